@@ -1,0 +1,284 @@
+"""Forward errors in several units, backward errors, condition numbers, and comparison of bits.
+
+Arrays are float64 carriers: every number of every format of `roundoff.formats` is one.  The exact
+value is the unevaluated sum hi + lo of two of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.errors import ArgumentError
+from roundoff.formats import as_format, spacing
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+__all__ = [
+    "Backward",
+    "Errors",
+    "bitwise_equal",
+    "dot_backward",
+    "dot_condition",
+    "errors",
+    "normwise",
+    "sum_backward",
+    "sum_condition",
+    "ulp_between",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """Signed errors per element, positive where computed > exact.
+
+    Units: absolute as computed; relative of |exact|; ulp the format's spacing at the exact value;
+    scaled u S, with S the condition scale (sum of the |terms|).  relative and scaled are 0 where
+    there is no error on a zero, and infinite where there is one.
+    overflow: computed is infinite or |exact| is above the largest finite number (ulp is NaN then);
+    nan: computed or exact is NaN.  Neither is removed from the arrays.
+    """
+
+    absolute: Array
+    relative: Array
+    ulp: Array
+    scaled: Array
+    overflow: Mask
+    nan: Mask
+
+
+def errors(
+    computed: npt.ArrayLike,
+    hi: npt.ArrayLike,
+    lo: npt.ArrayLike,
+    scale: npt.ArrayLike,
+    format: Any,
+) -> Errors:
+    """The errors of `computed` against hi + lo, in every unit.
+
+    The absolute error (computed - hi) - lo is right to about two roundings of float64 wherever
+    |lo| is at most half a float64 ulp of hi: computed - hi is either exact, or large beside lo.
+    Exact values outside 2^-1003 .. 2^1023 have no such lo; form their errors from `mp()`.
+
+    Shapes: computed is (..., *exact); hi, lo and scale broadcast against it.
+    Raises: ArgumentError for shapes that do not broadcast and for a negative scale.
+    Source: Muller et al., Handbook of Floating-Point Arithmetic, 2nd ed., 2.3.2 (ulp).
+
+    >>> errors(1.0, 1.0, -(2.0**-60), 1.0, "float32").ulp == 2.0**-36
+    np.True_
+    """
+    target = as_format(format)
+    value, high, low, size = _broadcast(computed=computed, hi=hi, lo=lo, scale=scale)
+    if np.any(size < 0):
+        raise ArgumentError(
+            f"errors: scale is {float(size.min())}; S sums absolute values, so it is never negative"
+        )
+    with np.errstate(all="ignore"):
+        ulp = spacing(high, low, target)
+        absolute = (value - high) - low
+        # Divided by S and then by u: u S may be below the smallest float64.
+        scaled = np.ldexp(_quotient(absolute, size), target.precision)
+        return Errors(
+            absolute=absolute,
+            relative=_quotient(absolute, np.abs(high + low)),
+            ulp=absolute / ulp,
+            scaled=np.where(np.isinf(size), np.nan, scaled),
+            overflow=np.isinf(value) | (np.isnan(ulp) & ~np.isnan(high)),
+            nan=np.isnan(value) | np.isnan(high),
+        )
+
+
+def normwise(computed: npt.ArrayLike, hi: npt.ArrayLike, lo: npt.ArrayLike) -> float:
+    """The relative error of a whole array in the 2-norm, |computed - exact| / |exact|.
+
+    0 where there is no error on a zero array, infinite where there is one, NaN where anything is
+    not finite.  Powers of two are taken out first, so nothing overflows or underflows on the way.
+
+    >>> normwise([3.0, 4.5], [3.0, 4.0], 0.0)
+    0.1
+    """
+    value, high, low = _broadcast(computed=computed, hi=hi, lo=lo)
+    if not (np.isfinite(value).all() and np.isfinite(high).all() and np.isfinite(low).all()):
+        return math.nan
+    largest = max(np.abs(value).max(initial=0.0), np.abs(high).max(initial=0.0))
+    shift = -int(np.frexp(largest)[1])
+    with np.errstate(under="ignore"):
+        value, high, low = (np.ldexp(each, shift) for each in (value, high, low))
+        error, error_exponent = _norm((value - high) - low)
+        size, size_exponent = _norm(high + low)
+    if error == 0.0 or size == 0.0:
+        return 0.0 if error == 0.0 else math.inf
+    return _ldexp(error / size, error_exponent - size_exponent)
+
+
+def ulp_between(a: npt.ArrayLike, b: npt.ArrayLike, format: Any) -> Array:
+    """|a - b| in units of the format's spacing at the larger of |a| and |b|.
+
+    Units: ulp of the format.  0 for equal numbers (-0 and +0, two infinities of one sign),
+    infinite where just one is infinite or the signs of two infinities differ, NaN where one is NaN
+    or a finite one is above the largest finite number of the format.
+
+    >>> float(ulp_between(1.0, 1.0 + 2.0**-23, "float32"))
+    1.0
+    """
+    first, second = _broadcast(a=a, b=b)
+    with np.errstate(all="ignore"):
+        ulp = spacing(np.maximum(np.abs(first), np.abs(second)), 0.0, as_format(format))
+        # Divided one by one: a - b may overflow, a / ulp is below 2^54 and exact.
+        apart = np.abs(first / ulp - second / ulp)
+    infinite = (np.isinf(first) | np.isinf(second)) & ~np.isnan(first) & ~np.isnan(second)
+    return np.where(first == second, 0.0, np.where(infinite, np.inf, apart))
+
+
+def bitwise_equal(a: npt.ArrayLike, b: npt.ArrayLike) -> Mask:
+    """Where the float64 carriers have the same bits: -0 differs from +0, a NaN equals itself.
+
+    >>> bitwise_equal([0.0, 1.0], [-0.0, 1.0]).tolist()
+    [False, True]
+    """
+    first, second = _broadcast(a=a, b=b)
+    same = np.ascontiguousarray(first).view(np.int64) == np.ascontiguousarray(second).view(np.int64)
+    return np.asarray(same).reshape(first.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Backward:
+    """The smallest relative change of the data that makes the computed number the exact answer.
+
+    componentwise: the largest change of any term, of its own size; normwise: the 2-norm of the
+    change of x, of that of x.  Infinite if no change does; NaN where computed is NaN.
+    """
+
+    componentwise: float
+    normwise: float
+
+
+def sum_condition(values: npt.ArrayLike) -> float:
+    """The condition number of a sum, sum |x_i| / |sum x_i|, correctly rounded from exact integers.
+
+    1 for a sum of zeros; infinite for one that cancels to zero.
+    Raises: ArgumentError for values that are not finite.
+    Source: Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 4.2.
+
+    >>> sum_condition([1.0, 2.0, -2.0])
+    5.0
+    """
+    return dot_condition(values, np.ones(np.shape(values)))
+
+
+def dot_condition(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """The condition number of a dot product, |x|.|y| / |x.y|, correctly rounded; see sum_condition.
+
+    Products and sums are exact integers.  (Ogita, Rump and Oishi 2005 define twice this number.)
+    Raises: ArgumentError for values that are not finite.
+    Source: Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 3.1.
+
+    >>> dot_condition([1.0, 2.0], [3.0, -1.0])
+    5.0
+    """
+    exact, scale = _exact_dot(x, y)
+    return 1.0 if scale == 0 else _ratio(scale, abs(exact))
+
+
+def sum_backward(computed: float, values: npt.ArrayLike) -> Backward:
+    """The backward errors of a computed sum: |error| over sum |x_i|, and over |x|_2 sqrt(n).
+
+    >>> sum_backward(3.5, [1.0, 2.0, -1.0]).componentwise
+    0.375
+    """
+    return dot_backward(computed, values, np.ones(np.shape(values)))
+
+
+def dot_backward(computed: float, x: npt.ArrayLike, y: npt.ArrayLike) -> Backward:
+    """The backward errors of a computed dot product: |error| over |x|.|y|, and over |x|_2 |y|_2.
+
+    Formed in exact rational arithmetic; componentwise is correctly rounded, normwise within an ulp.
+    Raises: ArgumentError for x or y that are not finite.
+    Source: Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 3.1 and 7.1.
+    """
+    exact, scale = _exact_dot(x, y)
+    if not math.isfinite(computed):
+        return Backward(abs(computed), abs(computed))
+    error = abs(Fraction(computed) - exact)
+    squares = _exact_dot(x, x)[1] * _exact_dot(y, y)[1]
+    return Backward(_ratio(error, scale), _root_ratio(error * error, squares))
+
+
+def _broadcast(**named: npt.ArrayLike) -> tuple[Array, ...]:
+    arrays = [np.asarray(value, np.float64) for value in named.values()]
+    try:
+        return tuple(np.broadcast_arrays(*arrays))
+    except ValueError:
+        shapes = ", ".join(
+            f"{name} {array.shape}" for name, array in zip(named, arrays, strict=True)
+        )
+        raise ArgumentError(f"shapes do not match: {shapes}; pass arrays of one shape") from None
+
+
+def _quotient(error: Array, size: Array) -> Array:
+    return np.where((error == 0) & (size == 0), 0.0, error / size)
+
+
+def _norm(values: Array) -> tuple[float, int]:
+    """m and e with 2-norm m 2^e, from squares that neither overflow nor lose what matters."""
+    exponent = int(np.frexp(np.abs(values).max(initial=0.0))[1])
+    scaled = np.ldexp(values, -exponent)
+    return math.sqrt(float(np.sum(scaled * scaled))), exponent
+
+
+def _ldexp(value: float, exponent: int) -> float:
+    try:
+        return math.ldexp(value, exponent)
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def _integers(values: npt.ArrayLike, name: str) -> tuple[list[int], int]:
+    """Whole numbers m and one exponent e with values = m 2^e, exactly."""
+    flat = np.asarray(values, np.float64).ravel()
+    if not np.isfinite(flat).all():
+        bad = flat[~np.isfinite(flat)][0]
+        raise ArgumentError(
+            f"{name} contains {bad}; a sum has no exact value then, remove it first"
+        )
+    fraction, exponent = np.frexp(flat)
+    lowest = int(exponent.min(initial=0))
+    whole = np.ldexp(fraction, 53).astype(np.int64).tolist()
+    shifts = (exponent - lowest).tolist()
+    return [m << s for m, s in zip(whole, shifts, strict=True)], lowest - 53
+
+
+def _exact_dot(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Fraction, Fraction]:
+    """x.y and |x|.|y|, exactly."""
+    if np.shape(x) != np.shape(y):
+        raise ArgumentError(
+            f"dot: x has shape {np.shape(x)} and y {np.shape(y)}; pass two arrays of one shape"
+        )
+    (first, first_exponent), (second, second_exponent) = _integers(x, "x"), _integers(y, "y")
+    terms = [a * b for a, b in zip(first, second, strict=True)]
+    unit = Fraction(2) ** (first_exponent + second_exponent)
+    return sum(terms) * unit, sum(map(abs, terms)) * unit
+
+
+def _ratio(numerator: Fraction, denominator: Fraction) -> float:
+    if denominator == 0:
+        return 0.0 if numerator == 0 else math.inf
+    try:
+        return float(numerator / denominator)
+    except OverflowError:
+        return math.inf
+
+
+def _root_ratio(numerator: Fraction, denominator: Fraction) -> float:
+    """sqrt(numerator / denominator), with a power of 4 taken out to stay in the range of floats."""
+    if numerator == 0 or denominator == 0:
+        return _ratio(numerator, denominator)
+    square = numerator / denominator
+    half = (square.numerator.bit_length() - square.denominator.bit_length()) // 2
+    return _ldexp(math.sqrt(square / Fraction(4) ** half), half)

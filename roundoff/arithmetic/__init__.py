@@ -1,0 +1,91 @@
+"""Arithmetics: each says how to carry out the five kinds of steps; `walk` is the same for all.
+
+To add one, write a class with these methods in a file of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.trace.steps import Constant, Contract, Index, Input, Map, Move, Reduce, Shape, Trace
+
+A = TypeVar("A")
+Array = npt.NDArray[np.float64]
+
+
+class Arithmetic(Protocol[A]):
+    """Values of type A stand for tensors; shapes are those of the steps."""
+
+    def load(self, values: Array) -> A:
+        """An input, whose float64 numbers are exact."""
+        ...
+
+    def constant(self, value: Fraction, shape: Shape) -> A:
+        """A rational number at every element."""
+        ...
+
+    def move(self, operands: Sequence[A], index: Index | None, shape: Shape) -> A:
+        """Elements of the operands by number from 1, 0 being zero; None keeps C order."""
+        ...
+
+    def map(self, step: Map, operands: Sequence[A]) -> A:
+        """An elementwise function."""
+        ...
+
+    def reduce(self, step: Reduce, operand: A) -> A:
+        """The sum over the last axis."""
+        ...
+
+    def contract(self, step: Contract, first: A, second: A) -> A:
+        """A batch of matrix products."""
+        ...
+
+
+def walk(trace: Trace, arithmetic: Arithmetic[A], inputs: Mapping[str, Array]) -> dict[str, A]:
+    """Carry out a trace in an arithmetic; returns its outputs by name.
+
+    inputs: float64 arrays by name, closures excepted (the trace brings their values).  Values are
+    dropped after their last use.
+    """
+    given = {**trace.closures, **inputs}
+    last = trace.last_uses()
+    values: dict[int, A] = {}
+    for number, step in enumerate(trace.steps):
+        of = [values[operand] for operand in step.operands]
+        match step:
+            case Input():
+                values[number] = arithmetic.load(_input(given, step))
+            case Constant():
+                values[number] = arithmetic.constant(step.value, step.shape)
+            case Move():
+                values[number] = arithmetic.move(of, step.index, step.shape)
+            case Map():
+                values[number] = arithmetic.map(step, of)
+            case Reduce():
+                values[number] = arithmetic.reduce(step, of[0])
+            case Contract():
+                values[number] = arithmetic.contract(step, of[0], of[1])
+        for operand in {*step.operands, number}:
+            if last[operand] <= number and operand in values:
+                del values[operand]
+    return {name: values[number] for name, number in trace.outputs.items()}
+
+
+def _input(given: Mapping[str, Array], step: Input) -> Array:
+    values = np.asarray(given[step.name], np.float64)
+    return values.reshape(step.shape) if step.kept is None else values.ravel()[step.kept]
+
+
+def move_elements(operands: Sequence[Any], index: Index | None, shape: Shape, zero: Any) -> Any:
+    """Move for arithmetics whose values are numpy arrays of any element type."""
+    if index is None:
+        return operands[0].reshape(shape)
+    ends = np.empty(1, operands[0].dtype)
+    ends[0] = zero
+    flat = np.concatenate([ends, *(operand.ravel() for operand in operands)])
+    return flat[index]

@@ -1,0 +1,122 @@
+"""References with a proven radius: every element is a real ball of python-flint's arb.
+
+Source: F. Johansson, Arb: efficient arbitrary-precision midpoint-radius interval arithmetic, 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flint import arb, arb_mat, ctx, fmpq
+
+from roundoff.arithmetic import move_elements
+from roundoff.errors import UndecidedError, UnsupportedError
+from roundoff.trace.steps import Contract, Index, Map, Reduce, Shape
+
+Balls = npt.NDArray[np.object_]
+
+
+def _compare(holds: Callable[[arb, arb], bool], fails: Callable[[arb, arb], bool]) -> Any:
+    def decided(x: arb, y: arb) -> bool:
+        if holds(x, y):
+            return True
+        if fails(x, y):
+            return False
+        raise UndecidedError(
+            f"a comparison of {x} with {y} cannot be decided: they are equal to within the "
+            "precision; the function has a kink there, where conventions differ"
+        )
+
+    return decided
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "add": arb.__add__,
+    "sub": arb.__sub__,
+    "mul": arb.__mul__,
+    "div": arb.__truediv__,
+    "neg": arb.__neg__,
+    "abs": abs,
+    "sign": arb.sgn,
+    "maximum": arb.max,
+    "minimum": arb.min,
+    "gt": _compare(arb.__gt__, arb.__le__),
+    "ge": _compare(arb.__ge__, arb.__lt__),
+    "lt": _compare(arb.__lt__, arb.__ge__),
+    "le": _compare(arb.__le__, arb.__gt__),
+    "eq": _compare(arb.__eq__, arb.__ne__),
+    "ne": _compare(arb.__ne__, arb.__eq__),
+    "sigmoid": lambda x: 1 / (1 + (-x).exp()),
+    "log2": lambda x: x.log() / arb.const_log2(),
+    "log10": lambda x: x.log() / arb.const_log10(),
+    "pow": lambda x, y: x**y,
+    **{
+        name: getattr(arb, name)
+        for name in """sqrt exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh
+        erf""".split()
+    },
+}
+
+
+class Ball:
+    """Arithmetic on arb balls with `bits` of midpoint precision; flint's precision is restored."""
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+
+    def load(self, values: npt.NDArray[np.float64]) -> Balls:
+        return _array(map(arb, values.ravel().tolist()), values.shape)
+
+    def constant(self, value: Fraction, shape: Shape) -> Balls:
+        with ctx.workprec(self.bits):
+            ball = arb(fmpq(value.numerator, value.denominator))
+        return _array((ball for _ in range(int(np.prod(shape)))), shape)
+
+    def move(self, operands: Sequence[Balls], index: Index | None, shape: Shape) -> Balls:
+        zero = False if operands[0].dtype == np.bool_ else arb(0)
+        result: Balls = move_elements(operands, index, shape, zero)
+        return result
+
+    def map(self, step: Map, operands: Sequence[Any]) -> Any:
+        if step.function == "cast":
+            return operands[0]
+        if step.function == "where":
+            return np.where(*operands)
+        if step.function.startswith("logical"):
+            return getattr(np, step.function)(*operands)
+        function = _FUNCTIONS[step.function]
+        flat = [operand.ravel().tolist() for operand in operands]
+        with ctx.workprec(self.bits):
+            results = [function(*xs) for xs in zip(*flat, strict=True)]
+        if step.function in ("gt", "ge", "lt", "le", "eq", "ne"):
+            return np.array(results, bool).reshape(step.shape)
+        for result, xs in zip(results, zip(*flat, strict=True), strict=True):
+            if not result.is_finite() and all(x.is_finite() for x in xs):
+                raise UnsupportedError(
+                    f"the reference has no value: {step.function}({', '.join(map(str, xs))}) is not "
+                    "a finite real number; check the inputs' range"
+                )
+        return _array(results, step.shape)
+
+    def reduce(self, step: Reduce, operand: Balls) -> Balls:
+        rows = operand.reshape(int(np.prod(step.shape)), -1)
+        ones = arb_mat(rows.shape[1], 1, [1] * rows.shape[1])
+        with ctx.workprec(self.bits):
+            sums = (arb_mat(*rows.shape, rows.ravel().tolist()) * ones).entries()
+        return _array(sums, step.shape)
+
+    def contract(self, step: Contract, first: Balls, second: Balls) -> Balls:
+        out: list[arb] = []
+        with ctx.workprec(self.bits):
+            for a, b in zip(first, second, strict=True):
+                product = arb_mat(*a.shape, a.ravel().tolist()) * arb_mat(*b.shape, b.ravel().tolist())
+                out.extend(product.entries())
+        return _array(out, step.shape)
+
+
+def _array(balls: Any, shape: Shape) -> Balls:
+    return np.fromiter(balls, object, int(np.prod(shape))).reshape(shape)

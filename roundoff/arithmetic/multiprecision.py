@@ -1,0 +1,213 @@
+"""The reference of record: every element is an mpmath number.
+
+Additions, subtractions and products are exact, whatever the precision: a polynomial trace has no
+rounding at all.  Other functions are rounded once to `bits`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+import mpmath
+import numpy as np
+import numpy.typing as npt
+from mpmath.libmp import (
+    fone,
+    from_float,
+    from_int,
+    from_man_exp,
+    fzero,
+    mpf_abs,
+    mpf_acos,
+    mpf_add,
+    mpf_asin,
+    mpf_asinh,
+    mpf_atan,
+    mpf_cos,
+    mpf_cosh,
+    mpf_div,
+    mpf_erf,
+    mpf_exp,
+    mpf_ge,
+    mpf_gt,
+    mpf_le,
+    mpf_log,
+    mpf_lt,
+    mpf_mul,
+    mpf_neg,
+    mpf_pos,
+    mpf_pow,
+    mpf_sign,
+    mpf_sin,
+    mpf_sinh,
+    mpf_sqrt,
+    mpf_sub,
+    mpf_tan,
+    mpf_tanh,
+)
+
+from roundoff.arithmetic import move_elements
+from roundoff.errors import UnsupportedError
+from roundoff.trace.steps import Contract, Index, Map, Reduce, Shape
+
+Number = tuple[int, int, int, int]  # mpmath's _mpf_: sign, mantissa, exponent, bit count
+Numbers = npt.NDArray[np.object_]
+
+_NOT_FINITE = "the reference has no value: an infinity or NaN enters a sum; check the inputs' range"
+
+_EXACT: dict[str, Callable[..., Any]] = {
+    "add": mpf_add,
+    "sub": mpf_sub,
+    "mul": mpf_mul,
+    "neg": mpf_neg,
+    "abs": mpf_abs,
+    "sign": lambda x: from_int(mpf_sign(x)),
+    "maximum": lambda x, y: x if mpf_ge(x, y) else y,
+    "minimum": lambda x, y: x if mpf_le(x, y) else y,
+    "gt": mpf_gt,
+    "ge": mpf_ge,
+    "lt": mpf_lt,
+    "le": mpf_le,
+    "eq": operator.eq,
+    "ne": operator.ne,
+}
+
+
+def _log_of(base: int) -> Callable[[Number, int, str], Number]:
+    def log(x: Number, bits: int, mode: str) -> Number:
+        wide = bits + 20
+        ratio: Number = mpf_div(mpf_log(x, wide, mode), mpf_log(from_int(base), wide, mode), bits, mode)
+        return ratio
+
+    return log
+
+
+def _expm1(x: Number, bits: int, mode: str) -> Number:
+    if x == fzero:
+        return x
+    lost = max(0, -(x[2] + x[3]))  # exp(x) - 1 cancels the bits above x
+    result: Number = mpf_sub(mpf_exp(x, bits + lost + 10, mode), fone, bits, mode)
+    return result
+
+
+def _log1p(x: Number, bits: int, mode: str) -> Number:
+    result: Number = mpf_log(mpf_add(fone, x), bits, mode)  # 1 + x is exact
+    return result
+
+
+def _sigmoid(x: Number, bits: int, mode: str) -> Number:
+    wide = bits + 10
+    result: Number = mpf_div(fone, mpf_add(fone, mpf_exp(mpf_neg(x), wide, mode), wide, mode), bits, mode)
+    return result
+
+
+_ROUNDED: dict[str, Callable[..., Any]] = {
+    "div": mpf_div,
+    "sqrt": mpf_sqrt,
+    "exp": mpf_exp,
+    "expm1": _expm1,
+    "log": mpf_log,
+    "log1p": _log1p,
+    "log2": _log_of(2),
+    "log10": _log_of(10),
+    "sin": mpf_sin,
+    "cos": mpf_cos,
+    "tan": mpf_tan,
+    "asin": mpf_asin,
+    "acos": mpf_acos,
+    "atan": mpf_atan,
+    "sinh": mpf_sinh,
+    "cosh": mpf_cosh,
+    "tanh": mpf_tanh,
+    "asinh": mpf_asinh,
+    "erf": mpf_erf,
+    "sigmoid": _sigmoid,
+    "pow": mpf_pow,
+}
+
+
+class Multiprecision:
+    """Arithmetic on mpmath's raw numbers, rounded to `bits` where it is not exact.
+
+    bits: precision of division, roots and elementary functions (round to nearest).
+    """
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+
+    def load(self, values: npt.NDArray[np.float64]) -> Numbers:
+        return _array(map(from_float, values.ravel().tolist()), values.shape)
+
+    def constant(self, value: Fraction, shape: Shape) -> Numbers:
+        numerator, denominator = from_int(value.numerator), from_int(value.denominator)
+        number = mpf_div(numerator, denominator, max(self.bits, 64), "n")
+        if value.denominator & (value.denominator - 1) == 0:
+            number = from_man_exp(value.numerator, 1 - value.denominator.bit_length())
+        return _array((number for _ in range(int(np.prod(shape)))), shape)
+
+    def move(self, operands: Sequence[Numbers], index: Index | None, shape: Shape) -> Numbers:
+        zero = False if operands[0].dtype == np.bool_ else fzero
+        result: Numbers = move_elements(operands, index, shape, zero)
+        return result
+
+    def map(self, step: Map, operands: Sequence[Any]) -> Any:
+        flat = [operand.ravel().tolist() for operand in operands]
+        if step.function == "where":
+            return _array((a if c else b for c, a, b in zip(*flat, strict=True)), step.shape)
+        if step.function == "cast":
+            return operands[0]
+        if step.function.startswith("logical"):
+            return getattr(np, step.function)(*operands)
+        if step.function in _EXACT:
+            results = map(_EXACT[step.function], *flat)
+            if step.function in ("gt", "ge", "lt", "le", "eq", "ne"):
+                return np.fromiter(results, bool, len(flat[0])).reshape(step.shape)
+            return _array(results, step.shape)
+        function, bits = _ROUNDED[step.function], self.bits
+        try:
+            return _array((function(*xs, bits, "n") for xs in zip(*flat, strict=True)), step.shape)
+        except (ZeroDivisionError, mpmath.libmp.ComplexResult, ValueError):
+            raise UnsupportedError(
+                f"the reference has no value: {step.function} is evaluated outside its domain "
+                "(division by zero, or a root or logarithm of a negative number)"
+            ) from None
+
+    def reduce(self, step: Reduce, operand: Numbers) -> Numbers:
+        rows = operand.reshape(int(np.prod(step.shape)), -1)
+        sums = ((sum(integers), exponent) for integers, exponent in map(_aligned, rows.tolist()))
+        return _array((from_man_exp(total, exponent) for total, exponent in sums), step.shape)
+
+    def contract(self, step: Contract, first: Numbers, second: Numbers) -> Numbers:
+        return _array(_products(first, second), step.shape)
+
+
+def _products(first: Numbers, second: Numbers) -> Iterator[Number]:
+    for rows, columns in zip(first.tolist(), second.swapaxes(1, 2).tolist(), strict=True):
+        left, right = [_aligned(row) for row in rows], [_aligned(column) for column in columns]
+        for integers, exponent in left:
+            for others, other in right:
+                yield from_man_exp(sum(map(operator.mul, integers, others)), exponent + other)
+
+
+def _aligned(numbers: list[Number]) -> tuple[list[int], int]:
+    """The numbers as integers times one power of two: exact, like everything in a dot product."""
+    if not all(bits or not mantissa for _, mantissa, _, bits in numbers):
+        raise UnsupportedError(_NOT_FINITE)
+    lowest = min((exponent for _, mantissa, exponent, _ in numbers if mantissa), default=0)
+    return [
+        (-mantissa if sign else mantissa) << (exponent - lowest) if mantissa else 0
+        for sign, mantissa, exponent, _ in numbers
+    ], lowest
+
+
+def _array(numbers: Any, shape: Shape) -> Numbers:
+    return np.fromiter(numbers, object, int(np.prod(shape))).reshape(shape)
+
+
+def round_bits(number: Number, bits: int) -> Number:
+    """A number rounded to nearest at a precision."""
+    result: Number = mpf_pos(number, bits, "n")
+    return result

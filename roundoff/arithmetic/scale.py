@@ -1,0 +1,141 @@
+"""S, the condition scale (design decision 7), beside a float64 value.
+
+On a polynomial trace S is the same expression with absolute values throughout; u S is then the
+natural unit of an error.  The values are plain float64 and serve derivatives and branches only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from roundoff.arithmetic import move_elements
+from roundoff.trace.steps import Contract, Index, Map, Reduce, Shape
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """A float64 value and its condition scale S, of one shape."""
+
+    value: Any
+    scale: Any
+
+
+#: float64 functions for the maps that are one numpy or scipy call.
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "neg": np.negative,
+    "abs": np.abs,
+    "sign": np.sign,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "where": np.where,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "logical_and": np.logical_and,
+    "logical_or": np.logical_or,
+    "logical_not": np.logical_not,
+    "sigmoid": special.expit,
+    "erf": special.erf,
+    "pow": np.power,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "asinh": np.arcsinh,
+    **{
+        name: getattr(np, name)
+        for name in "sqrt exp expm1 log log1p log2 log10 sin cos tan sinh cosh tanh".split()
+    },
+}
+
+_SLOPES: dict[str, Callable[[Array, Array], Array]] = {  # |f'| from x and f(x)
+    "sqrt": lambda x, y: 0.5 / y,
+    "exp": lambda x, y: y,
+    "expm1": lambda x, y: y + 1.0,
+    "log": lambda x, y: 1.0 / x,
+    "log1p": lambda x, y: 1.0 / (1.0 + x),
+    "log2": lambda x, y: 1.0 / (x * np.log(2.0)),
+    "log10": lambda x, y: 1.0 / (x * np.log(10.0)),
+    "sin": lambda x, y: np.cos(x),
+    "cos": lambda x, y: np.sin(x),
+    "tan": lambda x, y: 1.0 + y * y,
+    "asin": lambda x, y: 1.0 / np.sqrt(1.0 - x * x),
+    "acos": lambda x, y: 1.0 / np.sqrt(1.0 - x * x),
+    "atan": lambda x, y: 1.0 / (1.0 + x * x),
+    "sinh": lambda x, y: np.cosh(x),
+    "cosh": lambda x, y: np.sinh(x),
+    "tanh": lambda x, y: 1.0 - y * y,
+    "asinh": lambda x, y: 1.0 / np.sqrt(1.0 + x * x),
+    "erf": lambda x, y: 2.0 / np.sqrt(np.pi) * np.exp(-x * x),
+    "sigmoid": lambda x, y: y * (1.0 - y),
+}
+
+
+class Scale:
+    """The arithmetic that carries S."""
+
+    def load(self, values: Array) -> Scaled:
+        return Scaled(values, np.abs(values))
+
+    def constant(self, value: Fraction, shape: Shape) -> Scaled:
+        return self.load(np.full(shape, float(value)))
+
+    def move(self, operands: Sequence[Scaled], index: Index | None, shape: Shape) -> Scaled:
+        values, scales = [o.value for o in operands], [o.scale for o in operands]
+        return Scaled(
+            move_elements(values, index, shape, 0), move_elements(scales, index, shape, 0)
+        )
+
+    def map(self, step: Map, operands: Sequence[Scaled]) -> Scaled:
+        x, s = [o.value for o in operands], [o.scale for o in operands]
+        if step.function == "cast":
+            return operands[0]
+        with np.errstate(all="ignore"):
+            value = FUNCTIONS[step.function](*x)
+            return Scaled(value, _scale_of_map(step.function, x, s, value))
+
+    def reduce(self, step: Reduce, operand: Scaled) -> Scaled:
+        return Scaled(operand.value.sum(axis=-1), operand.scale.sum(axis=-1))
+
+    def contract(self, step: Contract, first: Scaled, second: Scaled) -> Scaled:
+        return Scaled(first.value @ second.value, first.scale @ second.scale)
+
+
+def _scale_of_map(function: str, x: list[Any], s: list[Any], value: Any) -> Any:
+    match function:
+        case "add" | "sub":
+            return s[0] + s[1]
+        case "mul":
+            return s[0] * s[1]
+        case "div":
+            return s[0] / np.abs(x[1]) + np.abs(x[0]) * s[1] / x[1] ** 2
+        case "neg" | "abs":
+            return s[0]
+        case "where":
+            return np.where(x[0], s[1], s[2])
+        case "maximum":
+            return np.where(x[0] >= x[1], s[0], s[1])
+        case "minimum":
+            return np.where(x[0] <= x[1], s[0], s[1])
+        case "pow":
+            by_base = np.abs(x[1] * value / x[0]) * s[0]
+            return np.maximum(np.abs(value), by_base + np.abs(np.log(x[0]) * value) * s[1])
+        case name if name in _SLOPES:
+            return np.maximum(np.abs(value), np.abs(_SLOPES[name](x[0], value)) * s[0])
+        case _:
+            return np.abs(value)

@@ -1,0 +1,23 @@
+"""The one exception base of the package: a message says what, with the value, and what to do."""
+
+from __future__ import annotations
+
+
+class RoundoffError(Exception):
+    """Base of every error that roundoff raises on purpose."""
+
+
+class ArgumentError(RoundoffError, ValueError):
+    """An argument that has no meaning here; the message names it, its value and the remedy."""
+
+
+class UnsupportedError(RoundoffError, NotImplementedError):
+    """A computation outside what roundoff can trace or emulate."""
+
+
+class PrecisionError(RoundoffError):
+    """A reference did not become precise enough within the stated limit."""
+
+
+class UndecidedError(RoundoffError):
+    """A comparison that decides a branch lies inside its own error."""

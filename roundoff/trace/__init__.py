@@ -1,0 +1,34 @@
+"""PyTorch functions and their gradients as lists of move, map, reduce and contract."""
+
+from roundoff.trace.capture import trace_gradients
+from roundoff.trace.prune import needed, prune, reads, structural_zeros
+from roundoff.trace.steps import (
+    MAPS,
+    Builder,
+    Constant,
+    Contract,
+    Input,
+    Map,
+    Move,
+    Reduce,
+    Step,
+    Trace,
+)
+
+__all__ = [
+    "MAPS",
+    "Builder",
+    "Constant",
+    "Contract",
+    "Input",
+    "Map",
+    "Move",
+    "Reduce",
+    "Step",
+    "Trace",
+    "needed",
+    "prune",
+    "reads",
+    "structural_zeros",
+    "trace_gradients",
+]

@@ -1,0 +1,228 @@
+"""A PyTorch function and its gradients, captured by make_fx and lowered to steps.
+
+Two passes, as measured on torch 2.13: make_fx over torch.autograd.grad, which follows in-place code
+and a Python autograd.Function's own backward; then make_fx over functionalize of that graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from roundoff.errors import ArgumentError, RoundoffError, UnsupportedError
+from roundoff.trace.lowering import Value, literal, lower
+from roundoff.trace.steps import Builder, Trace
+
+Loss = Callable[[torch.Tensor], torch.Tensor]
+UPSTREAM = "upstream gradient"
+
+
+def trace_gradients(
+    function: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    wrt: Sequence[str] | None = None,
+    loss: Loss | None = None,
+    upstream: Any = None,
+) -> Trace:
+    """The gradients of loss(function(**inputs)) as a Trace with one output per name in wrt.
+
+    inputs: tensors, arrays or numbers; their values do not matter, only shapes and types.
+    wrt: names of floating-point inputs (default: all of them).  loss maps the output to a scalar; without
+    it the output itself is the scalar, or upstream is its fixed upstream gradient (an input of the trace
+    then).
+
+    Raises: ArgumentError for arguments that do not fit each other; UnsupportedError for what cannot
+    be traced, by name.
+    """
+    tensors = {name: as_tensor(name, value) for name, value in inputs.items()}
+    wrt = check_wrt(tensors, wrt)
+    if upstream is not None:
+        if loss is not None:
+            raise ArgumentError("both loss and upstream are given; give one of them")
+        tensors[UPSTREAM] = as_tensor(UPSTREAM, upstream)
+    names = list(tensors)
+    examples = [
+        t.detach().to(device="cpu", dtype=torch.float32) if t.is_floating_point() else t.cpu()
+        for t in tensors.values()
+    ]
+
+    def gradients(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return differentiate(function, dict(zip(names, values, strict=True)), wrt, loss)
+
+    graph = _capture(gradients, examples)
+    return _lower_graph(graph, dict(zip(names, examples, strict=True)), wrt)
+
+
+def as_tensor(name: str, value: Any) -> torch.Tensor:
+    """A tensor of any input.  Raises: ArgumentError naming the input that cannot be one."""
+    if isinstance(value, torch.Tensor):
+        return value
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(
+            f"input {name!r} is a {type(value).__name__}; give a tensor, an array or a number"
+        ) from None
+
+
+def check_wrt(tensors: Mapping[str, torch.Tensor], wrt: Sequence[str] | None) -> tuple[str, ...]:
+    """The names to differentiate by.  Raises: ArgumentError for one that has no gradient."""
+    floating = tuple(name for name, t in tensors.items() if t.is_floating_point())
+    if wrt is None:
+        wrt = floating
+    wrt = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    for name in wrt:
+        if name not in tensors:
+            raise ArgumentError(f"wrt names {name!r}; the inputs are {', '.join(tensors)}")
+        if name not in floating:
+            raise ArgumentError(
+                f"input {name!r} is of type {tensors[name].dtype}, which has no gradient; "
+                "leave it out of wrt"
+            )
+    if not wrt:
+        raise ArgumentError("no floating-point input to differentiate by; give one")
+    return wrt
+
+
+def differentiate(
+    function: Callable[..., Any],
+    tensors: Mapping[str, torch.Tensor],
+    wrt: Sequence[str],
+    loss: Loss | None,
+) -> tuple[torch.Tensor, ...]:
+    """torch's own gradients by the inputs in wrt; used to trace and to run natively.
+
+    Raises: ArgumentError where the output is not one tensor, or not a scalar and there is no loss.
+    """
+    with torch.enable_grad():
+        values = {
+            name: t.detach().requires_grad_() if name in wrt else t.detach()
+            for name, t in tensors.items()
+        }
+        upstream = values.pop(UPSTREAM, None)
+        out = function(**values)
+        if not isinstance(out, torch.Tensor):
+            raise ArgumentError(
+                f"the function returned a {type(out).__name__}; return one tensor"
+            )
+        out = out if loss is None else loss(out)
+        if upstream is None and out.numel() != 1:
+            raise ArgumentError(
+                f"the function's output has shape {tuple(out.shape)}, not a scalar; "
+                "give loss= or upstream="
+            )
+        if upstream is not None and upstream.shape != out.shape:
+            raise ArgumentError(
+                f"upstream has shape {tuple(upstream.shape)}, the output {tuple(out.shape)}; "
+                "they must be equal"
+            )
+        if not out.requires_grad:
+            raise ArgumentError(
+                f"the output does not depend on any of {', '.join(wrt)}; check wrt"
+            )
+        grads = torch.autograd.grad(
+            out, [values[name] for name in wrt], grad_outputs=upstream, allow_unused=True
+        )
+    return tuple(
+        torch.zeros_like(values[name]) if g is None else g
+        for name, g in zip(wrt, grads, strict=True)
+    )
+
+
+@contextlib.contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """Fused operations off: mkldnn leaks its own, attention has many backends."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with contextlib.ExitStack() as stack:
+        with warnings.catch_warnings():  # the flag setter warns of TF32 on hardware that is absent
+            warnings.simplefilter("ignore")
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        try:
+            yield
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                stack.close()
+
+
+def _capture(function: Callable[..., Any], examples: list[torch.Tensor]) -> torch.fx.GraphModule:
+    with _plain_kernels():
+        try:
+            graph = make_fx(function)(*examples)
+            graph = make_fx(functionalize(graph))(*examples)
+        except RoundoffError:
+            raise
+        except RuntimeError as error:
+            if "get value out of a tracing tensor" in str(error):
+                raise UnsupportedError(
+                    "the function's control flow depends on its data (a tensor was turned into a "
+                    "Python number); write it with torch.where"
+                ) from None
+            first = str(error).strip().splitlines()[0]
+            raise ArgumentError(f"PyTorch could not run the function: {first}") from error
+    graph.graph.eliminate_dead_code()
+    return graph
+
+
+def _lower_graph(
+    module: torch.fx.GraphModule, examples: Mapping[str, torch.Tensor], wrt: Sequence[str]
+) -> Trace:
+    build = Builder()
+    closures: dict[str, np.ndarray[Any, Any]] = {}
+    values: dict[torch.fx.Node, Any] = {}
+    pending = list(examples.items())
+    result: Any = ()
+
+    def argument(tree: Any) -> Any:
+        return torch.fx.node.map_arg(tree, values.__getitem__)
+
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = _placeholder(build, *pending.pop(0))
+        elif node.op == "get_attr":
+            tensor = getattr(module, str(node.target))
+            values[node] = _closure(build, f"closure {node.target}", tensor, closures)
+        elif node.op == "call_function" and node.target is operator.getitem:
+            values[node] = argument(node.args[0])[node.args[1]]
+        elif node.op == "call_function":
+            args, kwargs = argument(node.args), argument(node.kwargs)
+            values[node] = lower(build, node.target, args, kwargs, node.meta.get("val"))
+        elif node.op == "output":
+            result = argument(node.args[0])
+    steps = {
+        name: value.step if isinstance(value, Value) else _constant_output(build, value)
+        for name, value in zip(wrt, result, strict=True)
+    }
+    return Trace(tuple(build.steps), steps, closures)
+
+
+def _constant_output(build: Builder, value: torch.Tensor) -> int:
+    return literal(build, value).step
+
+
+def _placeholder(build: Builder, name: str, example: torch.Tensor) -> Any:
+    """Integer inputs are folded: the trace is for these values of them."""
+    if not example.is_floating_point():
+        return example
+    shape = tuple(example.shape)
+    return Value(build.input(name, shape), shape, tuple(example.stride()))
+
+
+def _closure(
+    build: Builder, name: str, tensor: torch.Tensor, closures: dict[str, Any]
+) -> Any:
+    if not tensor.is_floating_point():
+        return tensor
+    closures[name] = tensor.detach().to(device="cpu", dtype=torch.float64).numpy().copy()
+    shape = tuple(tensor.shape)
+    return Value(build.input(name, shape), shape)

@@ -1,0 +1,258 @@
+"""A gradient as a list of steps: inputs, constants, moves, maps, reductions and contractions.
+
+This file knows nothing of PyTorch.  Values are numbered by the step that makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Shape = tuple[int, ...]
+Index = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """A tensor given from outside: an argument, a closure tensor or the upstream gradient.
+
+    kept: which of its elements, in C order, are present here (None: all, in the tensor's shape).
+    """
+
+    shape: Shape
+    name: str
+    kept: Index | None = None
+    operands: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """An exact rational number at every element."""
+
+    shape: Shape
+    value: Fraction
+    operands: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Move:
+    """Output element k is element index[k] of the operands laid end to end in C order and numbered from 1.
+
+    0 is a structural zero; index None keeps all elements in C order (a reshape).
+    """
+
+    shape: Shape
+    operands: tuple[int, ...]
+    index: Index | None
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """An elementwise function (a key of MAPS) of operands of the output's shape.
+
+    format is the target of a "cast" and None for everything else.
+    """
+
+    shape: Shape
+    function: str
+    operands: tuple[int, ...]
+    format: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reduce:
+    """The sum over the last axis.
+
+    leaves: how many terms the kernel adds; kept: which of them are present here, in order (None: all;
+    the others are structural zeros).
+    """
+
+    shape: Shape
+    operands: tuple[int, ...]
+    leaves: int
+    kept: Index | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Contract:
+    """A batch of matrix products (B, M, K) by (B, K, N); leaves and kept as in Reduce, along K."""
+
+    shape: Shape
+    operands: tuple[int, ...]
+    leaves: int
+    kept: Index | None = None
+
+
+Step = Input | Constant | Move | Map | Reduce | Contract
+
+
+@dataclass(frozen=True)
+class MapKind:
+    """What is known of a map without knowing an arithmetic.
+
+    polynomial: made of + - * alone, so that exact arithmetic carries it out; zero: whether the
+    result is a structural zero, given which operands are.
+    """
+
+    arity: int
+    polynomial: bool = False
+    zero: str = "never"  # "all", "any", "first" or "branches" of the operands, or "never"
+
+
+MAPS: dict[str, MapKind] = {
+    "add": MapKind(2, True, "all"),
+    "sub": MapKind(2, True, "all"),
+    "mul": MapKind(2, True, "any"),
+    "neg": MapKind(1, True, "all"),
+    "cast": MapKind(1, True, "all"),
+    "div": MapKind(2, False, "first"),
+    "abs": MapKind(1, True, "all"),
+    "sign": MapKind(1, True, "all"),
+    "maximum": MapKind(2, True, "all"),
+    "minimum": MapKind(2, True, "all"),
+    "where": MapKind(3, True, "branches"),
+    **{name: MapKind(2, True) for name in ("gt", "ge", "lt", "le", "eq", "ne")},
+    **{name: MapKind(2, True) for name in ("logical_and", "logical_or")},
+    "logical_not": MapKind(1, True),
+    **{name: MapKind(1, False, "all") for name in ("sqrt", "expm1", "log1p", "sin", "tan", "asin")},
+    **{name: MapKind(1, False, "all") for name in ("atan", "sinh", "tanh", "asinh", "erf")},
+    **{name: MapKind(1) for name in ("exp", "log", "log2", "log10", "cos", "acos", "cosh", "sigmoid")},
+    "pow": MapKind(2),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """The steps of one or more gradients; operands always stand before their users.
+
+    outputs: name to step number; closures: the values of inputs that the function brought along.
+    """
+
+    steps: tuple[Step, ...]
+    outputs: Mapping[str, int]
+    closures: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> dict[str, Shape]:
+        """Name to shape of every input of an unpruned trace, closures included."""
+        return {step.name: step.shape for step in self.steps if isinstance(step, Input)}
+
+    @property
+    def polynomial(self) -> bool:
+        """Whether every map is made of + - * alone, on the branch taken."""
+        return all(MAPS[s.function].polynomial for s in self.steps if isinstance(s, Map))
+
+    def shape(self, output: str) -> Shape:
+        """Shape of a named output."""
+        return self.steps[self.outputs[output]].shape
+
+    def select(self, outputs: Iterable[str]) -> Trace:
+        """The same steps with fewer outputs."""
+        return Trace(self.steps, {name: self.outputs[name] for name in outputs}, self.closures)
+
+    def last_uses(self) -> list[int]:
+        """Per step, the number of the last step that reads it (outputs are read at the end)."""
+        last = list(range(len(self.steps)))
+        for number, step in enumerate(self.steps):
+            for operand in step.operands:
+                last[operand] = number
+        for number in self.outputs.values():
+            last[number] = len(self.steps)
+        return last
+
+    def __str__(self) -> str:
+        lines = []
+        for number, step in enumerate(self.steps):
+            reads = ", ".join(f"v{operand}" for operand in step.operands)
+            lines.append(f"v{number} {_name(step)}({reads}) {list(step.shape)}")
+        lines.append("return " + ", ".join(f"{k}: v{v}" for k, v in self.outputs.items()))
+        return "\n".join(lines)
+
+
+def _name(step: Step) -> str:
+    match step:
+        case Input():
+            return f"input {step.name}"
+        case Constant():
+            return f"constant {step.value}"
+        case Map():
+            return f"map {step.function}"
+        case Reduce() | Contract():
+            present = step.leaves if step.kept is None else len(step.kept)
+            return f"{type(step).__name__.lower()} {present} of {step.leaves} leaves"
+        case Move():
+            return "move"
+
+
+class Builder:
+    """Collects steps; every method returns the number of the new value."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def shape(self, value: int) -> Shape:
+        return self.steps[value].shape
+
+    def put(self, step: Step) -> int:
+        self.steps.append(step)
+        return len(self.steps) - 1
+
+    def input(self, name: str, shape: Shape) -> int:
+        return self.put(Input(shape, name))
+
+    def constant(self, value: Any, shape: Shape = ()) -> int:
+        return self.put(Constant(shape, Fraction(value)))
+
+    def move(self, operands: tuple[int, ...], index: Index) -> int:
+        """A move; one that leaves everything in place becomes a reshape, or nothing."""
+        if len(operands) == 1:
+            source = self.shape(operands[0])
+            if index.size == prod(source) and _is_identity(index):
+                return self.reshape(operands[0], index.shape)
+        return self.put(Move(index.shape, operands, index))
+
+    def reshape(self, value: int, shape: Shape) -> int:
+        return value if self.shape(value) == shape else self.put(Move(shape, (value,), None))
+
+    def expand(self, value: int, shape: Shape) -> int:
+        """Broadcast by the usual rules."""
+        if self.shape(value) == shape:
+            return value
+        step = self.steps[value]
+        if isinstance(step, Constant):
+            return self.put(Constant(shape, step.value))
+        numbers = numbered(self.shape(value))
+        return self.move((value,), np.ascontiguousarray(np.broadcast_to(numbers, shape)))
+
+    def map(self, function: str, *operands: int, format: str | None = None) -> int:
+        """A map of operands that are broadcast against each other first."""
+        shape = np.broadcast_shapes(*(self.shape(operand) for operand in operands))
+        return self.put(
+            Map(shape, function, tuple(self.expand(o, shape) for o in operands), format)
+        )
+
+    def reduce(self, value: int) -> int:
+        *rest, leaves = self.shape(value)
+        return self.put(Reduce(tuple(rest), (value,), leaves))
+
+    def contract(self, first: int, second: int) -> int:
+        batch, rows, inner = self.shape(first)
+        columns = self.shape(second)[2]
+        return self.put(Contract((batch, rows, columns), (first, second), inner))
+
+
+def numbered(shape: Shape, start: int = 1) -> Index:
+    """The element numbers of one operand, in C order."""
+    return np.arange(start, start + prod(shape), dtype=np.int64).reshape(shape)
+
+
+def _is_identity(index: Index) -> bool:
+    flat = index.ravel()
+    return bool(np.array_equal(flat, np.arange(1, flat.size + 1)))
