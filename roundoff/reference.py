@@ -71,7 +71,7 @@ class GradientReference:
         return _tensor(self.error)
 
     @property
-    def S(self) -> torch.Tensor:  # noqa: N802 - the field's own letter
+    def S(self) -> torch.Tensor:
         """The condition scale: the gradient from absolute values, where the trace is polynomial."""
         return _tensor(self.scale)
 
@@ -120,9 +120,13 @@ class Reference(Mapping[str, GradientReference]):
         return len(self.gradients)
 
     def __str__(self) -> str:
-        kind = "exact" if self.exact else "rigorous" if self.rigorous else "checked at twice the bits"
+        kind = (
+            "exact" if self.exact else "rigorous" if self.rigorous else "checked at twice the bits"
+        )
         names = ", ".join(self.gradients)
-        return f"reference of {names} for {self.format} by {self.engine} at {self.bits} bits ({kind})"
+        return (
+            f"reference of {names} for {self.format} by {self.engine} at {self.bits} bits ({kind})"
+        )
 
 
 def reference_gradients(
@@ -311,7 +315,9 @@ def _gradient(numbers: npt.NDArray[np.object_], error: Array, scale: Array) -> G
     shape, flat = numbers.shape, numbers.ravel()
     parts = np.array([split(number) for number in flat], np.float64).reshape(-1, 3)
     high, low, rest = (parts[:, k].reshape(shape) for k in range(3))
-    total = np.where(rest == 0, error, np.where(error == 0, rest, np.nextafter(error + rest, np.inf)))
+    total = np.where(
+        rest == 0, error, np.where(error == 0, rest, np.nextafter(error + rest, np.inf))
+    )
     return GradientReference(high, low, total, np.asarray(scale), numbers)
 
 

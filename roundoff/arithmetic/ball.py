@@ -106,16 +106,20 @@ class Ball:
         rows = operand.reshape(int(np.prod(step.shape)), -1)
         ones = arb_mat(rows.shape[1], 1, [1] * rows.shape[1])
         with ctx.workprec(self.bits):
-            sums = (arb_mat(*rows.shape, rows.ravel().tolist()) * ones).entries()
+            sums = (_matrix(rows) * ones).entries()
         return _array(sums, step.shape)
 
     def contract(self, step: Contract, first: Balls, second: Balls) -> Balls:
         out: list[arb] = []
         with ctx.workprec(self.bits):
             for a, b in zip(first, second, strict=True):
-                product = arb_mat(*a.shape, a.ravel().tolist()) * arb_mat(*b.shape, b.ravel().tolist())
-                out.extend(product.entries())
+                out.extend((_matrix(a) * _matrix(b)).entries())
         return _array(out, step.shape)
+
+
+def _matrix(balls: Balls) -> arb_mat:
+    rows, columns = balls.shape
+    return arb_mat(rows, columns, balls.ravel().tolist())
 
 
 def _array(balls: Any, shape: Shape) -> Balls:

@@ -79,7 +79,9 @@ _EXACT: dict[str, Callable[..., Any]] = {
 def _log_of(base: int) -> Callable[[Number, int, str], Number]:
     def log(x: Number, bits: int, mode: str) -> Number:
         wide = bits + 20
-        ratio: Number = mpf_div(mpf_log(x, wide, mode), mpf_log(from_int(base), wide, mode), bits, mode)
+        ratio: Number = mpf_div(
+            mpf_log(x, wide, mode), mpf_log(from_int(base), wide, mode), bits, mode
+        )
         return ratio
 
     return log
@@ -100,7 +102,9 @@ def _log1p(x: Number, bits: int, mode: str) -> Number:
 
 def _sigmoid(x: Number, bits: int, mode: str) -> Number:
     wide = bits + 10
-    result: Number = mpf_div(fone, mpf_add(fone, mpf_exp(mpf_neg(x), wide, mode), wide, mode), bits, mode)
+    result: Number = mpf_div(
+        fone, mpf_add(fone, mpf_exp(mpf_neg(x), wide, mode), wide, mode), bits, mode
+    )
     return result
 
 

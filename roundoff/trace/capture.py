@@ -110,9 +110,7 @@ def differentiate(
         upstream = values.pop(UPSTREAM, None)
         out = function(**values)
         if not isinstance(out, torch.Tensor):
-            raise ArgumentError(
-                f"the function returned a {type(out).__name__}; return one tensor"
-            )
+            raise ArgumentError(f"the function returned a {type(out).__name__}; return one tensor")
         out = out if loss is None else loss(out)
         if upstream is None and out.numel() != 1:
             raise ArgumentError(
@@ -125,9 +123,7 @@ def differentiate(
                 "they must be equal"
             )
         if not out.requires_grad:
-            raise ArgumentError(
-                f"the output does not depend on any of {', '.join(wrt)}; check wrt"
-            )
+            raise ArgumentError(f"the output does not depend on any of {', '.join(wrt)}; check wrt")
         grads = torch.autograd.grad(
             out, [values[name] for name in wrt], grad_outputs=upstream, allow_unused=True
         )
@@ -218,9 +214,7 @@ def _placeholder(build: Builder, name: str, example: torch.Tensor) -> Any:
     return Value(build.input(name, shape), shape, tuple(example.stride()))
 
 
-def _closure(
-    build: Builder, name: str, tensor: torch.Tensor, closures: dict[str, Any]
-) -> Any:
+def _closure(build: Builder, name: str, tensor: torch.Tensor, closures: dict[str, Any]) -> Any:
     if not tensor.is_floating_point():
         return tensor
     closures[name] = tensor.detach().to(device="cpu", dtype=torch.float64).numpy().copy()

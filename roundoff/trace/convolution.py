@@ -94,7 +94,10 @@ def correlate(build: Builder, source: int, weight: int, geometry: Geometry, shap
 def correlate_transposed(
     build: Builder, source: int, weight: int, geometry: Geometry, shape: Shape
 ) -> int:
-    """out[n, c, x] = sum over o, j of weight[o, c, j] source[n, o, p] with p stride - padding + j dilation = x."""
+    """out[n, c, x] = sum over o, j of weight[o, c, j] source[n, o, p].
+
+    The p with p stride - padding + j dilation = x.
+    """
     groups, kernel = geometry.groups, build.shape(weight)
     tables = geometry.backward(shape[2:], kernel[2:], build.shape(source)[2:])
     columns = build.move((source,), windows(build.shape(source), tables, groups))

@@ -418,11 +418,12 @@ def _convolution(
 ) -> Value:  # fmt: skip
     geometry = conv.Geometry(tuple(stride), tuple(padding), tuple(dilation), groups)
     source, kernel = as_value(build, x), as_value(build, weight)
-    out = torch.convolution(
-        *(torch.empty(v.shape, device="meta") for v in (source, kernel)),
-        None, stride, padding, dilation, transposed, output_padding, groups,
-    )  # fmt: skip
-    shape = tuple(out.shape)
+    placeholder, taps = (torch.empty(v.shape, device="meta") for v in (source, kernel))
+    shape = tuple(
+        torch.convolution(
+            placeholder, taps, None, stride, padding, dilation, transposed, output_padding, groups
+        ).shape
+    )
     product = conv.correlate_transposed if transposed else conv.correlate
     result = Value(product(build, source.step, kernel.step, geometry, shape), shape)
     if bias is None:

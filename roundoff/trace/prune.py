@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def structural_zeros(trace: Trace) -> list[Mask]:
     return zeros
 
 
-def _zeros(step: Step, of: list[Mask]) -> Mask:
+def _zeros(step: Step, of: list[Mask]) -> Any:
     match step:
         case Input():
             return np.zeros(step.shape, bool)
@@ -54,7 +55,7 @@ def _zeros(step: Step, of: list[Mask]) -> Mask:
             return ~_any_product(~of[0], ~of[1])
 
 
-def _zeros_of_map(step: Map, of: list[Mask]) -> Mask:
+def _zeros_of_map(step: Map, of: list[Mask]) -> Any:
     match MAPS[step.function].zero:
         case "all":
             return np.logical_and.reduce(of)
@@ -197,7 +198,9 @@ class _Pruner:
         kept = np.flatnonzero(places.any(axis=0))
         value = self.gather(operand, places[:, kept])
         shape = self.build.shape(value)[:-1]
-        return self.build.put(Reduce(shape, (value,), step.leaves, _kept(kept, step))), _places(need)
+        return self.build.put(Reduce(shape, (value,), step.leaves, _kept(kept, step))), _places(
+            need
+        )
 
     def contracted(self, step: Contract, need: Mask) -> tuple[int, Index]:
         first, second = (self.where[operand] for operand in step.operands)

@@ -123,7 +123,10 @@ MAPS: dict[str, MapKind] = {
     "logical_not": MapKind(1, True),
     **{name: MapKind(1, False, "all") for name in ("sqrt", "expm1", "log1p", "sin", "tan", "asin")},
     **{name: MapKind(1, False, "all") for name in ("atan", "sinh", "tanh", "asinh", "erf")},
-    **{name: MapKind(1) for name in ("exp", "log", "log2", "log10", "cos", "acos", "cosh", "sigmoid")},
+    **{
+        name: MapKind(1)
+        for name in ("exp", "log", "log2", "log10", "cos", "acos", "cosh", "sigmoid")
+    },
     "pow": MapKind(2),
 }
 
