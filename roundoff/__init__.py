@@ -20,6 +20,8 @@ _HOMES = {
         "FLOAT8_E4M3FN", "FLOAT8_E5M2", "as_format", "round_to", "spacing",
     ),
     "roundoff.orders": ("ReductionTree", "sum_in_order", "dot_in_order"),
+    "roundoff.compare": ("Verdict",),
+    "roundoff.native": ("native_gradients",),
     "roundoff.reference": ("Reference", "GradientReference", "reference_gradients"),
     "roundoff.report": ("Report", "write_report"),
 }  # fmt: skip

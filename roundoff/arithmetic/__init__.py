@@ -46,20 +46,25 @@ class Arithmetic(Protocol[A]):
         ...
 
 
-def walk(trace: Trace, arithmetic: Arithmetic[A], inputs: Mapping[str, Array]) -> dict[str, A]:
+def walk(
+    trace: Trace, arithmetic: Arithmetic[A], inputs: Mapping[str, Array], *, trials: bool = False
+) -> dict[str, A]:
     """Carry out a trace in an arithmetic; returns its outputs by name.
 
-    inputs: float64 arrays by name, closures excepted (the trace brings their values).  Values are
+    inputs: float64 arrays by name, closures excepted (the trace brings their values); trials: they have
+    a leading axis of independent trials, which the arithmetic gets as a trailing one.  Values are
     dropped after their last use.
     """
-    given = {**trace.closures, **inputs}
+    closures = {n: v[None] for n, v in trace.closures.items()} if trials else trace.closures
+    given = {**closures, **inputs}
+    present = _trials if trials else _elements
     last = trace.last_uses()
     values: dict[int, A] = {}
     for number, step in enumerate(trace.steps):
         of = [values[operand] for operand in step.operands]
         match step:
             case Input():
-                values[number] = arithmetic.load(_input(given, step))
+                values[number] = arithmetic.load(present(step, given[step.name]))
             case Constant():
                 values[number] = arithmetic.constant(step.value, step.shape)
             case Move():
@@ -76,9 +81,15 @@ def walk(trace: Trace, arithmetic: Arithmetic[A], inputs: Mapping[str, Array]) -
     return {name: values[number] for name, number in trace.outputs.items()}
 
 
-def _input(given: Mapping[str, Array], step: Input) -> Array:
-    values = np.asarray(given[step.name], np.float64)
+def _elements(step: Input, values: Array) -> Array:
+    values = np.asarray(values, np.float64)
     return values.reshape(step.shape) if step.kept is None else values.ravel()[step.kept]
+
+
+def _trials(step: Input, values: Array) -> Array:
+    flat = np.asarray(values, np.float64).reshape(len(values), -1)
+    present = flat if step.kept is None else flat[:, step.kept]
+    return np.ascontiguousarray(present.T).reshape(*step.shape, len(values))
 
 
 def move_elements(operands: Sequence[Any], index: Index | None, shape: Shape, zero: Any) -> Any:

@@ -1,6 +1,6 @@
 """PyTorch functions and their gradients as lists of move, map, reduce and contract."""
 
-from roundoff.trace.capture import trace_gradients
+from roundoff.trace.capture import UPSTREAM, trace_gradients
 from roundoff.trace.prune import needed, prune, reads, structural_zeros
 from roundoff.trace.steps import (
     MAPS,
@@ -17,6 +17,7 @@ from roundoff.trace.steps import (
 
 __all__ = [
     "MAPS",
+    "UPSTREAM",
     "Builder",
     "Constant",
     "Contract",

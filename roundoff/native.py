@@ -1,0 +1,91 @@
+"""The user's own function, run by PyTorch in a format: the subject, never the judge."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from roundoff.errors import ArgumentError, UnsupportedError
+from roundoff.formats import Format, as_format, round_to
+from roundoff.reference import float64_array
+from roundoff.trace.capture import UPSTREAM, as_tensor, check_wrt, differentiate
+
+Array = npt.NDArray[np.float64]
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Run torch with a stated number of threads; the former number comes back.
+
+    Raises: ArgumentError for a count below one.
+    """
+    if count < 1:
+        raise ArgumentError(f"threads is {count}; give at least one")
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def native_gradients(
+    function: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    wrt: Sequence[str] | None = None,
+    loss: Callable[..., Any] | None = None,
+    upstream: Any = None,
+    *,
+    format: Any = "float32",
+    device: Any = "cpu",
+) -> dict[str, Array]:
+    """The gradients of loss(function(**inputs)) as PyTorch computes them in a format.
+
+    Floating-point inputs are rounded to the format, once, and have its dtype; the others go as
+    they are.  The results are float64 arrays of the format's numbers.  Thread count and numeric flags
+    are torch's at the time: see `threads`.
+
+    Raises: ArgumentError for arguments that do not fit; UnsupportedError for a format that torch does
+    not compute in.
+    """
+    target = as_format(format)
+    dtype = native_dtype(target)
+    values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}
+    tensors = {n: _cast(as_tensor(n, v), target, dtype, device) for n, v in values.items()}
+    wrt = check_wrt({n: t for n, t in tensors.items() if n != UPSTREAM}, wrt)
+    try:
+        found = differentiate(function, tensors, wrt, loss)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[0]
+        raise UnsupportedError(
+            f"PyTorch could not compute the gradients in {target}: {first}; leave this format out"
+        ) from error
+    return {name: float64_array(g) for name, g in zip(wrt, found, strict=True)}
+
+
+def native_dtype(target: Format) -> torch.dtype:
+    """torch's dtype for a format.  Raises: UnsupportedError where torch does not compute in it."""
+    dtype = target.torch_dtype
+    if dtype is None or dtype.itemsize < 2:
+        raise UnsupportedError(
+            f"torch does not compute gradients in {target}; simulate it, or run float16, bfloat16, "
+            "float32 or float64"
+        )
+    return dtype
+
+
+def as_native(values: Array, target: Format, device: Any = "cpu") -> torch.Tensor:
+    """float64 numbers of a format as a tensor of its dtype."""
+    return torch.from_numpy(np.array(values, np.float64)).to(device, native_dtype(target))
+
+
+def _cast(tensor: torch.Tensor, target: Format, dtype: torch.dtype, device: Any) -> torch.Tensor:
+    if not tensor.is_floating_point():
+        return tensor.to(device)
+    # torch casts float64 to narrow formats by way of float32; the rounding here is the only one.
+    return as_native(round_to(float64_array(tensor), target), target, device)

@@ -1,0 +1,206 @@
+"""Cells, and running them: any executor, a progress bar, resume after an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from roundoff.errors import ArgumentError, RoundoffError
+from roundoff.formats import Format, as_format
+from roundoff.native import threads
+from roundoff.study.problem import Problem
+from roundoff.study.rows import TABLES, Measured, Tables
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One problem in one format over a range of seeds."""
+
+    problem: Problem
+    format: Format
+    first: int
+    last: int
+    orders: tuple[str, ...]
+    base: int
+    threads: int
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of all that the rows depend on: parameters, versions, and the code itself."""
+        parts = [
+            self.problem.digest.hex(), str(self.format), self.first, self.last, self.orders,
+            self.base, self.threads, code_fingerprint(),
+        ]  # fmt: skip
+        text = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        case = self.problem.case.replace(" ", "-")
+        return f"{case}_{self.format}_{self.first}_{text}"
+
+    def run(self) -> Tables:
+        """The rows of this cell, by table."""
+        with threads(self.threads):
+            seeds = range(self.first, self.last)
+            measured = Measured(self.problem, self.format, seeds, self.orders, self.base)
+            return measured.tables()
+
+
+def code_fingerprint() -> str:
+    """A hash of this package's source and of torch's and numpy's versions."""
+    import torch
+
+    digest = hashlib.sha256(f"{torch.__version__} {np.__version__}".encode())
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def cells(
+    problems: Sequence[Problem],
+    formats: Sequence[Any],
+    orders: Sequence[str],
+    *,
+    seed: int = 0,
+    threads: int = 1,
+    block: int = 250,
+) -> list[Cell]:
+    """The grid: every problem in every format, its seeds in blocks.
+
+    Raises: ArgumentError where there is nothing to run.
+    """
+    if not problems or not formats:
+        raise ArgumentError("nothing to study: give at least one problem and one format")
+    found = []
+    for problem in problems:
+        if problem.seeds < 1:
+            raise ArgumentError(f"{problem.case}: {problem.seeds} seeds; give at least one")
+        size = max(1, min(block, -(-problem.seeds // 4)))
+        for format in map(as_format, formats):
+            for first in range(0, problem.seeds, size):
+                last = min(first + size, problem.seeds)
+                found.append(Cell(problem, format, first, last, tuple(orders), seed, threads))
+    return found
+
+
+def run(
+    grid: Sequence[Cell],
+    folder: Path | str,
+    *,
+    executor: Executor | None = None,
+    progress: bool = True,
+) -> Tables:
+    """Run the cells that are not done yet and return all rows, in the order of the grid.
+
+    Rows are kept under folder/cells/KEY, one Parquet file a table.  executor: any; by default
+    spawned processes, one per core.
+
+    Raises: ArgumentError where the folder cannot be written; RoundoffError from a cell, and where a
+    worker died.
+    """
+    from tqdm import tqdm
+
+    store = _make(Path(folder) / "cells")
+    todo = [cell for cell in grid if not _done(store / cell.key)]
+    with tqdm(
+        total=len(grid), initial=len(grid) - len(todo), unit="cell", disable=not progress
+    ) as bar:
+        if len(todo) > 1:
+            _submit(todo, store, executor, bar.update)
+        else:
+            for cell in todo:
+                run_cell(cell, store)
+                bar.update()
+    return {table: _gathered(store, grid, table) for table in TABLES}
+
+
+def _gathered(store: Path, grid: Sequence[Cell], table: str) -> pd.DataFrame:
+    """The rows of one table, in the order of the grid, whoever computed them when."""
+    frames = [_read(store / cell.key, table) for cell in grid]
+    return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+
+
+def _submit(
+    todo: Sequence[Cell], store: Path, executor: Executor | None, done: Callable[[], Any]
+) -> None:
+    with _workers(executor, len(todo)) as pool:
+        futures = [pool.submit(run_cell, cell, store) for cell in todo]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                done()
+        except BrokenProcessPool:
+            raise RoundoffError(
+                "a worker process died (killed, or out of memory); the finished cells are kept, run "
+                "the same command again to go on"
+            ) from None
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+@contextmanager
+def _workers(executor: Executor | None, most: int) -> Iterator[Executor]:
+    if executor is not None:
+        yield executor
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = min(cores or 1, most)
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+def run_cell(cell: Cell, store: Path) -> None:
+    """Run one cell and write its rows whole: a folder is renamed into place when all is in it."""
+    tables = cell.run()
+    final, temporary = store / cell.key, store / f".{cell.key}.{os.getpid()}"
+    try:
+        temporary.mkdir(exist_ok=True)
+        for name, frame in tables.items():
+            frame.to_parquet(temporary / f"{name}.parquet", index=False)
+        if final.exists():  # left unreadable by something else than this program
+            shutil.rmtree(final)
+        temporary.rename(final)
+    except OSError as error:
+        raise _unwritable(store, error) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    return folder
+
+
+def _unwritable(folder: Path, error: OSError) -> ArgumentError:
+    why = (error.strerror or type(error).__name__).lower()
+    return ArgumentError(f"cannot write to the folder {str(folder)!r}: {why}; choose another one")
+
+
+def _done(folder: Path) -> bool:
+    try:
+        for table in TABLES:
+            _read(folder, table)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _read(folder: Path, table: str) -> pd.DataFrame:
+    return pd.read_parquet(folder / f"{table}.parquet")

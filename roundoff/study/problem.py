@@ -1,0 +1,79 @@
+"""What a study compares: two functions, and how to draw their inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.trace import UPSTREAM, Trace, prune, trace_gradients
+
+Array = npt.NDArray[np.float64]
+Inputs = dict[str, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Two functions with the same gradients, perhaps, and how to draw their inputs.
+
+    case, shape: labels; n: non-zero terms of one sum of the first gradient; methods: two functions
+    by name; draw: inputs from a generator, an "upstream gradient" among them where there is no
+    loss; permutations: by name, the same data in another order (whose gradients are the same);
+    parameters: all that the above depends on, as JSON.  Functions must be importable by name.
+    """
+
+    case: str
+    shape: str
+    n: int
+    methods: Mapping[str, Callable[..., Any]]
+    draw: Callable[[np.random.Generator], Inputs]
+    wrt: tuple[str, ...]
+    loss: Callable[..., Any] | None
+    seeds: int
+    parameters: Mapping[str, Any]
+    permutations: Mapping[str, Callable[[Inputs, np.random.Generator], Inputs]]
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The two methods."""
+        first, second = self.methods
+        return first, second
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A hash of the parameters."""
+        text = json.dumps([self.case, self.shape, dict(self.parameters)], sort_keys=True)
+        return hashlib.sha256(text.encode()).digest()
+
+    def inputs(self, base: int, seed: int) -> Inputs:
+        """The inputs of one seed.  No other seed, problem or format changes them."""
+        return self.draw(self.generator(base, seed, 0))
+
+    def generator(self, base: int, seed: int, stream: int) -> np.random.Generator:
+        """A generator of this problem's own."""
+        own = int.from_bytes(self.digest[:8], "big")
+        return np.random.default_rng([base, own, seed, stream])
+
+    def traces(self) -> dict[str, Trace]:
+        """The pruned trace of each method; shapes are those of the first seed."""
+        return _traced(self)
+
+
+_TRACES: dict[bytes, dict[str, Trace]] = {}
+
+
+def _traced(problem: Problem) -> dict[str, Trace]:
+    if problem.digest not in _TRACES:
+        example = problem.inputs(0, 0)
+        upstream = example.pop(UPSTREAM, None)
+        _TRACES[problem.digest] = {
+            name: prune(trace_gradients(function, example, problem.wrt, problem.loss, upstream))
+            for name, function in problem.methods.items()
+        }
+    return _TRACES[problem.digest]

@@ -1,0 +1,262 @@
+"""The rows of one problem in one format: errors, pairs of methods, elements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from roundoff import accuracy, statistics
+from roundoff.arithmetic.simulated import Simulated, simulate
+from roundoff.compare import FAILURE, judge
+from roundoff.formats import FLOAT32, Format, round_to, spacing
+from roundoff.gradient_bounds import GradientBound, bounds_of_trace, tolerance
+from roundoff.native import as_native, native_gradients
+from roundoff.reference import Reference, reference_of_trace, round_inputs
+from roundoff.study.problem import Inputs, Problem
+from roundoff.trace import UPSTREAM
+
+Array = npt.NDArray[np.float64]
+Tables = dict[str, pd.DataFrame]
+
+TABLES = ("errors", "pairs", "elements")
+
+
+class Measured:
+    """References, native and simulated gradients of a cell, and the rows made of them."""
+
+    def __init__(
+        self, problem: Problem, format: Format, seeds: range, orders: Sequence[str], base: int
+    ) -> None:
+        self.problem, self.format, self.orders, self.base = problem, format, orders, base
+        self.names = problem.names
+        self.seeds = np.array(seeds)
+        self.inputs = [problem.inputs(base, seed) for seed in self.seeds.tolist()]
+        traces = problem.traces()
+        first = traces[self.names[0]]
+        self.rounded = [round_inputs(first, each, format) for each in self.inputs]
+        self.references = {
+            name: [reference_of_trace(trace, each, format=format) for each in self.rounded]
+            for name, trace in traces.items()
+        }
+        self.bounds = {
+            name: [bounds_of_trace(trace, each, format) for each in self.rounded]
+            for name, trace in traces.items()
+        }
+        self.native = {name: self._native(name, self.inputs) for name in self.names}
+
+    def tables(self) -> Tables:
+        errors = [*self._native_rows(), *self._permuted_rows(), *self._simulated_rows()]
+        return {
+            "errors": pd.concat(errors, ignore_index=True),
+            "pairs": pd.concat(self._pair_rows(), ignore_index=True),
+            "elements": self._element_rows(),
+        }
+
+    def _native(self, method: str, inputs: Sequence[Inputs]) -> dict[str, Array]:
+        """Gradients by name; shapes (seeds, *shape)."""
+        problem, found = self.problem, []
+        for each in inputs:
+            arguments = {name: v for name, v in each.items() if name != UPSTREAM}
+            found.append(
+                native_gradients(
+                    problem.methods[method], arguments, problem.wrt, problem.loss,
+                    each.get(UPSTREAM), format=self.format,
+                )
+            )  # fmt: skip
+        return {name: np.stack([each[name] for each in found]) for name in problem.wrt}
+
+    def _native_rows(self) -> Iterator[pd.DataFrame]:
+        for method in self.names:
+            yield from self._errors(method, "native", "", self.native[method])
+
+    def _permuted_rows(self) -> Iterator[pd.DataFrame]:
+        problem, base = self.problem, self.base
+        for stream, (order, permute) in enumerate(problem.permutations.items(), 1):
+            shuffled = [
+                permute(each, problem.generator(base, seed, stream))
+                for each, seed in zip(self.inputs, self.seeds.tolist(), strict=True)
+            ]
+            for method in self.names:
+                yield from self._errors(method, order, "", self._native(method, shuffled))
+
+    def _simulated_rows(self) -> Iterator[pd.DataFrame]:
+        stacked = {
+            name: np.stack([round_to(each[name], self.format) for each in self.inputs])
+            for name in self.inputs[0]
+        }
+        traces = self.problem.traces()
+        for wide in accumulators(self.format):
+            for order in self.orders:
+                arithmetic = Simulated(self.format, order, wide)
+                for method in self.names:
+                    found = simulate(traces[method], arithmetic, stacked)
+                    yield from self._errors(method, order, str(wide), found)
+
+    def _errors(
+        self, method: str, order: str, accumulate: str, computed: Mapping[str, Array]
+    ) -> Iterator[pd.DataFrame]:
+        for gradient, values in computed.items():
+            high, low, scale = self._reference(method, gradient)
+            found = accuracy.errors(values, high, low, scale, self.format)
+            flat = {
+                name: getattr(found, name).reshape(len(values), -1)
+                for name in ("ulp", "scaled", "overflow", "nan")
+            }
+            ulp, scaled = statistics.summarise(np.abs(flat["ulp"])), flat["scaled"]
+            size = statistics.summarise(np.abs(scaled))
+            yield self._frame(
+                gradient=gradient,
+                method=method,
+                order=order,
+                accumulate=accumulate,
+                seed=self.seeds,
+                size=scaled.shape[1],
+                max_ulp=ulp.maximum,
+                median_ulp=ulp.median,
+                max_scaled=size.maximum,
+                rms_scaled=size.rms,
+                mean_scaled=statistics.summarise(scaled).mean,
+                normwise=[accuracy.normwise(*v) for v in zip(values, high, low, strict=True)],
+                overflow=flat["overflow"].sum(axis=1),
+                nan=flat["nan"].sum(axis=1),
+            )
+
+    def _frame(self, **columns: Any) -> pd.DataFrame:
+        problem = self.problem
+        labels = {"case": problem.case, "shape": problem.shape, "n": problem.n}
+        return pd.DataFrame({**labels, "format": str(self.format), **columns})
+
+    def _reference(self, method: str, gradient: str) -> tuple[Array, Array, Array]:
+        found = [each[gradient] for each in self.references[method]]
+        return tuple(
+            np.stack([getattr(g, part) for g in found]) for part in ("high", "low", "scale")
+        )  # type: ignore[return-value]
+
+    def _pair_rows(self) -> list[pd.DataFrame]:
+        frames = []
+        for gradient in self.problem.wrt:
+            rows = [self._pair(gradient, k) for k in range(len(self.seeds))]
+            frames.append(self._frame(gradient=gradient, seed=self.seeds, **_columns(rows)))
+        return frames
+
+    def _pair(self, gradient: str, k: int) -> dict[str, Any]:
+        one, two = self.names
+        a, b = self.native[one][gradient][k], self.native[two][gradient][k]
+        of = {name: self.references[name][k] for name in self.names}
+        first, second = of[one][gradient], of[two][gradient]
+        bounds = [self.bounds[name][k][gradient] for name in self.names]
+        judgement = judge(
+            first, second, a, b, bounds[0], bounds[1], names=self.names,
+            exact=of[one].exact and of[two].exact,
+            rigorous=of[one].rigorous and of[two].rigorous,
+        )  # fmt: skip
+        apart = accuracy.ulp_between(a, b, self.format)
+        errors = [
+            accuracy.errors(v, r.high, r.low, r.scale, self.format)
+            for v, r in ((a, first), (b, second))
+        ]
+        return {
+            "verdict": str(judgement.verdict),
+            "reason": judgement.reason,
+            "bitwise_equal": bool(accuracy.bitwise_equal(a, b).all()),
+            "fraction_equal": float(accuracy.bitwise_equal(a, b).mean()),
+            "max_ulp_between": _largest(apart),
+            "max_scaled_between": _largest(np.abs(errors[0].scaled - errors[1].scaled)),
+            **passes(a, b, self.format),
+            "normwise_first": accuracy.normwise(a, first.high, first.low),
+            "normwise_second": accuracy.normwise(b, second.high, second.low),
+            "rms_first": float(statistics.summarise(errors[0].scaled.ravel()).rms),
+            "rms_second": float(statistics.summarise(errors[1].scaled.ravel()).rms),
+            "reference_engine": _engine(of[one]),
+            "reference_radius": _radius(of[one], gradient, self.format),
+            "reference_gap": _largest(np.abs(first.high - second.high) / first.scale),
+            **_bound_columns(bounds, first.scale, first.high),
+        }
+
+    def _element_rows(self) -> pd.DataFrame:
+        """The elements of the first seed of all."""
+        frames = []
+        if self.seeds[0] == 0:
+            for method in self.names:
+                for gradient in self.problem.wrt:
+                    frames.append(self._elements(method, gradient))
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def _elements(self, method: str, gradient: str) -> pd.DataFrame:
+        reference = self.references[method][0][gradient]
+        values = self.native[method][gradient][0]
+        found = accuracy.errors(values, reference.high, reference.low, reference.scale, self.format)
+        number = np.arange(values.size)
+        columns = values.size // max(1, values.shape[0]) if values.ndim else 1
+        return self._frame(
+            gradient=gradient,
+            seed=0,
+            method=method,
+            element=number,
+            i=number // columns,
+            j=number % columns,
+            exact=reference.high.ravel(),
+            scale=reference.scale.ravel(),
+            error_ulp=found.ulp.ravel(),
+            error_scaled=found.scaled.ravel(),
+        )
+
+
+def accumulators(format: Format) -> tuple[Format, ...]:
+    """The accumulators that a study simulates: the format itself, and float32 for narrower ones."""
+    return (format, FLOAT32) if format.precision < FLOAT32.precision else (format,)
+
+
+def passes(a: Array, b: Array, format: Format) -> dict[str, Any]:
+    """What torch's own checks say, by default tolerances, on tensors of the format's dtype."""
+    import torch
+
+    first, second = as_native(a, format), as_native(b, format)
+    close = torch.isclose(first, second)
+    try:
+        torch.testing.assert_close(first, second, equal_nan=False)
+        asserted = True
+    except AssertionError:
+        asserted = False
+    return {
+        "allclose": bool(close.all()),
+        "fraction_allclose": float(close.double().mean()),
+        "assert_close": asserted,
+    }
+
+
+def _bound_columns(bounds: Sequence[GradientBound], scale: Array, exact: Array) -> dict[str, float]:
+    likely = np.maximum(*(bound.probabilistic(FAILURE) for bound in bounds))
+    certain = np.maximum(*(bound.certified for bound in bounds))
+    unit = bounds[0].format.u * np.where(scale > 0, scale, np.nan)
+    rtol, atol = tolerance(likely, scale, exact) if np.isfinite(likely).all() else (np.inf, np.inf)
+    return {
+        "bound_probabilistic": _largest(likely / unit),
+        "bound_certified": _largest(certain / unit),
+        "rtol": rtol,
+        "atol": atol,
+    }
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _largest(values: Array) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.max()) if known.size else float("nan")
+
+
+def _engine(reference: Reference) -> str:
+    kind = "exact" if reference.exact else "rigorous" if reference.rigorous else "estimated"
+    return f"{reference.engine}, {kind}"
+
+
+def _radius(reference: Reference, gradient: str, format: Format) -> float:
+    found = reference[gradient]
+    with np.errstate(invalid="ignore"):
+        return _largest(found.error / spacing(found.high, found.low, format))
