@@ -28,6 +28,7 @@ __all__ = [
     "dot_condition",
     "errors",
     "normwise",
+    "normwise_rows",
     "sum_backward",
     "sum_condition",
     "ulp_between",
@@ -103,18 +104,26 @@ def normwise(computed: npt.ArrayLike, hi: npt.ArrayLike, lo: npt.ArrayLike) -> f
     >>> normwise([3.0, 4.5], [3.0, 4.0], 0.0)
     0.1
     """
-    value, high, low = _broadcast(computed=computed, hi=hi, lo=lo)
-    if not (np.isfinite(value).all() and np.isfinite(high).all() and np.isfinite(low).all()):
-        return math.nan
-    largest = max(np.abs(value).max(initial=0.0), np.abs(high).max(initial=0.0))
-    shift = -int(np.frexp(largest)[1])
-    with np.errstate(under="ignore"):
+    return float(normwise_rows(*(np.asarray(v, np.float64)[None] for v in (computed, hi, lo)))[0])
+
+
+def normwise_rows(computed: npt.ArrayLike, hi: npt.ArrayLike, lo: npt.ArrayLike) -> Array:
+    """`normwise` of many arrays at once.
+
+    Shapes: (arrays, ...) each, broadcast, to (arrays,).
+    """
+    found = _broadcast(computed=computed, hi=hi, lo=lo)
+    value, high, low = (each.reshape(len(each), -1) for each in found)
+    known = np.isfinite(value) & np.isfinite(high) & np.isfinite(low)
+    largest = np.maximum(np.abs(value), np.abs(high)).max(axis=1, initial=0.0)
+    shift = -np.frexp(np.where(np.isfinite(largest), largest, 0.0))[1][:, None]
+    with np.errstate(all="ignore"):
         value, high, low = (np.ldexp(each, shift) for each in (value, high, low))
-        error, error_exponent = _norm((value - high) - low)
-        size, size_exponent = _norm(high + low)
-    if error == 0.0 or size == 0.0:
-        return 0.0 if error == 0.0 else math.inf
-    return _ldexp(error / size, error_exponent - size_exponent)
+        error, error_exponent = _norms((value - high) - low)
+        size, size_exponent = _norms(high + low)
+        ratio = np.ldexp(error / size, error_exponent - size_exponent)
+    ratio = np.where(error == 0.0, 0.0, np.where(size == 0.0, np.inf, ratio))
+    return np.where(known.all(axis=1), ratio, np.nan)
 
 
 def ulp_between(a: npt.ArrayLike, b: npt.ArrayLike, format: Any) -> Array:
@@ -225,11 +234,11 @@ def _quotient(error: Array, size: Array) -> Array:
     return np.where((error == 0) & (size == 0), 0.0, error / size)
 
 
-def _norm(values: Array) -> tuple[float, int]:
-    """m and e with 2-norm m 2^e, from squares that neither overflow nor lose what matters."""
-    exponent = int(np.frexp(np.abs(values).max(initial=0.0))[1])
-    scaled = np.ldexp(values, -exponent)
-    return math.sqrt(float(np.sum(scaled * scaled))), exponent
+def _norms(values: Array) -> tuple[Array, npt.NDArray[np.int32]]:
+    """m and e with 2-norm m 2^e per row, from squares that neither overflow nor lose what matters."""
+    exponent = np.frexp(np.abs(values).max(axis=1, initial=0.0))[1]
+    scaled = np.ldexp(values, -exponent[:, None])
+    return np.sqrt(np.sum(scaled * scaled, axis=1)), exponent
 
 
 def _ldexp(value: float, exponent: int) -> float:

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from roundoff.errors import ArgumentError, RoundoffError
+from roundoff.files import make_folder, unwritable
 from roundoff.formats import Format, as_format
 from roundoff.native import threads
 from roundoff.study.problem import Problem
@@ -76,7 +77,7 @@ def cells(
     threads: int = 1,
     block: int = 250,
 ) -> list[Cell]:
-    """The grid: every problem in every format, its seeds in blocks.
+    """The grid: every problem in every format, its seeds in blocks of at most `block`.
 
     Raises: ArgumentError where there is nothing to run.
     """
@@ -86,7 +87,7 @@ def cells(
     for problem in problems:
         if problem.seeds < 1:
             raise ArgumentError(f"{problem.case}: {problem.seeds} seeds; give at least one")
-        size = max(1, min(block, -(-problem.seeds // 4)))
+        size = max(1, min(block, problem.block))
         for format in map(as_format, formats):
             for first in range(0, problem.seeds, size):
                 last = min(first + size, problem.seeds)
@@ -111,7 +112,7 @@ def run(
     """
     from tqdm import tqdm
 
-    store = _make(Path(folder) / "cells")
+    store = make_folder(Path(folder) / "cells")
     todo = [cell for cell in grid if not _done(store / cell.key)]
     with tqdm(
         total=len(grid), initial=len(grid) - len(todo), unit="cell", disable=not progress
@@ -173,24 +174,9 @@ def run_cell(cell: Cell, store: Path) -> None:
             shutil.rmtree(final)
         temporary.rename(final)
     except OSError as error:
-        raise _unwritable(store, error) from None
+        raise unwritable(store, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _make(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(13, "Permission denied")
-    except OSError as error:
-        raise _unwritable(folder, error) from None
-    return folder
-
-
-def _unwritable(folder: Path, error: OSError) -> ArgumentError:
-    why = (error.strerror or type(error).__name__).lower()
-    return ArgumentError(f"cannot write to the folder {str(folder)!r}: {why}; choose another one")
 
 
 def _done(folder: Path) -> bool:

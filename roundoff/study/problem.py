@@ -45,6 +45,12 @@ class Problem:
         first, second = self.methods
         return first, second
 
+    @property
+    def block(self) -> int:
+        """How many seeds make a cell: some seconds of work."""
+        terms = max(1, sum(value.size for value in self.inputs(0, 0).values()))
+        return max(4, 40_000 // terms)
+
     @cached_property
     def digest(self) -> bytes:
         """A hash of the parameters."""

@@ -46,12 +46,13 @@ class Measured:
             name: [bounds_of_trace(trace, each, format) for each in self.rounded]
             for name, trace in traces.items()
         }
+        self._stacks: dict[tuple[str, str], list[Array]] = {}
         self.native = {name: self._native(name, self.inputs) for name in self.names}
 
     def tables(self) -> Tables:
         errors = [*self._native_rows(), *self._permuted_rows(), *self._simulated_rows()]
         return {
-            "errors": pd.concat(errors, ignore_index=True),
+            "errors": self._frame(**_stacked(errors, len(self.seeds))),
             "pairs": pd.concat(self._pair_rows(), ignore_index=True),
             "elements": self._element_rows(),
         }
@@ -69,11 +70,11 @@ class Measured:
             )  # fmt: skip
         return {name: np.stack([each[name] for each in found]) for name in problem.wrt}
 
-    def _native_rows(self) -> Iterator[pd.DataFrame]:
+    def _native_rows(self) -> Iterator[dict[str, Any]]:
         for method in self.names:
             yield from self._errors(method, "native", "", self.native[method])
 
-    def _permuted_rows(self) -> Iterator[pd.DataFrame]:
+    def _permuted_rows(self) -> Iterator[dict[str, Any]]:
         problem, base = self.problem, self.base
         for stream, (order, permute) in enumerate(problem.permutations.items(), 1):
             shuffled = [
@@ -83,7 +84,7 @@ class Measured:
             for method in self.names:
                 yield from self._errors(method, order, "", self._native(method, shuffled))
 
-    def _simulated_rows(self) -> Iterator[pd.DataFrame]:
+    def _simulated_rows(self) -> Iterator[dict[str, Any]]:
         stacked = {
             name: np.stack([round_to(each[name], self.format) for each in self.inputs])
             for name in self.inputs[0]
@@ -98,7 +99,8 @@ class Measured:
 
     def _errors(
         self, method: str, order: str, accumulate: str, computed: Mapping[str, Array]
-    ) -> Iterator[pd.DataFrame]:
+    ) -> Iterator[dict[str, Any]]:
+        """Columns of the rows of one order, a value per seed or one for all."""
         for gradient, values in computed.items():
             high, low, scale = self._reference(method, gradient)
             found = accuracy.errors(values, high, low, scale, self.format)
@@ -108,33 +110,37 @@ class Measured:
             }
             ulp, scaled = statistics.summarise(np.abs(flat["ulp"])), flat["scaled"]
             size = statistics.summarise(np.abs(scaled))
-            yield self._frame(
-                gradient=gradient,
-                method=method,
-                order=order,
-                accumulate=accumulate,
-                seed=self.seeds,
-                size=scaled.shape[1],
-                max_ulp=ulp.maximum,
-                median_ulp=ulp.median,
-                max_scaled=size.maximum,
-                rms_scaled=size.rms,
-                mean_scaled=statistics.summarise(scaled).mean,
-                normwise=[accuracy.normwise(*v) for v in zip(values, high, low, strict=True)],
-                overflow=flat["overflow"].sum(axis=1),
-                nan=flat["nan"].sum(axis=1),
-            )
+            yield {
+                "gradient": gradient,
+                "method": method,
+                "order": order,
+                "accumulate": accumulate,
+                "seed": self.seeds,
+                "size": scaled.shape[1],
+                "max_ulp": ulp.maximum,
+                "median_ulp": ulp.median,
+                "max_scaled": size.maximum,
+                "rms_scaled": size.rms,
+                "mean_scaled": statistics.summarise(scaled).mean,
+                "normwise": accuracy.normwise_rows(values, high, low),
+                "overflow": flat["overflow"].sum(axis=1),
+                "nan": flat["nan"].sum(axis=1),
+            }
 
     def _frame(self, **columns: Any) -> pd.DataFrame:
         problem = self.problem
         labels = {"case": problem.case, "shape": problem.shape, "n": problem.n}
         return pd.DataFrame({**labels, "format": str(self.format), **columns})
 
-    def _reference(self, method: str, gradient: str) -> tuple[Array, Array, Array]:
-        found = [each[gradient] for each in self.references[method]]
-        return tuple(
-            np.stack([getattr(g, part) for g in found]) for part in ("high", "low", "scale")
-        )  # type: ignore[return-value]
+    def _reference(self, method: str, gradient: str) -> list[Array]:
+        """high, low and scale of all seeds."""
+        if (method, gradient) not in self._stacks:
+            found = [each[gradient] for each in self.references[method]]
+            parts = ("high", "low", "scale")
+            self._stacks[method, gradient] = [
+                np.stack([getattr(g, p) for g in found]) for p in parts
+            ]
+        return self._stacks[method, gradient]
 
     def _pair_rows(self) -> list[pd.DataFrame]:
         frames = []
@@ -239,6 +245,14 @@ def _bound_columns(bounds: Sequence[GradientBound], scale: Array, exact: Array) 
         "bound_certified": _largest(certain / unit),
         "rtol": rtol,
         "atol": atol,
+    }
+
+
+def _stacked(parts: Sequence[Mapping[str, Any]], length: int) -> dict[str, Array]:
+    """Columns of many blocks of rows, one after the other."""
+    return {
+        name: np.concatenate([np.broadcast_to(np.asarray(part[name]), length) for part in parts])
+        for name in parts[0]
     }
 
 

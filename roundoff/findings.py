@@ -1,0 +1,494 @@
+"""From the rows of a study to its report: verdicts, the answer in a sentence, tables, figures, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from roundoff import figures, provenance, statistics
+from roundoff.compare import Verdict, gravest
+from roundoff.data import digest
+from roundoff.figures import REAL, Plot
+from roundoff.formats import as_format
+from roundoff.report import Report, Table, number, percent
+from roundoff.study import Inputs, Problem, Tables
+from roundoff.trace import Input
+
+KEY = ["case", "shape", "gradient", "format"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a report is about."""
+
+    title: str
+    text: str
+
+
+def verdicts(pairs: pd.DataFrame, names: tuple[str, str], seed: int = 0) -> pd.DataFrame:
+    """A row per case, shape, gradient and format; the gravest verdict of all seeds stands.
+
+    error_first, error_second: median over seeds of the relative error in the 2-norm, in u.  closer: by
+    the signed-rank test paired over seeds, p-values corrected for the number of rows; ratio: the
+    geometric mean of the farther error over the closer, with its 95 % interval.
+    """
+    rows, tests = [], []
+    for key, part in pairs.groupby(KEY, sort=False):
+        u = as_format(key[-1]).u
+        tests.append(statistics.paired(part["normwise_first"], part["normwise_second"], seed))
+        rows.append(
+            {
+                **dict(zip(KEY, key, strict=True)),
+                "n": part["n"].iloc[0],
+                "seeds": len(part),
+                "verdict": str(gravest([Verdict(v) for v in part["verdict"]])),
+                "bitwise_equal": part["bitwise_equal"].mean(),
+                "max_ulp_between": part["max_ulp_between"].max(),
+                "max_scaled_between": part["max_scaled_between"].max(),
+                "error_first": part["normwise_first"].median() / u,
+                "error_second": part["normwise_second"].median() / u,
+                "bound_probabilistic": part["bound_probabilistic"].max(),
+                "bound_certified": part["bound_certified"].max(),
+                "allclose": part["allclose"].mean(),
+                "assert_close": part["assert_close"].mean(),
+                "rtol": part["rtol"].max(),
+                "atol": part["atol"].max(),
+                "reason": _reason(part),
+            }
+        )
+    table = pd.DataFrame(rows)
+    table["p_value"] = statistics.correct([test.p_value for test in tests])
+    return table.assign(**_closeness(tests, table, names))
+
+
+def _reason(part: pd.DataFrame) -> str:
+    worst = str(gravest([Verdict(v) for v in part["verdict"]]))
+    return str(part.loc[part["verdict"] == worst, "reason"].iloc[0])
+
+
+def _closeness(
+    tests: Sequence[statistics.Paired], table: pd.DataFrame, names: tuple[str, str]
+) -> dict[str, list[Any]]:
+    label = {"first": names[0], "second": names[1], "neither": "neither"}
+    columns: dict[str, list[Any]] = {
+        "closer": [],
+        "ratio": [],
+        "ratio_low": [],
+        "ratio_high": [],
+        "effect": [],
+    }
+    for test, p, verdict in zip(tests, table["p_value"], table["verdict"], strict=True):
+        closer = test.closer(p) if verdict != Verdict.DIFFERENT else "neither"
+        ends = (test.ratio, *test.interval)
+        if test.ratio < 1:  # the farther over the closer, whoever that is
+            ends = (1 / test.ratio, 1 / test.interval[1], 1 / test.interval[0])
+        columns["closer"].append(label[closer] if verdict != Verdict.DIFFERENT else "no question")
+        for name, value in zip(("ratio", "ratio_low", "ratio_high"), ends, strict=True):
+            columns[name].append(value)
+        columns["effect"].append(test.effect)
+    return columns
+
+
+def summary(errors: pd.DataFrame) -> pd.DataFrame:
+    """The errors of every order and method over the seeds, and what was counted."""
+    keys = ["case", "shape", "n", "format", "gradient", "method", "order", "accumulate"]
+    grouped = errors.groupby(keys, sort=False)
+    found = grouped.agg(
+        seeds=("seed", "nunique"),
+        max_ulp=("max_ulp", "max"),
+        median_max_scaled=("max_scaled", "median"),
+        max_scaled=("max_scaled", "max"),
+        median_rms_scaled=("rms_scaled", "median"),
+        mean_scaled=("mean_scaled", "mean"),
+        median_normwise=("normwise", "median"),
+        overflow=("overflow", "sum"),
+        nan=("nan", "sum"),
+    )
+    return found.reset_index()
+
+
+def by_order(table: pd.DataFrame, gradient: str, method: str) -> pd.DataFrame:
+    """The median rms error, in u S: a row per order and accumulator, a column per format."""
+    chosen = table[(table["gradient"] == gradient) & (table["method"] == method)].copy()
+    own = chosen["accumulate"].isin(["", *chosen["format"].unique()]) & (
+        (chosen["accumulate"] == chosen["format"]) | chosen["order"].isin(REAL)
+    )
+    chosen["sums"] = np.where(
+        chosen["order"].isin(REAL), "the kernel's", np.where(own, "in the format", "in float32")
+    )
+    wide = chosen.pivot_table(
+        index=["order", "sums"], columns="format", values="median_rms_scaled", sort=False
+    )
+    return wide.reset_index()[
+        ["order", "sums", *[f for f in chosen["format"].unique() if f in wide]]
+    ]
+
+
+# ---------------------------------------------------------------------------------- the slicing study
+
+
+def slicing_report(
+    question: Question, configuration: Any, problems: Sequence[Problem], tables: Tables
+) -> Report:
+    """The report of the slicing study."""
+    errors, pairs = tables["errors"], tables["pairs"]
+    names = problems[0].names
+    found = verdicts(pairs, names, configuration.seed)
+    counted = summary(errors)
+    main = problems[0]
+    thread = _of(counted, main)
+    settings = {k: v for k, v in vars(configuration).items() if k != "out"}
+    settings["data"] = str(settings["data"]).replace("\\", "/").rsplit("/", 1)[-1]
+    return Report(
+        title=question.title,
+        question=question.text,
+        answer=answer(found, main),
+        tables=[
+            *_verdict_tables(found, names, main),
+            _order_table(thread, main),
+            _errors_table(counted),
+        ],
+        figures=list(_plots(tables, problems)),
+        notes=list(_notes(found, counted, problems, pairs)),
+        provenance=provenance.collect(
+            seed=configuration.seed,
+            configuration=settings,
+            input_hashes={
+                f"{p.case}; {p.shape}": _digests(p.inputs(configuration.seed, 0)) for p in problems
+            },
+            engine="; ".join(dict.fromkeys(pairs["reference_engine"])),
+            radius=f"{number(pairs['reference_radius'].max())} ulp",
+            threads=configuration.threads,
+        ),
+    )
+
+
+def _digests(inputs: Inputs) -> str:
+    return ", ".join(f"{name} {digest(values)}" for name, values in inputs.items())
+
+
+def _of(frame: pd.DataFrame, problem: Problem) -> pd.DataFrame:
+    return frame[(frame["case"] == problem.case) & (frame["shape"] == problem.shape)]
+
+
+def answer(found: pd.DataFrame, main: Problem) -> str:
+    """The answer, from the verdicts: same function?  how far apart?  who is closer?"""
+    one = _of(found, main)
+    if (one["verdict"] == Verdict.DIFFERENT).any():
+        return (
+            "No: the exact gradients differ, so the two are different functions, and no rounding is "
+            "to blame."
+        )
+    seeds = int(one["seeds"].max())
+    sentences = [
+        f"Yes, they are the same function: in exact arithmetic the gradients agree in every element at all "
+        f"{seeds} seeds, and what PyTorch returns differs {_span(one)}."
+    ]
+    grave = one[one["verdict"].isin([Verdict.SUSPICIOUS, Verdict.UNDECIDED])]
+    if len(grave):
+        sentences.append(f"Not all is settled: {'; '.join(dict.fromkeys(grave['reason']))}.")
+    sentences.append(_who(one))
+    for case, text in (("halo kept", "keeping the halo"), ("halo cut", "cutting it off")):
+        part = found[found["case"] == case]
+        if len(part):
+            different = (part["verdict"] == Verdict.DIFFERENT).all()
+            sentences.append(
+                f"With a larger kernel, {text} gives "
+                + ("a different function." if different else "the same function again.")
+            )
+    return " ".join(sentences)
+
+
+def _span(one: pd.DataFrame) -> str:
+    if (one["bitwise_equal"] == 1).all():
+        return "in no bit, on this machine"
+    equal, apart = [], []
+    for name, rows in one.groupby("format", sort=False):
+        if rows["bitwise_equal"].min() == 1:
+            equal.append(str(name))
+        else:
+            apart.append(f"{number(rows['max_ulp_between'].max())} ulp in {name}")
+    none = f", and in no bit in {_list(equal)}" if equal else ""
+    return f"by rounding: by at most {_list(apart)}{none}"
+
+
+def _who(one: pd.DataFrame) -> str:
+    closer = one[one["closer"] != "neither"]
+    if not len(closer):
+        return "Neither is reliably closer to the exact gradient."
+    parts = [
+        f"{row['closer'].replace('_', ' ')} for the {row['gradient']} in {row['format']}, by a factor of "
+        f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+        for _, row in closer.iterrows()
+    ]
+    rest = " elsewhere neither" if len(closer) < len(one) else ""
+    return (
+        f"Closer to the exact gradient is {_list(parts)};{rest}."
+        if rest
+        else f"Closer is {_list(parts)}."
+    )
+
+
+def _list(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _verdict_tables(found: pd.DataFrame, names: tuple[str, str], main: Problem) -> Iterable[Table]:
+    columns = {
+        "gradient": "gradient",
+        "format": "format",
+        "verdict": "verdict",
+        "bitwise_equal": "bits equal",
+        "max_ulp_between": "ulp between",
+        "error_first": "error 1 (u)",
+        "error_second": "error 2 (u)",
+        "closer": "closer",
+        "ratio": "ratio",
+        "bound_probabilistic": "bound (u S)",
+        "allclose": "allclose",
+        "tolerance": "assert_close",
+    }
+    short = {names[0]: "1", names[1]: "2", "neither": "neither", "no question": "–"}
+    frame = found.assign(
+        tolerance=[
+            f"rtol={_up(r)}, atol={_up(a)}"
+            for r, a in zip(found["rtol"], found["atol"], strict=True)
+        ]
+    )
+    frame.loc[frame["verdict"] == Verdict.DIFFERENT, ["tolerance"]] = "–"
+    show = {
+        "bitwise_equal": percent,
+        "allclose": percent,
+        "closer": lambda name: short[name],
+        "ratio": lambda value: number(value) if np.isnan(value) else f"{value:.2f}",
+        "error_first": lambda value: number(value),
+    }
+    explained = (
+        f"Method 1 is {names[0].replace('_', ' ')}, method 2 {names[1].replace('_', ' ')}. Bits equal and "
+        "allclose: part of the seeds in which the whole gradient is equal bit for bit, or passes "
+        "torch.allclose. Error: relative, 2-norm, median over seeds. Closer: by a signed-rank test paired "
+        "over seeds, corrected for all rows. Bound: probabilistic (1e-9) on one error, largest element."
+    )
+    order = list(dict.fromkeys(zip(frame["case"], frame["shape"], strict=True)))
+    swept = [key for key in order if key[0] == "length sweep"]
+    for k, (case, shape) in enumerate(key for key in order if key not in swept):
+        part = frame[(frame["case"] == case) & (frame["shape"] == shape)]
+        yield Table(
+            name=f"verdicts_{k + 1}_{case.replace(' ', '_')}",
+            caption=f"Verdicts: {case}, {shape}; {part['seeds'].max()} seeds. "
+            + (explained if k == 0 else "Columns as in Table 1."),
+            frame=part.sort_values("gradient", key=_rank, kind="stable").reset_index(drop=True),
+            columns=columns,
+            show=show,
+            group="gradient",
+            first=True,
+            size=6.6,
+        )
+    if swept:
+        rows = frame[frame["case"] == "length sweep"].sort_values(
+            ["gradient", "n"], key=_rank, kind="stable"
+        )
+        yield Table(
+            name="verdicts_length_sweep",
+            caption="Verdicts over the length: columns as in Table 1.",
+            frame=rows.reset_index(drop=True),
+            columns={"n": "n", **columns},
+            show=show,
+            group="n",
+            size=6.4,
+        )
+
+
+def _rank(column: pd.Series) -> pd.Series:
+    """Values in the order in which they first come."""
+    return column.map({value: k for k, value in enumerate(dict.fromkeys(column))})
+
+
+def _up(value: float) -> str:
+    """Two digits, rounded up: a tolerance is not made smaller by printing it."""
+    if not np.isfinite(value) or value == 0:
+        return number(value)
+    exponent = int(np.floor(np.log10(value))) - 1
+    return f"{np.ceil(value / 10.0**exponent) * 10.0**exponent:.1e}".replace("e-0", "e-").replace(
+        "e+0", "e"
+    )
+
+
+def _order_table(counted: pd.DataFrame, main: Problem) -> Table:
+    frame = by_order(counted, main.wrt[0], main.names[1])
+    formats = [column for column in frame.columns if column not in ("order", "sums")]
+    frame = frame.sort_values(["sums", formats[-1]], ascending=[False, True], kind="stable")
+    return Table(
+        name="orders",
+        caption=f"Median over seeds of the rms error of the {main.wrt[0]} gradient, in u S, per order "
+        f"({main.names[1].replace('_', ' ')}; {main.case}, {main.shape}).",
+        frame=frame.reset_index(drop=True),
+        columns={"order": "order", "sums": "sums kept", **{f: f for f in formats}},
+        group="sums",
+    )
+
+
+def _errors_table(counted: pd.DataFrame) -> Table:
+    native = counted[counted["order"].isin(REAL) & (counted["case"] != "length sweep")]
+    return Table(
+        name="errors",
+        caption="Errors of the real kernel over the seeds: largest in ulp, median of the largest and of "
+        "the rms in u S, mean signed, and how many elements overflowed or were NaN.",
+        frame=native.reset_index(drop=True),
+        columns={
+            "case": "case", "n": "n", "format": "format", "gradient": "gradient",
+            "method": "method", "order": "data", "max_ulp": "max ulp", "median_max_scaled": "max (u S)",
+            "median_rms_scaled": "rms (u S)", "mean_scaled": "mean (u S)",
+            "overflow": "overflow", "nan": "NaN",
+        },
+        group="shape",
+        size=6.2,
+    )  # fmt: skip
+
+
+def _plots(tables: Tables, problems: Sequence[Problem]) -> Iterable[Plot]:
+    errors, pairs, elements = tables["errors"], tables["pairs"], tables["elements"]
+    same = [p for p in problems if p.case == "kernel 1"]
+    main, last = same[0], same[-1]
+    one = _of(errors, main)
+    yield _placed(figures.ecdf(one), main)
+    yield _placed(figures.orders(one), main)
+    if last is not main:
+        plot = _placed(figures.orders(_of(errors, last)), last)
+        yield replace(plot, name="orders_large", title="And with longer sums?")
+    sweep = [p for p in problems if p.case == "length sweep"]
+    if len(sweep) > 1:
+        rows = errors[errors["case"] == "length sweep"]
+        yield figures.error_against_n(rows, _bounds(pairs[pairs["case"] == "length sweep"]))
+    yield _placed(figures.first_against_second(_of(pairs, main)), main)
+    yield _placed(figures.bias_against_noise(_of(errors, last)), last)
+    part = _of(elements, main)
+    part = part[part["gradient"] == main.wrt[0]]
+    chosen = "float32" if "float32" in set(part["format"]) else part["format"].iloc[-1]
+    yield _placed(figures.heat_map(part[part["format"] == chosen]), main)
+    if one["format"].nunique() > 1:
+        yield _placed(figures.precision_ladder(one), main)
+
+
+def _placed(plot: Plot, problem: Problem) -> Plot:
+    caption = f"{plot.caption} {problem.shape}, {problem.case}; exact reference gradients."
+    return replace(plot, caption=caption)
+
+
+def _bounds(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Median bounds per format and length, as rows."""
+    chosen = pairs[pairs["gradient"] == "weight"].rename(
+        columns={"bound_certified": "certified", "bound_probabilistic": "probabilistic"}
+    )
+    wide = chosen.groupby(["format", "n"])[["certified", "probabilistic"]].median().reset_index()
+    rows = wide.melt(["format", "n"], var_name="bound", value_name="value")
+    finite: pd.DataFrame = rows[np.isfinite(rows["value"])].reset_index(drop=True)
+    return finite
+
+
+def _notes(
+    found: pd.DataFrame, counted: pd.DataFrame, problems: Sequence[Problem], pairs: pd.DataFrame
+) -> Iterable[tuple[str, str]]:
+    yield ("Do earlier time points influence the gradient?", _influence(problems))
+    yield ("How sure is “the same function”?", _sure(found, pairs))
+    failing = found[
+        (found["allclose"] < 1) & found["verdict"].isin([Verdict.ROUNDOFF, Verdict.IDENTICAL])
+    ]
+    failing = failing[failing["case"] != "length sweep"]
+    if len(failing):
+        worst = failing.sort_values("allclose", kind="stable").iloc[0]
+        text = (
+            f"torch.allclose with its default tolerances rejects the {worst['gradient']} gradients in "
+            f"{worst['format']} ({worst['shape']}) in {percent(1 - worst['allclose'])} of the seeds, "
+            "although both are right to within rounding. The tolerances in the tables hold whatever the "
+            "order of the sums, at a failure rate of 1e-9."
+        )
+        yield ("Does allclose say so too?", text)
+    undecided = found[found["verdict"] == Verdict.UNDECIDED]
+    if len(undecided):
+        formats = _list(list(dict.fromkeys(undecided["format"])))
+        yield (
+            "Undecided.",
+            f"In {formats} some sums are so long that rounding alone may change an eighth of S: the exact "
+            "gradients are equal, but the computed ones could hide a bug.",
+        )
+    yield ("Counted.", _counted(counted))
+
+
+def _influence(problems: Sequence[Problem]) -> str:
+    parts = []
+    for problem in problems:
+        if problem.case not in ("kernel 1", "halo kept") or problem.shape != problems[0].shape:
+            continue
+        length = int(problem.parameters["T"])
+        points = _read_points(problem, problem.names[1], length)
+        taps = problem.parameters["taps"]
+        first = length - len(points)
+        parts.append(
+            f"with kernel size {taps}, of the {length} time points 0 to {length - 1} the gradients of "
+            f"{problem.names[1].replace('_', ' ')} depend on {_ranges(points)}"
+            + (" alone" if first else "")
+        )
+    return (
+        "Read off the traced computation, for all inputs and without tolerance: "
+        + "; ".join(parts)
+        + "."
+    )
+
+
+def _read_points(problem: Problem, method: str, length: int) -> list[int]:
+    for step in problem.traces()[method].steps:
+        if isinstance(step, Input) and step.name == "x":
+            kept = np.arange(np.prod(step.shape)) if step.kept is None else step.kept
+            return [int(point) for point in np.unique(kept % length)]
+    return []
+
+
+def _ranges(points: Sequence[int]) -> str:
+    runs: list[list[int]] = []
+    for point in points:
+        if runs and runs[-1][-1] == point - 1:
+            runs[-1].append(point)
+        else:
+            runs.append([point])
+    if not runs:
+        return "none"
+    return _list([f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs])
+
+
+def _sure(found: pd.DataFrame, pairs: pd.DataFrame) -> str:
+    different = found[found["verdict"] == Verdict.DIFFERENT]
+    engines = _list(list(dict.fromkeys(pairs["reference_engine"])))
+    text = (
+        f"The exact gradients (engine: {engines}) are compared, not the computed ones. They are "
+        "polynomials of degree 3 or less in weight, bias and x: two different ones agree at a random "
+        "point of N values per coordinate with probability at most 3/N (Schwartz and Zippel), where N is "
+        "about 2^24 for the float32 numbers drawn here, and at all seeds with that to the power of "
+        "their number."
+    )
+    if len(different):
+        largest = pairs.loc[pairs["verdict"] == Verdict.DIFFERENT, "reference_gap"]
+        text += (
+            f" Where the verdict is DIFFERENT, the exact gradients are apart by "
+            f"{number(largest.min())} to {number(largest.max())} of S."
+        )
+    return text
+
+
+def _counted(counted: pd.DataFrame) -> str:
+    parts = []
+    for name, what in (("overflow", "overflowed"), ("nan", "were NaN")):
+        bad = counted[counted[name] > 0]
+        if len(bad):
+            formats = _list(list(dict.fromkeys(bad["format"])))
+            parts.append(f"{int(bad[name].sum())} elements {what} ({formats})")
+    total = int((counted["seeds"]).sum())
+    return (
+        f"{_list(parts)}; they are counted in the tables and left out of the averages."
+        if parts
+        else f"No element of any gradient overflowed or was NaN, in {total} gradients computed."
+    )
