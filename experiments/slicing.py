@@ -106,7 +106,8 @@ class Shape:
         return (self.outputs - self.keep) * self.stride
 
     def __str__(self) -> str:
-        return f"N {self.N}, CI {self.CI}, CO {self.CO}, T {self.T}, keep {self.keep}"
+        kernel = f", kernel {self.taps}" if self.taps > 1 else ""
+        return f"N {self.N}, CI {self.CI}, CO {self.CO}, T {self.T}, keep {self.keep}{kernel}"
 
 
 def _convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, s: Shape) -> torch.Tensor:

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+from roundoff import __version__
+
 PACKAGES = (
-    "roundoff", "torch", "numpy", "scipy", "mpmath", "python-flint", "pandas", "pyarrow",
+    "torch", "numpy", "scipy", "mpmath", "python-flint", "pandas", "pyarrow",
     "matplotlib", "typst",
 )  # fmt: skip
 
@@ -52,7 +54,7 @@ def collect(
 
 def versions() -> dict[str, str]:
     """Python's and the packages'."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "roundoff": __version__}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
@@ -134,7 +136,6 @@ def build() -> dict[str, str]:
     wanted = (
         "BLAS_INFO",
         "BUILD_TYPE",
-        "COMMIT_SHA",
         "LAPACK_INFO",
         "USE_MKL",
         "USE_MKLDNN",

@@ -40,7 +40,7 @@ def ecdf(errors: pd.DataFrame) -> Plot:
     data = []
     with style():
         figure, axes = panels(
-            len(gradients), len(formats), 1.0 + 1.35 * len(gradients), sharey=True
+            len(gradients), len(formats), 0.85 + 1.0 * len(gradients), sharey=True
         )
         for row, gradient in enumerate(gradients):
             for column, name in enumerate(formats):
@@ -120,7 +120,7 @@ def orders(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
     rows = -(-len(formats) // columns)
     data = []
     with style():
-        height = rows * (0.42 + 0.145 * len(names)) + 0.45
+        height = rows * (0.42 + 0.13 * len(names)) + 0.45
         figure, axes = panels(rows, columns, height, sharey=True)
         for axis in axes.ravel()[len(formats) :]:
             axis.set_axis_off()

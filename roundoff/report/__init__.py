@@ -27,8 +27,9 @@ TEMPLATE = Path(__file__).with_name("report.typ")
 class Table:
     """A table of a report: what is printed of a frame, and the whole frame in files beside it.
 
-    columns: header by column, in the order of print; show: how to write a column's values (default:
-    three significant digits for numbers); group: a rule where this column changes; first: on page 1.
+    columns: header by column, in the order of print (none: in the files only); show: how to write
+    a column's values (default: three significant digits); group: a rule where this column changes;
+    first: on page 1; size: of the print, in points.
     """
 
     name: str
@@ -103,7 +104,7 @@ def _content(report: Report) -> dict[str, Any]:
         "question": report.question,
         "answer": report.answer,
         "notes": [list(note) for note in report.notes],
-        "tables": [_printed(table) for table in report.tables],
+        "tables": [_printed(table) for table in report.tables if table.columns],
         "figures": [
             {"title": plot.title, "caption": plot.caption, "file": f"figure{k}.svg"}
             for k, plot in enumerate(report.figures)
