@@ -130,6 +130,8 @@ def as_format(what: Any) -> Format:
     """
     if isinstance(what, Format):
         return what
+    if what is None:
+        what = "None"
     name = what if isinstance(what, str) else str(what).removeprefix("torch.")
     if not isinstance(what, str) and not name.startswith(("float", "bfloat")):
         try:
@@ -154,7 +156,7 @@ def round_to(x: Any, format: Any, mode: str = "nearest_even") -> Any:
     back is float64 (a tensor for a tensor).  Modes: nearest_even, nearest_away, toward_zero,
     upward, downward.  Overflow follows IEEE 754-2019, 7.4: to nearest it gives infinity, a directed
     mode stops at the largest finite number on the side that it rounds away from; a format without
-    infinities saturates, and an infinite x becomes NaN there.
+    infinities saturates, infinite x included (OCP OFP8's saturating conversion, and torch's).
 
     Raises: ArgumentError for an unknown format or mode, and for x that float64 does not hold.
 
@@ -216,17 +218,17 @@ def _to_integer(scaled: Array, mode: str) -> Array:
 
 def _overflow(values: Array, rounded: Array, target: Format, mode: str) -> Array:
     over = np.abs(rounded) > target.max
-    finite_over = over & np.isfinite(values)
     if not over.any():
         return rounded
-    stays = np.zeros_like(over)
-    if mode == "toward_zero" or not target.infinity:
-        stays = finite_over
-    elif mode == "upward":
-        stays = finite_over & (values < 0)
-    elif mode == "downward":
-        stays = finite_over & (values > 0)
-    beyond = np.copysign(np.inf, values) if target.infinity else np.full_like(values, np.nan)
+    finite = over & np.isfinite(values)
+    stays = {
+        "toward_zero": finite,
+        "upward": finite & (values < 0),
+        "downward": finite & (values > 0),
+    }.get(mode, np.zeros_like(over))
+    if not target.infinity:
+        stays = over
+    beyond = np.copysign(np.inf, values)
     return np.where(stays, np.copysign(target.max, values), np.where(over, beyond, rounded))
 
 

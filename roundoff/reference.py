@@ -229,7 +229,7 @@ def _multiprecision(
         return Reference(gradients, "mpmath", 0, exact=True, rigorous=True, format=target)
     bits = 2 * target.precision + 64
     numbers = walk(trace, Multiprecision(bits), inputs)
-    while bits <= LIMIT_BITS:
+    while True:
         bits *= 2
         coarse, numbers = numbers, walk(trace, Multiprecision(bits), inputs)
         gradients = {
@@ -237,7 +237,8 @@ def _multiprecision(
         }
         if all(_precise(g, target) for g in gradients.values()):
             return Reference(gradients, "mpmath", bits, exact=False, rigorous=False, format=target)
-    raise _not_precise("mpmath", gradients, target)
+        if 2 * bits > LIMIT_BITS:
+            raise _not_precise("mpmath", gradients, target)
 
 
 def _ball(
@@ -246,14 +247,15 @@ def _ball(
     from roundoff.arithmetic.ball import Ball
 
     bits = 2 * target.precision + 64
-    while bits <= LIMIT_BITS:
+    while True:
         balls = walk(trace, Ball(bits), inputs)
         gradients = {n: _from_balls(v, scales[n]) for n, v in balls.items()}
         if all(_precise(g, target) for g in gradients.values()):
             exact = all(b.is_exact() for v in balls.values() for b in v.ravel())
             return Reference(gradients, "ball", bits, exact=exact, rigorous=True, format=target)
         bits *= 2
-    raise _not_precise("ball", gradients, target)
+        if bits > LIMIT_BITS:
+            raise _not_precise("ball", gradients, target)
 
 
 def _precise(gradient: GradientReference, target: Format) -> bool:

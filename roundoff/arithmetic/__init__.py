@@ -99,4 +99,4 @@ def move_elements(operands: Sequence[Any], index: Index | None, shape: Shape, ze
     ends = np.empty(1, operands[0].dtype)
     ends[0] = zero
     flat = np.concatenate([ends, *(operand.ravel() for operand in operands)])
-    return flat[index]
+    return flat[index.ravel()].reshape(index.shape)  # an array, even of one element

@@ -142,7 +142,7 @@ def number(value: Any) -> str:
     """Three significant digits; text as it is.
 
     >>> number(0.00012345), number(12), number("float16"), number(float("nan"))
-    ('1.23e-4', '12', 'float16', '–')
+    ('0.000123', '12', 'float16', '–')
     """
     if isinstance(value, str):
         return value

@@ -1,6 +1,7 @@
 """PyTorch functions and their gradients as lists of move, map, reduce and contract."""
 
 from roundoff.trace.capture import UPSTREAM, trace_gradients
+from roundoff.trace.lowering import LOWERINGS
 from roundoff.trace.prune import needed, prune, reads, structural_zeros
 from roundoff.trace.steps import (
     MAPS,
@@ -16,6 +17,7 @@ from roundoff.trace.steps import (
 )
 
 __all__ = [
+    "LOWERINGS",
     "MAPS",
     "UPSTREAM",
     "Builder",

@@ -66,7 +66,9 @@ def as_tensor(name: str, value: Any) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         return value
     try:
-        return torch.as_tensor(value)
+        return torch.as_tensor(
+            np.asarray(value)
+        )  # a Python float is a float64, not torch's default
     except (TypeError, ValueError, RuntimeError):
         raise ArgumentError(
             f"input {name!r} is a {type(value).__name__}; give a tensor, an array or a number"

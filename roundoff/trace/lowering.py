@@ -41,7 +41,7 @@ MOVES = frozenset(
     pixel_unshuffle repeat reshape roll rot90 select select_backward slice slice_backward split
     split_with_sizes squeeze stack t transpose tril triu unbind unfold unsqueeze _unsafe_view
     view slice_scatter select_scatter diagonal_backward copy _reshape_alias view_as
-    expand_as""".split()
+    expand_as as_strided_scatter diagonal_scatter""".split()
 )
 
 
@@ -301,7 +301,7 @@ def _ones_like(build: Builder, x: Any, *rest: Any, out: Any, **ignored: Any) -> 
     return _filled(build, out.shape, 1) if out.is_floating_point() else torch.ones_like(out)
 
 
-@lowers("zeros_like", "new_zeros", "empty_like", "new_empty")
+@lowers("zeros_like", "new_zeros", "empty_like", "new_empty", "new_empty_strided")
 def _zeros_like(build: Builder, x: Any, *rest: Any, out: Any, **ignored: Any) -> Any:
     return _filled(build, out.shape, 0) if out.is_floating_point() else torch.zeros_like(out)
 
@@ -330,8 +330,68 @@ def _to_copy(build: Builder, x: Any, *, out: Any, **ignored: Any) -> Any:
 
 
 _WANTS_OUT = frozenset(
-    "ones_like new_ones zeros_like new_zeros empty_like new_empty full_like new_full fill _to_copy".split()
+    """ones_like new_ones zeros_like new_zeros empty_like new_empty new_empty_strided full_like new_full
+    fill _to_copy""".split()
 )
+
+
+# -------------------------------------------------------------------------- accumulating movement
+
+
+def _accumulated(build: Builder, base: Value, places: Index, values: Value) -> Value:
+    """base with values added at element numbers `places` of it: padded terms and a reduce."""
+    order = np.argsort(places.ravel(), kind="stable")
+    targets, counts = np.unique(places, return_counts=True)
+    starts = np.cumsum(counts) - counts
+    rank = np.arange(places.size) - np.repeat(starts, counts)
+    terms = np.zeros((prod(base.shape), counts.max(initial=0)), np.int64)
+    terms[np.repeat(targets, counts) - 1, rank] = order + 1
+    laid = build.move((values.step,), terms.reshape(*base.shape, -1))
+    return apply(build, "add", base, Value(build.reduce(laid), base.shape))
+
+
+def _replaced(build: Builder, base: Value, places: Index, values: Value) -> Value:
+    """base with values put at element numbers `places` of it."""
+    if np.unique(places).size < places.size:
+        raise UnsupportedError(
+            "cannot trace index_put without accumulate at an index that occurs twice: which value "
+            "stays is not defined; use accumulate=True, or distinct indices"
+        )
+    index = numbered(base.shape).ravel()
+    index[places.ravel() - 1] = prod(base.shape) + np.arange(1, places.size + 1)
+    step = build.move((base.step, values.step), index.reshape(base.shape))
+    return Value(step, base.shape)
+
+
+def _whole(build: Builder, values: Any, shape: Shape) -> Value:
+    return Value(build.expand(as_value(build, values).step, shape), shape)
+
+
+@lowers("index_put", "_unsafe_index_put")
+def _index_put(
+    build: Builder, x: Any, indices: Any, values: Any, accumulate: bool = False
+) -> Value:
+    base = as_value(build, x)
+    numbers = torch.from_numpy(numbered(base.shape))
+    places = numbers[tuple(slice(None) if i is None else i for i in indices)].numpy()
+    put = _accumulated if accumulate else _replaced
+    return put(build, base, places, _whole(build, values, places.shape))
+
+
+@lowers("scatter_add")
+def _scatter_add(build: Builder, x: Any, dim: int, index: Any, values: Any) -> Value:
+    base, source = as_value(build, x), as_value(build, values)
+    places = torch.gather(torch.from_numpy(numbered(base.shape)), dim, index).numpy()
+    inside = tuple(slice(0, size) for size in index.shape)
+    chosen = Value(build.move((source.step,), numbered(source.shape)[inside]), tuple(index.shape))
+    return _accumulated(build, base, places, chosen)
+
+
+@lowers("index_add")
+def _index_add(build: Builder, x: Any, dim: int, index: Any, values: Any, alpha: Any = 1) -> Value:
+    base, source = as_value(build, x), as_value(build, values)
+    places = torch.index_select(torch.from_numpy(numbered(base.shape)), dim, index).numpy()
+    return _accumulated(build, base, places, _scaled(build, alpha, source))
 
 
 # ------------------------------------------------------------------- reductions and contractions
