@@ -200,8 +200,9 @@ def source_digest(source: str) -> str:
 
 def problems(config: Slicing) -> Iterator[study.Problem]:
     """All cases of the study."""
-    if config.seeds is not None and config.seeds < 1:
-        raise ArgumentError(f"seeds is {config.seeds}; give at least 1")
+    for name in ("kernel_size", "dilation", "stride", "seeds"):
+        if (value := getattr(config, name)) is not None and value < 1:
+            raise ArgumentError(f"{name} is {value}; give at least 1")
     given = {
         k: getattr(config, k)
         for k in ("N", "CI", "CO", "T", "keep")

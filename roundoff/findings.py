@@ -16,7 +16,6 @@ from roundoff.figures import REAL, Plot
 from roundoff.formats import as_format
 from roundoff.report import Report, Table, number, percent
 from roundoff.study import Inputs, Problem, Tables
-from roundoff.trace import Input
 
 KEY = ["case", "shape", "gradient", "format"]
 
@@ -156,7 +155,7 @@ def slicing_report(
             ),
         ],
         figures=list(_plots(tables, problems)),
-        notes=list(_notes(found, counted, problems, pairs)),
+        notes=list(_notes(found, counted, problems, pairs, tables["reads"])),
         provenance=provenance.collect(
             seed=configuration.seed,
             configuration=settings,
@@ -398,9 +397,13 @@ def _bounds(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _notes(
-    found: pd.DataFrame, counted: pd.DataFrame, problems: Sequence[Problem], pairs: pd.DataFrame
+    found: pd.DataFrame,
+    counted: pd.DataFrame,
+    problems: Sequence[Problem],
+    pairs: pd.DataFrame,
+    reads: pd.DataFrame,
 ) -> Iterable[tuple[str, str]]:
-    yield ("Do earlier time points influence the gradient?", _influence(problems))
+    yield ("Do earlier time points influence the gradient?", _influence(problems, reads))
     yield ("How sure is “the same function”?", _sure(found, pairs))
     failing = found[
         (found["allclose"] < 1) & found["verdict"].isin([Verdict.ROUNDOFF, Verdict.IDENTICAL])
@@ -426,45 +429,21 @@ def _notes(
     yield ("Counted.", _counted(counted))
 
 
-def _influence(problems: Sequence[Problem]) -> str:
+def _influence(problems: Sequence[Problem], reads: pd.DataFrame) -> str:
     parts = []
     for problem in problems:
         length = int(problem.parameters["T"])
         if problem.case not in ("kernel 1", "halo kept") or length != problems[0].parameters["T"]:
             continue
-        points = _read_points(problem, problem.names[1], length)
-        taps = problem.parameters["taps"]
-        first = length - len(points)
+        rows = _of(reads, problem)
+        row = rows[(rows["method"] == problem.names[1]) & (rows["input"] == "x")].iloc[0]
         parts.append(
-            f"with kernel size {taps}, of the {length} time points 0 to {length - 1} the gradients of "
-            f"{problem.names[1].replace('_', ' ')} depend on {_ranges(points)}"
-            + (" alone" if first else "")
+            f"with kernel size {problem.parameters['taps']}, of the {length} time points 0 to {length - 1} "
+            f"the gradients of {problem.names[1].replace('_', ' ')} depend on {row['positions']}"
+            + (" alone" if row["count"] < length else "")
         )
-    return (
-        "Read off the traced computation, for all inputs and without tolerance: "
-        + "; ".join(parts)
-        + "."
-    )
-
-
-def _read_points(problem: Problem, method: str, length: int) -> list[int]:
-    for step in problem.traces()[method].steps:
-        if isinstance(step, Input) and step.name == "x":
-            kept = np.arange(np.prod(step.shape)) if step.kept is None else step.kept
-            return [int(point) for point in np.unique(kept % length)]
-    return []
-
-
-def _ranges(points: Sequence[int]) -> str:
-    runs: list[list[int]] = []
-    for point in points:
-        if runs and runs[-1][-1] == point - 1:
-            runs[-1].append(point)
-        else:
-            runs.append([point])
-    if not runs:
-        return "none"
-    return _list([f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs])
+    text = "Read off the traced computation, for all inputs and without tolerance: "
+    return text + "; ".join(parts) + "."
 
 
 def _sure(found: pd.DataFrame, pairs: pd.DataFrame) -> str:

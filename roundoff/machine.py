@@ -149,13 +149,8 @@ class Emulated(NumPy):
     def adder(self, terms: Any) -> Callable[[Any, Any], Any]:
         # |computed| <= (1 + (n-1) u) S for every order (Jeannerod and Rump 2013): nothing overflows.
         largest = float(np.abs(terms).sum(axis=0, dtype=np.float64).max(initial=0.0))
-        if largest * (1.0 + len(terms) * self.target.u) < self.target.max:
-            return _SumRounder(self.dropped, self.integers)
-        return self._checked
-
-    def _checked(self, a: Any, b: Any) -> Any:
-        a[...] = self.add(a, b)
-        return a
+        safe = largest * (1.0 + len(terms) * self.target.u) < self.target.max
+        return _SumRounder(self.dropped, self.integers, None if safe else self.target)
 
     def add(self, a: Any, b: Any) -> Any:
         return self._rounded(np.add(self.store(a), self.store(b)))
@@ -177,13 +172,19 @@ class Emulated(NumPy):
 class _SumRounder:
     """a += b, rounded to nearest even by dropping low bits of the significand as an integer.
 
-    Legal for sums that do not overflow: a sum in the subnormal range is exact, because its operands are
-    multiples of the smallest subnormal; so the last bit to keep is at one place of the significand.
+    Legal for sums: one in the subnormal range is exact, because its operands are multiples of the smallest
+    subnormal; so the last bit to keep is at one place of the significand.  Infinity and NaN
+    keep theirs.  limit: a format whose overflow is looked for, or None where there can be none.
     """
 
-    def __init__(self, dropped: int, integers: np.dtype[Any]) -> None:
+    def __init__(self, dropped: int, integers: np.dtype[Any], limit: Format | None) -> None:
         one = integers.type(1)
-        self.integers, self.one, self.shift = integers, one, integers.type(dropped)
+        self.integers, self.one, self.shift, self.limit = (
+            integers,
+            one,
+            integers.type(dropped),
+            limit,
+        )
         self.below_half = integers.type((1 << (dropped - 1)) - 1)
         self.mask = ~integers.type((1 << dropped) - 1)
         self.scratch: dict[tuple[int, ...], Any] = {}
@@ -199,6 +200,14 @@ class _SumRounder:
         np.add(odd, self.below_half, odd)
         np.add(bits, odd, bits)
         np.bitwise_and(bits, self.mask, bits)
+        return a if self.limit is None else self._limited(a, self.limit)
+
+    def _limited(self, a: Any, limit: Format) -> Any:
+        if not limit.infinity:
+            return np.clip(a, -limit.max, limit.max, out=a)
+        over = np.abs(a) > limit.max
+        if over.any():
+            a[over] = np.copysign(np.inf, a[over])
         return a
 
 

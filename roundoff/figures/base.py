@@ -51,11 +51,8 @@ class Plot:
     def _render(self, canvas: Any, method: str, metadata: dict[str, None]) -> bytes:
         buffer = io.BytesIO()
         with style():
-            if self.figure.get_layout_engine() is not None:
-                FigureCanvasAgg(self.figure)
-                self.figure.draw_without_rendering()
-                self.figure.set_layout_engine("none")  # laid out once, for both files
             getattr(canvas(self.figure), method)(buffer, metadata=metadata)
+            self.figure.set_layout_engine("none")  # laid out once, for both files
         return buffer.getvalue()
 
 

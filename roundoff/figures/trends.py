@@ -151,7 +151,8 @@ def bias_against_noise(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
         (errors["gradient"] == gradient)
         & ((errors["accumulate"] == errors["format"]) | errors["order"].isin(REAL))
     ]
-    grouped = chosen.groupby(["format", "order", "method"], sort=False)
+    finite = chosen.replace([np.inf, -np.inf], np.nan)
+    grouped = finite.groupby(["format", "order", "method"], sort=False)
     data = grouped.agg(
         bias=("mean_scaled", "mean"),
         error_of_bias=(
@@ -195,8 +196,8 @@ def _bias_panel(axis: Axes, part: pd.DataFrame, methods: list[str]) -> None:
         for these, marker, size in ((rows[~real], ".", 4), (rows[real], "o", 4)):
             axis.errorbar(these["bias"], these["noise"], xerr=1.96 * these["error_of_bias"], fmt=marker,
                           color=color, ms=size, elinewidth=0.5, alpha=0.85)  # fmt: skip
-    reach = np.nanmax(np.abs(part["bias"]) + 2 * part["error_of_bias"].fillna(0))
-    reach = max(1.15 * float(reach), 0.05 * top)
+    ends = np.abs(part["bias"]) + 2 * part["error_of_bias"].fillna(0)
+    reach = max(1.15 * float(np.nanmax([*ends, 0.0])), 0.05 * top)
     axis.set_xlim(-reach, reach)
     axis.set_ylim(0, None)
     axis.grid()

@@ -17,12 +17,12 @@ from roundoff.gradient_bounds import GradientBound, bounds_of_trace, tolerance
 from roundoff.native import as_native, native_gradients
 from roundoff.reference import Reference, reference_of_trace, round_inputs
 from roundoff.study.problem import Inputs, Problem
-from roundoff.trace import UPSTREAM
+from roundoff.trace import UPSTREAM, Input
 
 Array = npt.NDArray[np.float64]
 Tables = dict[str, pd.DataFrame]
 
-TABLES = ("errors", "pairs", "elements")
+TABLES = ("errors", "pairs", "elements", "reads")
 
 
 class Measured:
@@ -49,12 +49,14 @@ class Measured:
         self._stacks: dict[tuple[str, str], list[Array]] = {}
         self.native = {name: self._native(name, self.inputs) for name in self.names}
 
+    @np.errstate(invalid="ignore", divide="ignore", over="ignore")  # infinities are counted
     def tables(self) -> Tables:
         errors = [*self._native_rows(), *self._permuted_rows(), *self._simulated_rows()]
         return {
             "errors": self._frame(**_stacked(errors, len(self.seeds))),
             "pairs": pd.concat(self._pair_rows(), ignore_index=True),
             "elements": self._element_rows(),
+            "reads": self._read_rows(),
         }
 
     def _native(self, method: str, inputs: Sequence[Inputs]) -> dict[str, Array]:
@@ -192,6 +194,26 @@ class Measured:
                     frames.append(self._elements(method, gradient))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
+    def _read_rows(self) -> pd.DataFrame:
+        """Which positions along the last axis of each input the exact gradients depend on, by structure."""
+        if self.seeds[0] != 0:
+            return pd.DataFrame()
+        rows = []
+        for method, trace in self.problem.traces().items():
+            for step in trace.steps:
+                if isinstance(step, Input):
+                    length = np.shape(self.inputs[0][step.name])[-1]
+                    kept = np.arange(length) if step.kept is None else np.unique(step.kept % length)
+                    rows.append((method, step.name, length, len(kept), ranges(kept.tolist())))
+        columns = dict(
+            zip(
+                ("method", "input", "length", "count", "positions"),
+                zip(*rows, strict=True),
+                strict=True,
+            )
+        )
+        return self._frame(**columns)
+
     def _elements(self, method: str, gradient: str) -> pd.DataFrame:
         reference = self.references[method][0][gradient]
         values = self.native[method][gradient][0]
@@ -210,6 +232,21 @@ class Measured:
             error_ulp=found.ulp.ravel(),
             error_scaled=found.scaled.ravel(),
         )
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers as runs.
+
+    >>> ranges([0, 1, 2, 5, 7, 8])
+    '0 to 2, 5, 7 to 8'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def accumulators(format: Format) -> tuple[Format, ...]:

@@ -1,0 +1,283 @@
+"""Verdicts and the bounds that they rest on: honest pairs, planted bugs, overflow, coverage."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import roundoff as ro
+from roundoff import compare
+from roundoff.arithmetic.simulated import Simulated, simulate
+from roundoff.compare import Verdict, judge
+from roundoff.gradient_bounds import bounds_of_trace, tolerance
+from roundoff.native import native_gradients, threads
+from roundoff.reference import reference_of_trace
+from roundoff.trace import prune, trace_gradients
+
+FORMATS = ("float16", "bfloat16", "float32", "float64")
+WRT = ("weight", "bias")
+
+
+def squares(out):
+    return (out**2).sum()
+
+
+def slice_then_conv(weight, bias, x):
+    return F.conv1d(x[:, :, -5:], weight, bias)
+
+
+def conv_then_slice(weight, bias, x):
+    return F.conv1d(x, weight, bias)[:, :, -5:]
+
+
+def draw(seed=0, n=1, c=3, t=10, taps=1):
+    rng = np.random.default_rng(seed)
+    return {
+        "weight": rng.uniform(-1, 1, (c, c, taps)),
+        "bias": rng.uniform(-1, 1, c),
+        "x": rng.random((n, c, t)),
+    }
+
+
+@lru_cache
+def traced(function, *shapes):
+    inputs = dict(zip(("weight", "bias", "x"), map(np.zeros, shapes)))
+    return prune(trace_gradients(function, inputs, WRT, squares))
+
+
+def judged(first, second, inputs, format, gradient="weight", natives=None):
+    """The verdict of two functions on one draw."""
+    target = ro.as_format(format)
+    arrays = {k: ro.round_to(v, target) for k, v in inputs.items()}
+    sides = []
+    for k, function in enumerate((first, second)):
+        trace = traced(function, *(v.shape for v in inputs.values()))
+        reference = reference_of_trace(trace, arrays, format=target)
+        bound = bounds_of_trace(trace, arrays, target)[gradient]
+        if natives is None:
+            native = native_gradients(function, inputs, WRT, squares, format=target)[gradient]
+        else:
+            native = natives[k]
+        sides.append((reference, native, bound))
+    (r1, n1, b1), (r2, n2, b2) = sides
+    return judge(
+        r1[gradient], r2[gradient], n1, n2, b1, b2,
+        exact=r1.exact and r2.exact, rigorous=r1.rigorous and r2.rigorous,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("gradient", WRT)
+def test_honest_pairs_are_never_suspected(format, gradient) -> None:
+    for seed in range(20):
+        verdict = judged(slice_then_conv, conv_then_slice, draw(seed), format, gradient).verdict
+        assert verdict in (Verdict.IDENTICAL, Verdict.ROUNDOFF)
+    assert judged(conv_then_slice, conv_then_slice, draw(), format).verdict is Verdict.IDENTICAL
+
+
+def padded(weight, bias, x):
+    return F.conv1d(F.pad(x, (2, 0)), weight, bias)[:, :, -5:]
+
+
+def wrong_halo(weight, bias, x):
+    return F.conv1d(F.pad(x[:, :, -6:], (1, 0)), weight, bias)
+
+
+def halo(weight, bias, x):
+    return F.conv1d(x[:, :, -7:], weight, bias)
+
+
+def dropped_step(weight, bias, x):
+    return F.conv1d(x[:, :, -4:], weight, bias)
+
+
+def shifted_step(weight, bias, x):
+    return F.conv1d(x[:, :, -6:-1], weight, bias)
+
+
+def transposed_weight(weight, bias, x):
+    return F.conv1d(x[:, :, -5:], weight.transpose(0, 1), bias)
+
+
+def tiny_factor(weight, bias, x):
+    return F.conv1d(x[:, :, -5:], weight, bias) * (1 + 2.0**-50)
+
+
+BUGS = [
+    (padded, wrong_halo, 3),
+    (conv_then_slice, dropped_step, 1),
+    (conv_then_slice, shifted_step, 1),
+    (conv_then_slice, transposed_weight, 1),
+    (conv_then_slice, tiny_factor, 1),
+]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(("honest", "bug", "taps"), BUGS, ids=lambda f: getattr(f, "__name__", f))
+def test_a_planted_bug_is_never_roundoff(honest, bug, taps, format) -> None:
+    for seed in range(5):
+        found = judged(honest, bug, draw(seed, taps=taps), format)
+        assert found.verdict is Verdict.DIFFERENT, found
+        assert "exact gradients are" in found.reason
+    assert judged(padded, halo, draw(1, taps=3), format).verdict in (
+        Verdict.IDENTICAL,
+        Verdict.ROUNDOFF,
+    )
+
+
+def native_pair(format, change):
+    inputs = draw()
+    good = native_gradients(conv_then_slice, inputs, WRT, squares, format=format)["weight"]
+    return inputs, [good, change(good.copy())]
+
+
+@pytest.mark.parametrize("format", ["float16", "float32", "float64"])
+def test_a_wrong_kernel_is_suspicious(format) -> None:
+    def off(values):
+        values.flat[np.argmax(np.abs(values))] *= 1.25
+        return values
+
+    def overflown(values):
+        values[1, 1, 0] = np.inf
+        return values
+
+    def not_a_number(values):
+        values[1, 1, 0] = np.nan
+        return values
+
+    for change, words in (
+        (off, "second errs"),
+        (overflown, "second is inf"),
+        (not_a_number, "second is nan"),
+    ):
+        inputs, natives = native_pair(format, change)
+        found = judged(slice_then_conv, conv_then_slice, inputs, format, natives=natives)
+        assert found.verdict is Verdict.SUSPICIOUS and words in found.reason
+        found = judged(slice_then_conv, conv_then_slice, inputs, format, natives=natives[::-1])
+        assert (
+            found.verdict is Verdict.SUSPICIOUS and words.replace("second", "first") in found.reason
+        )
+
+
+def test_too_few_bits_are_undecided() -> None:
+    inputs = draw(n=8, c=40, t=60)
+    good = native_gradients(conv_then_slice, inputs, WRT, squares, format="bfloat16")["weight"]
+    nudged = good + 2.0**-7 * np.abs(good)
+    found = judged(slice_then_conv, conv_then_slice, inputs, "bfloat16", natives=[good, nudged])
+    assert found.verdict is Verdict.UNDECIDED and "too few bits" in found.reason
+
+
+def test_unproven_references_cannot_say_different() -> None:
+    class Fake:
+        high, low, error = np.array([1.0]), np.array([0.0]), np.array([0.0])
+        scale, numbers = np.array([1.0]), None
+
+    class Other(Fake):
+        high = np.array([2.0])
+
+    for rigorous, verdict in ((True, Verdict.DIFFERENT), (False, Verdict.UNDECIDED)):
+        found = judge(
+            Fake, Other, *[np.array([1.0])] * 2, None, None, exact=False, rigorous=rigorous
+        )
+        assert found.verdict is verdict
+
+
+def test_the_gravest_verdict_stands() -> None:
+    assert (
+        compare.gravest([Verdict.ROUNDOFF, Verdict.DIFFERENT, Verdict.IDENTICAL])
+        is Verdict.DIFFERENT
+    )
+    assert compare.gravest([Verdict.IDENTICAL, Verdict.ROUNDOFF]) is Verdict.ROUNDOFF
+
+
+@pytest.mark.parametrize("format", [*FORMATS, ro.Format("narrow", 8, -9, 12)], ids=str)
+@pytest.mark.parametrize("scale", [1.0, 2.0**-9])
+def test_certified_bounds_hold_in_every_order_in_exact_arithmetic(format, scale) -> None:
+    """Subnormal products included: scaled down, narrow ranges underflow."""
+    target = ro.as_format(format)
+    draws = [{k: ro.round_to(v * scale, target) for k, v in draw(s).items()} for s in range(20)]
+    trace = prune(trace_gradients(conv_then_slice, draws[0], WRT, squares))
+    stacked = {k: np.stack([d[k] for d in draws]) for k in draws[0]}
+    exact = [reference_of_trace(trace, d, format=target, engine="mpmath") for d in draws]
+    bounds = [bounds_of_trace(trace, d, target) for d in draws]
+    worst = 0.0
+    for order in ro.orders.names():
+        found = simulate(trace, Simulated(target, order), stacked)
+        for name in WRT:
+            for k in range(len(draws)):
+                limit = bounds[k][name].certified
+                for at in np.ndindex(limit.shape):
+                    sign, mantissa, exponent, _ = exact[k][name].numbers[at]
+                    truth = (-1) ** sign * Fraction(int(mantissa)) * Fraction(2) ** exponent
+                    error = abs(Fraction(float(found[name][k][at])) - truth)
+                    if np.isfinite(limit[at]):
+                        assert error <= Fraction(float(limit[at]))
+                        worst = max(worst, float(error) / limit[at])
+    assert worst > 0.04, "a bound hundreds of times too large at so few terms is a wrong bound"
+
+
+def test_probabilistic_bounds_are_below_the_certified_and_hold() -> None:
+    inputs = draw(n=4, c=8, t=30)
+    trace = prune(trace_gradients(conv_then_slice, inputs, WRT, squares))
+    for format in ("float32", "float64"):
+        arrays = {k: ro.round_to(v, format) for k, v in inputs.items()}
+        exact = reference_of_trace(trace, arrays, format=format)
+        native = native_gradients(conv_then_slice, inputs, WRT, squares, format=format)
+        for name, bound in bounds_of_trace(trace, arrays, format).items():
+            likely = bound.probabilistic(1e-9)
+            assert (likely <= bound.certified).all()
+            error = np.abs((native[name] - exact[name].high) - exact[name].low)
+            assert (error <= likely).all()
+            assert (bound.probabilistic(0.1) < likely).all()
+
+
+def test_a_tolerance_covers_both_bounds() -> None:
+    rng = np.random.default_rng(0)
+    exact = rng.standard_normal(50)
+    scale = np.abs(exact) + rng.random(50)
+    bound = 1e-6 * scale
+    rtol, atol = tolerance(bound, scale, exact)
+    assert (rtol * np.abs(exact) + atol >= 2 * bound * (1 - 2.0**-50)).all()
+    with pytest.raises(ro.ArgumentError, match="wider format"):
+        tolerance(np.array([np.inf]), np.ones(1), np.ones(1))
+
+
+def test_native_gradients_are_torchs_on_rounded_inputs() -> None:
+    inputs = draw()
+    for format in FORMATS:
+        dtype = ro.as_format(format).torch_dtype
+        values = {
+            k: torch.from_numpy(ro.round_to(v, format)).to(dtype).requires_grad_(k in WRT)
+            for k, v in inputs.items()
+        }
+        squares(conv_then_slice(**values)).backward()
+        with threads(torch.get_num_threads()):
+            found = native_gradients(conv_then_slice, inputs, WRT, squares, format=format)
+        for name in WRT:
+            np.testing.assert_array_equal(found[name], values[name].grad.double())
+
+
+def test_native_refusals_are_named() -> None:
+    for format, words in (
+        ("float8_e5m2", "float8_e5m2; simulate"),
+        ("tfloat32", "tfloat32; simulate"),
+    ):
+        with pytest.raises(ro.UnsupportedError, match=words):
+            native_gradients(conv_then_slice, draw(), WRT, squares, format=format)
+    with pytest.raises(ro.ArgumentError, match="threads is 0"), threads(0):
+        pass
+    before = torch.get_num_threads()
+    with threads(1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_bounds_of_other_functions_are_refused() -> None:
+    trace = prune(trace_gradients(torch.exp, {"input": np.ones(3)}, None, squares))
+    with pytest.raises(ro.UnsupportedError, match="no bound for a gradient with exp"):
+        bounds_of_trace(trace, {"input": np.ones(3)}, "float32")

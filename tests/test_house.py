@@ -1,0 +1,65 @@
+"""The package as a whole: light import, complete names, documented, no stray paths."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import roundoff as ro
+
+ROOT = Path(ro.__file__).parents[1]
+SOURCES = sorted(Path(ro.__file__).parent.rglob("*.py"))
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, roundoff; roundoff.FLOAT16; "
+        "print([m for m in ('torch', 'matplotlib', 'pandas', 'scipy.stats', 'typst') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_every_public_name_resolves_and_is_listed() -> None:
+    for name in ro.__all__:
+        assert getattr(ro, name) is not None
+        assert name in dir(ro)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = ro.no_such_name
+
+
+def test_public_names_have_docstrings() -> None:
+    for name in ro.__all__:
+        thing = getattr(ro, name)
+        if inspect.isclass(thing) or inspect.isfunction(thing) or inspect.ismodule(thing):
+            assert inspect.getdoc(thing), name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_rooms_say_what_they_are(path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    exported = [n.value for n in ast.walk(tree) if isinstance(n, ast.Assign)
+                for t in n.targets if isinstance(t, ast.Name) and t.id == "__all__"]  # fmt: skip
+    defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    if exported and not path.name.startswith("__init__"):
+        names = {e.value for e in exported[0].elts}
+        public = {name for name in defined if not name.startswith("_")}
+        assert public <= names, f"not in __all__: {public - names}"
+
+
+def test_no_path_of_a_machine() -> None:
+    pattern = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users)/")
+    for path in [
+        *SOURCES,
+        *ROOT.glob("*.md"),
+        *ROOT.glob("experiments/*.py"),
+        *ROOT.glob("benchmarks/*.py"),
+    ]:
+        assert not pattern.search(path.read_text()), path
