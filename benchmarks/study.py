@@ -21,9 +21,8 @@ def main() -> None:
             wall = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
         name = "quick study" if flags else "default study"
-        print(
-            f"{name}: {wall:.1f} s (asked: under {limit}); largest process so far {peak:.2f} GiB (2 GiB in all)"
-        )
+        asked = f"(asked: under {limit})"
+        print(f"{name}: {wall:.1f} s {asked}; largest process so far {peak:.2f} GiB (2 GiB in all)")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def test_files_beside_the_pdf(report, tmp_path) -> None:
             assert len(read(tmp_path / "out/tables" / f"{table.name}.{end}")) == len(table.frame)
     names = [plot.name for plot in report.figures]
     assert len(set(names)) == len(names) >= 7
-    assert not [p for p in (tmp_path / "out").rglob(".*")], "temporary files are left"
+    assert not list((tmp_path / "out").rglob(".*")), "temporary files are left"
 
 
 def test_the_same_rows_give_the_same_bytes(tables, tmp_path) -> None:
