@@ -4,10 +4,14 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
 
-.PHONY: report test env lint types layers check quick bench lock clean
+.PHONY: report reports test env lint types layers check quick bench lock clean
 
 report: $(STAMP)
 	$(RUN) experiments/slicing.py
+
+# All committed reports.
+reports: report
+	$(RUN) experiments/slicing.py --data ecg --out reports/slicing_ecg
 
 test: $(STAMP)
 	$(RUN) -m pytest -q

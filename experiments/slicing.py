@@ -26,6 +26,11 @@ QUESTION = Question(
     text="Are the gradients of conv(x[:, :, -keep:]) and of conv(x)[:, :, -keep:] the same, and which of "
     "the two is closer to the exact gradient?",
 )
+SOURCES = {
+    "uniform": "x is uniform in [0, 1), as from torch.rand",
+    "ecg": "x is cut at random places out of a real electrocardiogram (1024 samples, as PyWavelets ships it, "
+    "scaled to a largest magnitude of 1)",
+}
 
 
 @dataclass(frozen=True)
@@ -232,7 +237,13 @@ def run(config: Slicing) -> Path:
         found, config.formats, config.orders, seed=config.seed, threads=config.threads
     )
     tables = study.run(grid, config.out)
-    return write_report(slicing_report(QUESTION, config, found, tables), config.out)
+    source = SOURCES.get(
+        config.data, "x is cut at random places out of the given series, scaled to 1"
+    )
+    question = replace(
+        QUESTION, data=f"{source}; weight and bias are drawn as torch initialises them."
+    )
+    return write_report(slicing_report(question, config, found, tables), config.out)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,11 @@ KEY = ["case", "shape", "gradient", "format"]
 
 @dataclass(frozen=True)
 class Question:
-    """What a report is about."""
+    """What a report is about; data: where the inputs come from, in a sentence."""
 
     title: str
     text: str
+    data: str = ""
 
 
 def verdicts(pairs: pd.DataFrame, names: tuple[str, str], seed: int = 0) -> pd.DataFrame:
@@ -155,7 +156,7 @@ def slicing_report(
             ),
         ],
         figures=list(_plots(tables, problems)),
-        notes=list(_notes(found, counted, problems, pairs, tables["reads"])),
+        notes=list(_notes(question, found, counted, problems, pairs, tables["reads"])),
         provenance=provenance.collect(
             seed=configuration.seed,
             configuration=settings,
@@ -397,6 +398,7 @@ def _bounds(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _notes(
+    question: Question,
     found: pd.DataFrame,
     counted: pd.DataFrame,
     problems: Sequence[Problem],
@@ -426,6 +428,8 @@ def _notes(
             f"In {formats} some sums are so long that rounding alone may change an eighth of S: the exact "
             "gradients are equal, but the computed ones could hide a bug.",
         )
+    if question.data:
+        yield ("Data.", question.data[0].upper() + question.data[1:])
     yield ("Counted.", _counted(counted))
 
 
@@ -451,10 +455,10 @@ def _sure(found: pd.DataFrame, pairs: pd.DataFrame) -> str:
     engines = _list(list(dict.fromkeys(pairs["reference_engine"])))
     text = (
         f"The exact gradients (engine: {engines}) are compared, not the computed ones. They are "
-        "polynomials of degree 3 or less in weight, bias and x: two different ones agree at a random "
-        "point of N values per coordinate with probability at most 3/N (Schwartz and Zippel), where N is "
-        "about 2^24 for the float32 numbers drawn here, and at all seeds with that to the power of "
-        "their number."
+        "polynomials of degree 3 at most: two different ones agree at a random point, of whose "
+        "coordinates none takes a value with a probability above p, with probability at most 3 p "
+        "(Schwartz and Zippel), and at k such points with at most (3 p)^k. For numbers drawn uniformly and "
+        "rounded to float32, p is 2^-24; where x is data, weight and bias are the coordinates."
     )
     if len(different):
         largest = pairs.loc[pairs["verdict"] == Verdict.DIFFERENT, "reference_gap"]
