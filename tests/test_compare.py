@@ -108,6 +108,16 @@ def tiny_factor(weight, bias, x):
     return F.conv1d(x[:, :, -5:], weight, bias) * (1 + 2.0**-50)
 
 
+def one_channel(weight, bias, x):
+    factor = torch.tensor([1.0, 1.0, 1 + 2.0**-20], dtype=x.dtype)[:, None]
+    return F.conv1d(x[:, :, -5:], weight, bias) * factor.to(x.dtype)
+
+
+def test_a_bug_in_one_channel_is_different() -> None:
+    found = judged(conv_then_slice, one_channel, draw(), "float64")
+    assert found.verdict is Verdict.DIFFERENT and "[2, " in found.reason
+
+
 BUGS = [
     (padded, wrong_halo, 3),
     (conv_then_slice, dropped_step, 1),
@@ -260,6 +270,14 @@ def test_native_gradients_are_torchs_on_rounded_inputs() -> None:
             found = native_gradients(conv_then_slice, inputs, WRT, squares, format=format)
         for name in WRT:
             np.testing.assert_array_equal(found[name], values[name].grad.double())
+
+
+def test_inputs_are_rounded_once_on_their_way_to_torch() -> None:
+    # By way of float32 this number would be a tie, and go down.
+    x = 1 + 2.0**-11 + 2.0**-40
+    assert native_gradients(lambda x: (x * x).sum(), {"x": [x]}, format="float16")["x"] == 2 * (
+        1 + 2.0**-10
+    )
 
 
 def test_native_refusals_are_named() -> None:

@@ -146,6 +146,15 @@ def test_fused_multiply_add_of_halfway_cases() -> None:
         expected = float(Fraction(a) * Fraction(b) + Fraction(c))
         arrays = (np.array([v]) for v in (a, b, c))
         assert machines.fused_multiply_add(*arrays, ro.FLOAT64)[0] == expected
+    # Just below halfway, by less than the sum in 53 bits can show: to odd, not to nearest even.
+    below = (1 + 2.0**-27, 1 - 2.0**-27, 2.0**53 + 2)
+    assert (
+        machines.fused_multiply_add(*(np.array([v]) for v in below), ro.FLOAT64)[0] == 2.0**53 + 2
+    )
+    below = (2.0**-12 * (1 + 2.0**-18), 2.0**-12 * (1 - 2.0**-18), 1 + 2.0**-23)
+    assert (
+        machines.fused_multiply_add(*(np.array([v]) for v in below), ro.FLOAT32)[0] == 1 + 2.0**-23
+    )
     # float32: 1 + 2^-24 is halfway, and the product decides by its lowest bit.
     x = np.array([1.0 + 2.0**-23]), np.array([2.0**-24]), np.array([1.0])
     assert machines.fused_multiply_add(*x, ro.FLOAT32)[0] == 1.0 + 2.0**-23

@@ -223,6 +223,45 @@ def test_no_value_is_said() -> None:
         ro.reference_gradients(lambda x: (x * x).sum(), {"x": [1.0]})["z"]
 
 
+FUNCTIONS = {
+    "sqrt": mpmath.sqrt, "exp": mpmath.exp, "expm1": mpmath.expm1, "log": mpmath.log, "log1p": mpmath.log1p,
+    "log2": lambda x: mpmath.log(x, 2), "log10": mpmath.log10, "sin": mpmath.sin, "cos": mpmath.cos,
+    "tan": mpmath.tan, "asin": mpmath.asin, "acos": mpmath.acos, "atan": mpmath.atan, "sinh": mpmath.sinh,
+    "cosh": mpmath.cosh, "tanh": mpmath.tanh, "asinh": mpmath.asinh, "erf": mpmath.erf, "abs": abs,
+    "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)), "sign": mpmath.sign, "relu": lambda x: max(x, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["ball", "mpmath"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_mpmaths(name, engine) -> None:
+    x = np.array([0.03125, 0.3, 0.9])
+    x = x if name in ("sqrt", "log", "log2", "log10", "acos") else np.concatenate([x, -x[:2]])
+    found = ro.reference_gradients(
+        lambda x, y: (getattr(torch, name)(x) * y).sum(),
+        {"x": x, "y": np.ones(x.size)}, ("y",), format="float64", engine=engine,
+    )["y"]  # fmt: skip
+    with mpmath.workprec(400):
+        for value, number, radius in zip(x, found.mp(), found.error, strict=True):
+            assert (
+                abs(FUNCTIONS[name](mpmath.mpf(float(value))) - number) <= float(radius) + 2.0**-380
+            )
+
+
+@pytest.mark.parametrize("engine", ["ball", "mpmath"])
+def test_small_arguments_keep_their_bits(engine) -> None:
+    x = 2.0**-300
+    for function in (torch.expm1, torch.log1p):  # x times f(x): the gradient holds f(x) itself
+        found = ro.reference_gradients(
+            lambda x, y, f=function: (f(x) * y).sum(),
+            {"x": [x], "y": [1.0]},
+            ("y",),
+            format="float64",
+            engine=engine,
+        )["y"]
+        assert found.high[0] == x and found.error[0] <= 2.0**-50 * x
+
+
 def test_a_kink_inside_the_error_is_undecided() -> None:
     def kinked(x):
         return torch.relu(torch.log(x) - torch.log(x)).sum()

@@ -162,6 +162,15 @@ def test_adding_a_cell_shifts_no_other(tmp_path) -> None:
     pd.testing.assert_frame_equal(few, part)
 
 
+def test_seeds_and_bases_draw_anew_and_share_no_rows(tmp_path) -> None:
+    problem = next(slicing.problems(small()))
+    draws = [problem.inputs(base, seed)["x"].tobytes() for base in (0, 1) for seed in (0, 1, 2)]
+    assert len(set(draws)) == len(draws)
+    assert problem.inputs(0, 1)["x"].tobytes() == draws[1]
+    first = rows(small(), tmp_path)
+    assert not same(first, rows(small(seed=1), tmp_path)), "rows of another base were taken"
+
+
 def test_the_verdicts_tell_the_three_cases_apart(tmp_path) -> None:
     for upstream in ("squares", "random"):
         found = rows(small(upstream=upstream), tmp_path / upstream)["pairs"]
