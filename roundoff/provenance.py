@@ -100,7 +100,10 @@ def flags() -> dict[str, str]:
         "reduced-precision reduction, bfloat16": str(matmul.allow_bf16_reduced_precision_reduction),
         "cudnn enabled": str(torch.backends.cudnn.enabled),
         "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
-        "mkldnn": str(torch.backends.mkldnn.is_available()),  # type: ignore[no-untyped-call]
+        "TF32, cuBLAS": str(matmul.allow_tf32),
+        "TF32, cuDNN": str(torch.backends.cudnn.allow_tf32),
+        "mkldnn available": str(torch.backends.mkldnn.is_available()),  # type: ignore[no-untyped-call]
+        "mkldnn enabled": str(torch.backends.mkldnn.enabled),  # type: ignore[attr-defined,unused-ignore]
         "subnormals flushed": str(bool((tiny * 1.0 == 0).item())),
     }
 

@@ -17,7 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullFormatter
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
+from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, MaxNLocator, NullFormatter
+
+from roundoff.errors import ArgumentError
 
 Array = npt.NDArray[np.float64]
 
@@ -51,9 +54,19 @@ class Plot:
     def _render(self, canvas: Any, method: str, metadata: dict[str, None]) -> bytes:
         buffer = io.BytesIO()
         with style():
+            self._lay_out()
+            dots = self.figure.dpi
             getattr(canvas(self.figure), method)(buffer, metadata=metadata)
-            self.figure.set_layout_engine("none")  # laid out once, for both files
+            self.figure.dpi = dots  # print_svg leaves its own behind
         return buffer.getvalue()
+
+    def _lay_out(self) -> None:
+        """Once, whichever file comes first: the layout of a second drawing differs from the first's."""
+        engine = self.figure.get_layout_engine()
+        if engine is not None and not isinstance(engine, PlaceHolderLayoutEngine):
+            FigureCanvasAgg(self.figure)
+            self.figure.draw_without_rendering()
+            self.figure.set_layout_engine("none")
 
 
 @contextmanager
@@ -102,6 +115,32 @@ def usable(values: Any) -> Array:
     return array[np.isfinite(array)]
 
 
+def largest(values: Any) -> float:
+    """The largest finite magnitude; 0 where there is none."""
+    return float(np.abs(usable(values)).max(initial=0.0))
+
+
+def some(frame: pd.DataFrame, figure: str, what: str) -> pd.DataFrame:
+    """The frame.  Raises: ArgumentError where it has no rows."""
+    if not len(frame):
+        raise ArgumentError(
+            f"{figure}: the table has no rows of {what}; pass a table that has some"
+        )
+    return frame
+
+
+def left_out(values: Any) -> str:
+    """A sentence for a caption on the values that are not finite; nothing where all are.
+
+    >>> left_out([1.0, float("nan")])
+    ' 1 of 2 values is not finite and left out.'
+    """
+    array = np.asarray(values, np.float64)
+    count = int((~np.isfinite(array)).sum())
+    verb = "is" if count == 1 else "are"
+    return f" {count} of {array.size} values {verb} not finite and left out." if count else ""
+
+
 class LogWithZero:
     """A logarithmic axis on which exact zeros have a place of their own at the lower end."""
 
@@ -111,7 +150,7 @@ class LogWithZero:
         self.low = float(positive.min()) if positive.size else 0.1
         self.high = float(positive.max()) if positive.size else 1.0
         self.has_zero = bool((known == 0).any())
-        span = max(self.high / self.low, 2.0)
+        span = min(max(self.high / self.low, 2.0), 1e100)
         self.zero = self.low / span**0.14
         self.limits = (
             self.zero / span**0.05 if self.has_zero else self.low / span**0.05,
@@ -151,6 +190,9 @@ class LogWithZero:
                 m * 10.0**d for d in range(int(lowest) - 2, int(highest) + 3) for m in (1, 2, 5)
             ]
             ticks = [(t, f"{t:g}") for t in fine if self.low * 0.95 <= t <= self.limits[1]][-4:]
+        if len(ticks) < 2:  # narrower still: evenly spaced round numbers
+            even = MaxNLocator(3).tick_values(self.low, self.limits[1])
+            ticks = [(float(t), f"{t:.6g}") for t in even if self.low * 0.95 <= t <= self.limits[1]]
         return ticks
 
 

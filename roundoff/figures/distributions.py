@@ -19,14 +19,17 @@ from roundoff.figures.base import (
     Plot,
     formats_of,
     in_order,
+    left_out,
     methods_of,
     panels,
     readable,
+    some,
     style,
 )
 from roundoff.formats import as_format
 
 _POINTS = 200  # of one curve, in the data beside the figure
+_DOTS = 1000  # of one panel of a scatter
 
 
 def ecdf(errors: pd.DataFrame) -> Plot:
@@ -34,7 +37,7 @@ def ecdf(errors: pd.DataFrame) -> Plot:
 
     Units: u S.  Band: Dvoretzky, Kiefer and Wolfowitz, 95 %, seeds being independent.
     """
-    native = errors[errors["order"] == "native"]
+    native = some(errors[errors["order"] == "native"], "ecdf", "order 'native'")
     formats, gradients = formats_of(native), in_order(native["gradient"], ("weight", "bias"))
     place = LogWithZero(native["max_scaled"])
     data = []
@@ -70,6 +73,8 @@ def ecdf(errors: pd.DataFrame) -> Plot:
         "largest size. Bands: 95 % for the whole curve. A gradient that is exact in every element "
         "stands at 0."
     )
+    if not np.isfinite(native["max_scaled"]).all():
+        caption += " A curve that ends below 1 has seeds whose error is not finite."
     return Plot(
         "ecdf", "How large is the error?", caption, figure, pd.concat(data, ignore_index=True)
     )
@@ -113,7 +118,7 @@ def orders(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
 
     Units: root mean square over the elements of error / (u S).  Boxes: quartiles, whiskers 5 and 95 %.
     """
-    chosen = errors[errors["gradient"] == gradient]
+    chosen = some(errors[errors["gradient"] == gradient], "orders", f"gradient {gradient!r}")
     formats, methods = formats_of(chosen), methods_of(chosen)
     names = [*(n for n in REAL if n in set(chosen["order"])), *_simulated_by_size(chosen)]
     columns = 2 if len(formats) > 1 else 1
@@ -153,6 +158,7 @@ def orders(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
         "line the real kernel, on the data as they are and on the same data in another order; "
         "below it simulated orders whose sums are kept in the format. Boxes are quartiles, whiskers "
         "5 and 95 %. Diamonds: the median of the same order when its sums are kept in float32."
+        + left_out(chosen["rms_scaled"])
     )
     return Plot(
         "orders", "What would other orders have given?", caption, figure, pd.DataFrame(data)
@@ -192,44 +198,77 @@ def _boxes(
     return found
 
 
-def first_against_second(pairs: pd.DataFrame, gradient: str = "weight") -> Plot:
-    """The normwise error of one method against that of the other, a point per seed, per format."""
-    chosen = pairs[pairs["gradient"] == gradient]
-    formats = formats_of(chosen)
+def first_against_second(
+    pairs: pd.DataFrame,
+    gradient: str = "weight",
+    names: tuple[str, str] = ("slice_then_conv", "conv_then_slice"),
+) -> Plot:
+    """The normwise error of one method against that of the other, a point per seed, per format.
+
+    names: of the first and of the second method.
+    """
+    chosen = some(
+        pairs[pairs["gradient"] == gradient], "first_against_second", f"gradient {gradient!r}"
+    )
+    formats, labels = formats_of(chosen), (readable(names[0]), readable(names[1]))
+    columns = ["format", "gradient", "seed", "normwise_first", "normwise_second"]
     data = []
     with style():
-        figure, axes = panels(1, len(formats), 2.1, layout="compressed")
+        figure, axes = panels(1, len(formats), 2.35, layout="compressed")
         for axis, name in zip(axes[0], formats):
             part = chosen[chosen["format"] == name]
-            u = as_format(name).u
-            first, second = part["normwise_first"] / u, part["normwise_second"] / u
-            place = LogWithZero([*first, *second])
-            axis.plot(place.limits, place.limits, color=GREY, lw=0.6, zorder=1)
-            axis.plot(
-                place(first),
-                place(second),
-                ".",
-                color=COLORS[0],
-                ms=2.5,
-                alpha=0.35,
-                mew=0,
-                zorder=2,
-            )
-            place.apply(axis, "x")
-            place.apply(axis, "y")
-            axis.set_aspect("equal")
-            axis.set_title(name)
-            ties = int((first == second).sum())
-            axis.text(0.04, 0.97, f"slice then conv closer: {int((first < second).sum())}",
-                      transform=axis.transAxes, va="top", fontsize=6, color="#333333")  # fmt: skip
-            axis.text(0.97, 0.04, f"conv then slice closer: {int((second < first).sum())}\nequal: {ties}",
-                      transform=axis.transAxes, ha="right", fontsize=6, color="#333333")  # fmt: skip
-            data.append(part[["format", "gradient", "seed", "normwise_first", "normwise_second"]])
-            axis.set_xlabel("slice then conv")
-        axes[0, 0].set_ylabel("conv then slice")
+            drawn = _drawable(part)
+            _scatter(axis, drawn, as_format(name).u)
+            axis.set_title(name, pad=27)
+            axis.text(0, 1.03, _counts(part, labels), transform=axis.transAxes, va="bottom",
+                      fontsize=6, color="#333333", linespacing=1.25)  # fmt: skip
+            axis.set_xlabel(labels[0])
+            data.append(drawn[columns])
+        axes[0, 0].set_ylabel(labels[1])
+    shown, known = sum(map(len, data)), int(np.isfinite(chosen[columns[3:]]).all(axis=1).sum())
     caption = (
         f"Relative error (2-norm, in u) of the {gradient} gradient, one method against the other, a point "
-        f"per seed ({chosen['seed'].nunique()}). Below the line, conv then slice is closer to the "
+        f"per seed ({chosen['seed'].nunique()}). Below the line, {labels[1]} is closer to the "
         "exact gradient; on it, both err the same."
     )
-    return Plot("first_against_second", "Which is closer?", caption, figure, pd.concat(data))
+    if known < len(chosen):
+        caption += f" {len(chosen) - known} of {len(chosen)} pairs are not finite and not drawn."
+    if shown < known:
+        caption += f" {shown} of {known} points are drawn; all are counted."
+    return Plot(
+        "first_against_second",
+        "Which is closer?",
+        caption,
+        figure,
+        pd.concat(data, ignore_index=True),
+    )
+
+
+def _drawable(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with two finite errors; every k-th of them where they are too many to see."""
+    finite = np.isfinite(rows["normwise_first"]) & np.isfinite(rows["normwise_second"])
+    known = np.flatnonzero(finite)
+    return rows.take(known[:: max(1, -(-len(known) // _DOTS))])
+
+
+def _scatter(axis: Axes, rows: pd.DataFrame, u: float) -> None:
+    first, second = rows["normwise_first"] / u, rows["normwise_second"] / u
+    place = LogWithZero([*first, *second])
+    axis.plot(place.limits, place.limits, color=GREY, lw=0.6, zorder=1)
+    size, alpha = (3, 0.35) if len(rows) > 100 else (5, 0.8)
+    axis.plot(
+        place(first), place(second), ".", color=COLORS[0], ms=size, alpha=alpha, mew=0, zorder=2
+    )
+    place.apply(axis, "x")
+    place.apply(axis, "y")
+    axis.set_aspect("equal")
+
+
+def _counts(rows: pd.DataFrame, labels: tuple[str, str]) -> str:
+    """How many seeds each side is closer in, NaN counting for nobody."""
+    first, second = rows["normwise_first"], rows["normwise_second"]
+    return (
+        f"{labels[0]} closer: {int((first < second).sum())}\n"
+        f"{labels[1]} closer: {int((second < first).sum())}\n"
+        f"equal: {int((first == second).sum())}"
+    )

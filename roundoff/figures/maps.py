@@ -8,28 +8,23 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from roundoff.figures.base import Plot, methods_of, panels, readable, style
+from roundoff.figures.base import Plot, largest, methods_of, panels, readable, some, style
 
 
 def heat_map(elements: pd.DataFrame) -> Plot:
     """The exact gradient, S, and the signed error of each method in u S, of one seed and format."""
-    methods = methods_of(elements)
+    methods = methods_of(some(elements, "heat_map", "any element"))
     grids = {m: elements[elements["method"] == m].pivot(index="i", columns="j") for m in methods}
     first = grids[methods[0]]
-    largest = np.nanmax(
-        np.abs(np.where(np.isfinite(elements["error_scaled"]), elements["error_scaled"], 0))
-    )
-    reach = float(np.nanmax(np.abs(elements["exact"]))) or 1.0
-    scale = float(np.nanmax(elements["scale"])) or 1.0
+    error = largest(elements["error_scaled"]) or 1.0
+    reach = largest(elements["exact"]) or 1.0
+    scale = largest(elements["scale"]) or 1.0
     with style():
         figure, axes = panels(1, 2 + len(methods), 2.1)
         drawn: list[tuple[Any, ...]] = [
             (first["exact"], "exact gradient", "PuOr", -reach, reach),
             (first["scale"], "S", "Greys", 0.0, scale),
-            *(
-                (grids[m]["error_scaled"], readable(m), "RdBu_r", -largest or -1, largest or 1)
-                for m in methods
-            ),
+            *((grids[m]["error_scaled"], readable(m), "RdBu_r", -error, error) for m in methods),
         ]
         images = [_panel(axis, *each) for axis, each in zip(axes[0], drawn)]
         for k in (0, 1):

@@ -16,12 +16,19 @@ from roundoff.figures.base import (
     LogWithZero,
     Plot,
     formats_of,
+    largest,
+    left_out,
     methods_of,
     panels,
     readable,
+    some,
     style,
+    usable,
 )
 from roundoff.formats import as_format
+
+#: How each bound is drawn; others are drawn as the last.
+_BOUNDS = {"certified": "-", "probabilistic": (0, (3, 2)), "expected": (0, (1, 1.5))}
 
 
 def _lines(names: list[str]) -> dict[str, dict[str, Any]]:
@@ -42,107 +49,164 @@ def error_against_n(
 ) -> Plot:
     """The median over seeds of the largest error against the number of terms, per order, with bounds.
 
-    bounds: columns format, n, bound, value.  Units: u S.
+    bounds: columns format, n, bound, value.  Units: u S.  Band: 5 to 95 % of the real kernel.
     """
-    chosen = errors[
-        (errors["gradient"] == gradient)
-        & (errors["method"] == method)
-        & errors["accumulate"].isin(["", *errors["format"].unique()])
-    ]
-    own = (chosen["accumulate"] == chosen["format"]) | (chosen["order"] == "native")
-    chosen = chosen[own & ~chosen["order"].isin(REAL[1:])]
-    grouped = chosen.groupby(["format", "order", "n"], sort=False)["max_scaled"]
-    data = grouped.quantile(np.array([0.05, 0.5, 0.95])).unstack().reset_index()
-    data.columns = ["format", "order", "n", "p05", "p50", "p95"]
-    data = data.sort_values("n", kind="stable")
-    bounds = bounds.sort_values("n", kind="stable")
+    what = f"gradient {gradient!r} and method {method!r} with sums in the format"
+    chosen = some(_own(errors, gradient, method), "error_against_n", what)
+    data = _against_n(chosen)
+    bounds = bounds[bounds["format"].isin(chosen["format"])].sort_values("n", kind="stable")
     formats = formats_of(data)
-    simulated = [name for name in dict.fromkeys(data["order"]) if name not in REAL]
-    looks = _lines(simulated)
+    looks = _lines([name for name in dict.fromkeys(data["order"]) if name not in REAL])
+    place = LogWithZero([*data["p05"], *data["p50"], *data["p95"], *bounds["value"]])
     with style():
         figure, axes = panels(1, len(formats), 2.9, sharey=True)
         for axis, name in zip(axes[0], formats):
             part = data[data["format"] == name]
-            for order, rows in part.groupby("order", sort=False):
-                look = looks.get(
-                    str(order), {"color": "black", "marker": "o", "lw": 1.6, "zorder": 5}
-                )
-                axis.plot(
-                    rows["n"], rows["p50"].replace(0, np.nan), **{"lw": 0.9, "ms": 2.5, **look}
-                )
-            for k, (_, rows) in enumerate(bounds[bounds["format"] == name].groupby("bound")):
-                axis.plot(
-                    rows["n"], rows["value"], color=GREY, lw=0.9, ls=("-", (0, (3, 2)))[k % 2]
-                )
-            axis.set_xscale("log")
-            axis.set_yscale("log")
-            lengths = sorted(part["n"].unique())
-            axis.set_xticks(lengths, [str(n) for n in lengths])
-            axis.minorticks_off()
-            axis.grid()
+            _growth_panel(axis, part, bounds[bounds["format"] == name], looks, place)
             axis.set_title(name)
         axes[0, 0].set_ylabel("largest |error|, in u S")
         figure.supxlabel("non-zero terms of one sum", fontsize=8)
         handles = [Line2D([], [], color="black", marker="o", ms=2.5, lw=1.6, label="real kernel")]
-        handles += [Line2D([], [], lw=0.9, label=name, **look) for name, look in looks.items()]
-        for k, name in enumerate(dict.fromkeys(sorted(bounds["bound"]))):
-            line = ("-", (0, (3, 2)))[k % 2]
-            handles.append(Line2D([], [], color=GREY, lw=0.9, ls=line, label=f"{name} bound"))
+        handles += [
+            Line2D([], [], lw=0.9, marker="o", ms=1.8, label=name, **look)
+            for name, look in looks.items()
+        ]
+        handles += [
+            Line2D([], [], color=GREY, lw=0.9, ls=_dashes(name), label=f"{name} bound")
+            for name in dict.fromkeys(sorted(bounds["bound"]))
+        ]
         figure.legend(handles=handles, loc="outside upper center", ncols=5)
     caption = (
         f"Largest error of the {gradient} gradient ({readable(method)}) against the number of non-zero "
         f"terms in each of its sums: median of {chosen['seed'].nunique()} seeds, sums kept in the "
-        "format. Grey: the certified bound, which no order exceeds (none where the number of "
+        "format; band: 5 to 95 % of the seeds, real kernel. Grey: the certified bound, which no order "
+        "exceeds (none where the number of "
         "roundings times u reaches 1), and the probabilistic one, at a failure rate of 1e-9 for the "
         "whole gradient, which assumes independent rounding errors: not where a long sum stagnates."
+        + left_out(chosen["max_scaled"])
     )
-    return Plot("error_against_n", "How does the error grow?", caption, figure, data)
+    beside = bounds.rename(columns={"value": "p50", "bound": "order"})
+    beside = beside.assign(kind="bound")[["kind", "format", "order", "n", "p50"]]
+    everything = pd.concat([data.assign(kind="error"), beside], ignore_index=True)
+    columns = ["kind", "format", "order", "n", "seeds", "p05", "p50", "p95"]
+    return Plot(
+        "error_against_n",
+        "How does the error grow?",
+        caption,
+        figure,
+        everything.reindex(columns=columns),
+    )
+
+
+def _own(errors: pd.DataFrame, gradient: str, method: str) -> pd.DataFrame:
+    """The real kernel, and the simulated orders whose sums are kept in the format."""
+    own = (errors["accumulate"] == errors["format"]) | (errors["order"] == "native")
+    wanted = (errors["gradient"] == gradient) & (errors["method"] == method)
+    return errors[wanted & own & ~errors["order"].isin(REAL[1:])]
+
+
+def _against_n(chosen: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for (name, order, n), part in chosen.groupby(["format", "order", "n"], sort=False):
+        known = usable(part["max_scaled"])
+        rows.append((name, order, n, known.size, *_quantiles(known, 0.05, 0.5, 0.95)))
+    columns = ["format", "order", "n", "seeds", "p05", "p50", "p95"]
+    return pd.DataFrame(rows, columns=columns).sort_values("n", kind="stable")
+
+
+def _quantiles(values: Any, *fractions: float) -> Any:
+    """Quantiles of finite values; NaN where there are none."""
+    return np.quantile(values, fractions) if len(values) else np.full(len(fractions), np.nan)
+
+
+def _dashes(bound: str) -> Any:
+    return _BOUNDS.get(bound, _BOUNDS["expected"])
+
+
+def _growth_panel(
+    axis: Axes,
+    part: pd.DataFrame,
+    bounds: pd.DataFrame,
+    looks: dict[str, dict[str, Any]],
+    place: LogWithZero,
+) -> None:
+    """Markers as well as lines: one length alone has to show."""
+    real: dict[str, Any] = {"color": "black", "lw": 1.6, "ms": 2.5, "zorder": 5}
+    for order, rows in part.groupby("order", sort=False):
+        look = {"lw": 0.9, "ms": 1.8, **looks.get(str(order), real)}
+        axis.plot(rows["n"], place(rows["p50"]), marker="o", mew=0, **look)
+        if order == "native":
+            axis.fill_between(
+                rows["n"], place(rows["p05"]), place(rows["p95"]), color="black", alpha=0.12, lw=0
+            )
+    for bound, rows in bounds.groupby("bound"):
+        mark = "_" if len(rows) == 1 else ""
+        axis.plot(
+            rows["n"], place(rows["value"]), color=GREY, lw=0.9, ls=_dashes(str(bound)), marker=mark
+        )
+    place.apply(axis, "y")
+    axis.set_xscale("log")
+    lengths = sorted(part["n"].unique())
+    room = max(1.2, (lengths[-1] / lengths[0]) ** 0.06)
+    axis.set_xlim(lengths[0] / room, lengths[-1] * room)
+    axis.set_xticks(lengths, [str(n) for n in lengths])
+    axis.tick_params(which="minor", bottom=False)
+    axis.grid()
 
 
 def precision_ladder(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
     """The median relative error against the unit roundoff, with a line of slope 1."""
-    chosen = errors[(errors["order"] == "native") & (errors["gradient"] == gradient)]
+    native = (errors["order"] == "native") & (errors["gradient"] == gradient)
+    what = f"order 'native' and gradient {gradient!r}"
+    chosen = some(errors[native], "precision_ladder", what)
     rows = []
     for (name, method), part in chosen.groupby(["format", "method"], sort=False):
-        known = part["normwise"][np.isfinite(part["normwise"])]
-        q = np.quantile(known, [0.25, 0.5, 0.75]) if len(known) else np.full(3, np.nan)
+        q = _quantiles(usable(part["normwise"]), 0.25, 0.5, 0.75)
         rows.append((name, as_format(name).u, method, *q))
     data = pd.DataFrame(rows, columns=["format", "u", "method", "p25", "p50", "p75"])
+    ends = np.array([data["u"].min() / 4, data["u"].max() * 4])
+    multiples = usable(data["p50"] / data["u"])
+    middle = float(np.median(multiples)) if multiples.size else 0.0
+    place = LogWithZero([*data["p25"], *data["p50"], *data["p75"], *ends])
     with style():
         figure, axes = panels(1, 1, 2.7)
         axis: Axes = axes[0, 0]
-        methods = methods_of(data)
-        for side, (color, method) in enumerate(zip(COLORS, methods)):
+        for side, (color, method) in enumerate(zip(COLORS, methods_of(data))):
             part = data[data["method"] == method]
             x = part["u"] * (1.12 if side else 1 / 1.12)
-            spread = [part["p50"] - part["p25"], part["p75"] - part["p50"]]
-            axis.errorbar(x, part["p50"].replace(0, np.nan), yerr=spread, fmt="o", color=color, ms=4,
-                          elinewidth=1.2, label=readable(method))  # fmt: skip
-        ends = np.array([data["u"].min() / 4, data["u"].max() * 4])
-        middle = np.nanmedian(data["p50"] / data["u"])
+            axis.vlines(x, place(part["p25"]), place(part["p75"]), color=color, lw=1.2)
+            axis.plot(x, place(part["p50"]), "o", color=color, ms=4, label=readable(method))
         axis.plot(ends, ends, color=GREY, lw=0.7, label="error = u", ls=(0, (3, 2)))
-        axis.plot(ends, ends * middle, color=GREY, lw=0.7, label=f"error = {middle:.2g} u")
+        if middle > 0:
+            axis.plot(ends, ends * middle, color=GREY, lw=0.7, label=f"error = {middle:.2g} u")
+        place.apply(axis, "y")
         axis.set_xscale("log")
-        axis.set_yscale("log")
         names = list(data["format"].unique())
-        powers = [f"$2^{{-{as_format(f).precision}}}$" for f in names]
+        powers = [f"$2^{{-{as_format(f).precision}}}$\n{f}" for f in names]
         axis.set_xticks([as_format(f).u for f in names], powers)
-        for name in names:
-            known = data[data["format"] == name]
-            axis.annotate(name, (known["u"].iloc[0], known["p50"].min()), xytext=(5, -11),
-                          textcoords="offset points", fontsize=7)  # fmt: skip
-        axis.minorticks_off()
-        axis.set_xlim(ends[0], ends[1] * 8)
+        _apart(axis, names)
+        axis.tick_params(which="minor", bottom=False)
+        axis.set_xlim(*ends)
         axis.set_ylabel("relative error in the 2-norm")
         axis.set_xlabel("unit roundoff u of the format")
         axis.grid(axis="y")
-        axis.legend(loc="upper left")
+        axis.legend(loc="upper left", frameon=True, framealpha=1, edgecolor="none")
     caption = (
         f"Relative error of the {gradient} gradient of the real kernel in each format: median and "
         f"quartiles over {chosen['seed'].nunique()} seeds. What is rounding alone lies on a line "
         "of slope 1; a bug would be a floor that more bits do not lower."
+        + left_out(chosen["normwise"])
     )
     return Plot("precision_ladder", "Does it shrink with the precision?", caption, figure, data)
+
+
+def _apart(axis: Axes, names: list[str]) -> None:
+    """Labels of the two 16-bit formats, which are neighbours, turned away from each other."""
+    if not {"float16", "bfloat16"} <= set(names):
+        return
+    labels = dict(zip(names, axis.get_xticklabels(), strict=True))
+    labels["float16"].set_horizontalalignment("right")
+    labels["bfloat16"].set_horizontalalignment("left")
 
 
 def bias_against_noise(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
@@ -151,6 +215,7 @@ def bias_against_noise(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
         (errors["gradient"] == gradient)
         & ((errors["accumulate"] == errors["format"]) | errors["order"].isin(REAL))
     ]
+    some(chosen, "bias_against_noise", f"gradient {gradient!r} with sums in the format")
     finite = chosen.replace([np.inf, -np.inf], np.nan)
     grouped = finite.groupby(["format", "order", "method"], sort=False)
     data = grouped.agg(
@@ -181,12 +246,13 @@ def bias_against_noise(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
         f"{data['seeds'].max()} seeds of the signed error, with its 95 % interval, against the "
         "root-mean-square error; a point per reduction order and method. Rounding to nearest is "
         "unbiased, so the points should straddle 0; the dotted lines are where bias equals noise."
+        + left_out(chosen["rms_scaled"])
     )
     return Plot("bias_against_noise", "Is the error a bias?", caption, figure, data)
 
 
 def _bias_panel(axis: Axes, part: pd.DataFrame, methods: list[str]) -> None:
-    top = np.nanmax([*part["noise"], 1e-3]) * 1.1
+    top = (largest(part["noise"]) or 1e-3) * 1.1
     axis.axvline(0, color=GREY, lw=0.6)
     for sign in (-1, 1):
         axis.plot([0, sign * top], [0, top], color=GREY, lw=0.6, ls=(0, (1, 2)))
@@ -197,7 +263,7 @@ def _bias_panel(axis: Axes, part: pd.DataFrame, methods: list[str]) -> None:
             axis.errorbar(these["bias"], these["noise"], xerr=1.96 * these["error_of_bias"], fmt=marker,
                           color=color, ms=size, elinewidth=0.5, alpha=0.85)  # fmt: skip
     ends = np.abs(part["bias"]) + 2 * part["error_of_bias"].fillna(0)
-    reach = max(1.15 * float(np.nanmax([*ends, 0.0])), 0.05 * top)
+    reach = max(1.15 * largest(ends), 0.05 * top)
     axis.set_xlim(-reach, reach)
     axis.set_ylim(0, None)
     axis.grid()
