@@ -27,9 +27,9 @@ QUESTION = Question(
     "the two is closer to the exact gradient?",
 )
 SOURCES = {
-    "uniform": "x is uniform in [0, 1), as from torch.rand",
-    "ecg": "x is cut at random places out of a real electrocardiogram (1024 samples, as PyWavelets ships it, "
-    "scaled to a largest magnitude of 1)",
+    "uniform": "The series x is uniform in [0, 1), as from torch.rand",
+    "ecg": "The series x is cut at random places out of a real electrocardiogram (1024 samples, as "
+    "PyWavelets ships it, scaled to a largest magnitude of 1)",
 }
 
 
@@ -238,7 +238,7 @@ def run(config: Slicing) -> Path:
     )
     tables = study.run(grid, config.out)
     source = SOURCES.get(
-        config.data, "x is cut at random places out of the given series, scaled to 1"
+        config.data, "The series x is cut at random places out of the given one, scaled to 1"
     )
     question = replace(
         QUESTION, data=f"{source}; weight and bias are drawn as torch initialises them."

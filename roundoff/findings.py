@@ -47,6 +47,7 @@ def verdicts(pairs: pd.DataFrame, names: tuple[str, str], seed: int = 0) -> pd.D
                 "seeds": len(part),
                 "verdict": str(gravest([Verdict(v) for v in part["verdict"]])),
                 "bitwise_equal": part["bitwise_equal"].mean(),
+                "fraction_equal": part["fraction_equal"].mean(),
                 "max_ulp_between": part["max_ulp_between"].max(),
                 "max_scaled_between": part["max_scaled_between"].max(),
                 "error_first": part["normwise_first"].median() / u,
@@ -100,6 +101,7 @@ def summary(errors: pd.DataFrame) -> pd.DataFrame:
     found = grouped.agg(
         seeds=("seed", "nunique"),
         max_ulp=("max_ulp", "max"),
+        max_relative=("max_relative", "max"),
         median_max_scaled=("max_scaled", "median"),
         max_scaled=("max_scaled", "max"),
         median_rms_scaled=("rms_scaled", "median"),
@@ -194,7 +196,8 @@ def answer(found: pd.DataFrame, main: Problem) -> str:
     grave = one[one["verdict"].isin([Verdict.SUSPICIOUS, Verdict.UNDECIDED])]
     if len(grave):
         sentences.append(f"Not all is settled: {'; '.join(dict.fromkeys(grave['reason']))}.")
-    sentences.append(_who(one))
+    others = found[(found["case"] != main.case) | (found["shape"] != main.shape)]
+    sentences.append(_who(one, others))
     for case, text in (("halo kept", "keeping the halo"), ("halo cut", "cutting it off")):
         part = found[found["case"] == case]
         if len(part):
@@ -219,21 +222,30 @@ def _span(one: pd.DataFrame) -> str:
     return f"by rounding: by at most {_list(apart)}{none}"
 
 
-def _who(one: pd.DataFrame) -> str:
-    closer = one[one["closer"] != "neither"]
-    if not len(closer):
-        return "Neither is reliably closer to the exact gradient."
-    parts = [
-        f"{row['closer'].replace('_', ' ')} for the {row['gradient']} in {row['format']}, by a factor of "
-        f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
-        for _, row in closer.iterrows()
-    ]
-    rest = " elsewhere neither" if len(closer) < len(one) else ""
-    return (
-        f"Closer to the exact gradient is {_list(parts)};{rest}."
-        if rest
-        else f"Closer is {_list(parts)}."
-    )
+def _who(one: pd.DataFrame, others: pd.DataFrame) -> str:
+    here, there = (rows[~rows["closer"].isin(["neither", "no question"])] for rows in (one, others))
+    text = "Neither is reliably closer to the exact gradient"
+    if len(here):
+        text = f"Closer to the exact gradient is {_closer(here)}"
+        text += "; elsewhere neither" if len(here) < len(one) else ""
+    if len(there):
+        text += f"; over the other shapes and lengths {_closer(there)} is closer"
+    return text + "."
+
+
+def _closer(rows: pd.DataFrame) -> str:
+    """Who, for which gradient, in which formats, by how much."""
+    parts = []
+    for (name, gradient), part in rows.groupby(["closer", "gradient"], sort=False):
+        formats = _list(list(dict.fromkeys(part["format"])))
+        low, high = part["ratio"].min(), part["ratio"].max()
+        span = f"{low:.2f}" if len(part) == 1 else f"{low:.2f} to {high:.2f}"
+        if len(part) == 1:
+            span += f" ({part['ratio_low'].iloc[0]:.2f} to {part['ratio_high'].iloc[0]:.2f})"
+        parts.append(
+            f"{str(name).replace('_', ' ')} for the {gradient} in {formats}, by a factor of {span}"
+        )
+    return _list(parts)
 
 
 def _list(parts: Sequence[str]) -> str:
@@ -252,8 +264,8 @@ def _verdict_tables(found: pd.DataFrame, names: tuple[str, str], main: Problem) 
         "closer": "closer",
         "ratio": "ratio",
         "bound_probabilistic": "bound (u S)",
-        "allclose": "allclose",
-        "tolerance": "assert_close",
+        "passes": "allclose, assert_close",
+        "tolerance": "tolerance",
     }
     short = {names[0]: "1", names[1]: "2", "neither": "neither", "no question": "–"}
     frame = found.assign(
@@ -268,18 +280,32 @@ def _verdict_tables(found: pd.DataFrame, names: tuple[str, str], main: Problem) 
     frame.loc[frame["verdict"] == Verdict.DIFFERENT, "ratio"] = np.nan
     show = {
         "bitwise_equal": percent,
-        "allclose": percent,
         "closer": lambda name: short[name],
         "ratio": lambda value: number(value) if np.isnan(value) else f"{value:.2f}",
         "error_first": lambda value: number(value),
     }
     explained = (
-        f"Method 1 is {names[0].replace('_', ' ')}, method 2 {names[1].replace('_', ' ')}. Bits equal and "
-        "allclose: part of the seeds in which the whole gradient is equal bit for bit, or passes "
-        "torch.allclose. Error: relative, 2-norm, median over seeds. Closer: by a signed-rank test "
-        "paired over seeds, corrected for all rows. Bound: probabilistic (1e-9) on one error, largest "
-        "element. assert_close: tolerances that two results within it satisfy; none where it exceeds S/8."
+        f"Method 1 is {names[0].replace('_', ' ')}, method 2 {names[1].replace('_', ' ')}. Bits equal: "
+        "part of the seeds in which the whole gradient is; then the parts that pass torch.allclose and "
+        "torch.testing.assert_close with their default tolerances. Error: relative, 2-norm, median over "
+        "seeds. Closer: by a signed-rank test paired over seeds, corrected for all rows. Bound: "
+        "probabilistic (1e-9) on one error, largest element. Tolerance: for assert_close, what two "
+        "results within that bound satisfy; none where it exceeds S/8."
     )
+    frame = found.assign(
+        passes=[
+            f"{percent(a)}, {percent(b)}"
+            for a, b in zip(found["allclose"], found["assert_close"], strict=True)
+        ],
+        tolerance=[
+            f"rtol={_up(r)}, atol={_up(a)}"
+            for r, a in zip(found["rtol"], found["atol"], strict=True)
+        ],
+    )
+    # Two bounds of S / 8 each: what is looser checks nothing.
+    useless = (frame["verdict"] == Verdict.DIFFERENT) | ~(frame["rtol"] <= 0.25)
+    frame.loc[useless, "tolerance"] = "–"
+    frame.loc[frame["verdict"] == Verdict.DIFFERENT, "ratio"] = np.nan
     order = list(dict.fromkeys(zip(frame["case"], frame["shape"], strict=True)))
     swept = [key for key in order if key[0] == "length sweep"]
     for k, (case, shape) in enumerate(key for key in order if key not in swept):
@@ -429,7 +455,7 @@ def _notes(
             "gradients are equal, but the computed ones could hide a bug.",
         )
     if question.data:
-        yield ("Data.", question.data[0].upper() + question.data[1:])
+        yield ("Data.", question.data)
     yield ("Counted.", _counted(counted))
 
 

@@ -75,6 +75,13 @@ def test_the_answer_follows_the_verdicts(tables) -> None:
     closer.loc[main & (found["gradient"] == "bias"), columns] = ["conv_then_slice", 1.3, 1.2, 1.4]
     text = findings.answer(closer, problems[0])
     assert "conv then slice for the bias in float32, by a factor of 1.30 (1.20 to 1.40)" in text
+    swept = found.copy()
+    swept["closer"] = "neither"
+    far = swept.index[(swept["case"] == "length sweep") & (swept["gradient"] == "weight")][:2]
+    swept.loc[far, ["closer", "ratio"]] = ["slice_then_conv", 1.5]
+    text = findings.answer(swept, problems[0])
+    assert "Neither is reliably closer" in text
+    assert "over the other shapes and lengths slice then conv for the weight in" in text
 
 
 def test_earlier_points_are_answered_from_the_trace(tables) -> None:
@@ -89,7 +96,7 @@ def test_verdicts_know_who_is_closer() -> None:
     base = rng.uniform(1, 2, 60) * 2.0**-24
     shared = {
         "case": "kernel 1", "shape": "s", "n": 5, "gradient": "weight", "format": "float32", "verdict": "ROUNDOFF",
-        "reason": "", "bitwise_equal": False, "max_ulp_between": 1.0, "max_scaled_between": 1.0,
+        "reason": "", "bitwise_equal": False, "fraction_equal": 0.5, "max_ulp_between": 1.0, "max_scaled_between": 1.0,
         "bound_probabilistic": 10.0, "bound_certified": 20.0, "allclose": True, "assert_close": True,
         "rtol": 1e-6, "atol": 1e-6,
     }  # fmt: skip

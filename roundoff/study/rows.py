@@ -108,7 +108,7 @@ class Measured:
             found = accuracy.errors(values, high, low, scale, self.format)
             flat = {
                 name: getattr(found, name).reshape(len(values), -1)
-                for name in ("ulp", "scaled", "overflow", "nan")
+                for name in ("ulp", "relative", "scaled", "overflow", "nan")
             }
             ulp, scaled = statistics.summarise(np.abs(flat["ulp"])), flat["scaled"]
             size = statistics.summarise(np.abs(scaled))
@@ -121,6 +121,7 @@ class Measured:
                 "size": scaled.shape[1],
                 "max_ulp": ulp.maximum,
                 "median_ulp": ulp.median,
+                "max_relative": statistics.summarise(np.abs(flat["relative"])).maximum,
                 "max_scaled": size.maximum,
                 "rms_scaled": size.rms,
                 "mean_scaled": statistics.summarise(scaled).mean,
