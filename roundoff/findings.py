@@ -46,6 +46,7 @@ def verdicts(pairs: pd.DataFrame, names: tuple[str, str], seed: int = 0) -> pd.D
                 "n": part["n"].iloc[0],
                 "seeds": len(part),
                 "verdict": str(gravest([Verdict(v) for v in part["verdict"]])),
+                "exact": part["reference_engine"].str.endswith(", exact").all(),
                 "bitwise_equal": part["bitwise_equal"].mean(),
                 "fraction_equal": part["fraction_equal"].mean(),
                 "max_ulp_between": part["max_ulp_between"].max(),
@@ -157,7 +158,7 @@ def slicing_report(
                 "summary", "Every order, method and format, over the seeds.", counted, columns={}
             ),
         ],
-        figures=list(_plots(tables, problems)),
+        figures=[_judged(plot, pairs) for plot in _plots(tables, problems)],
         notes=list(_notes(question, found, counted, problems, pairs, tables["reads"])),
         provenance=provenance.collect(
             seed=configuration.seed,
@@ -190,8 +191,8 @@ def answer(found: pd.DataFrame, main: Problem) -> str:
         )
     seeds = int(one["seeds"].max())
     sentences = [
-        f"Yes, they are the same function: in exact arithmetic the gradients agree in every element at all "
-        f"{seeds} seeds, and what PyTorch returns differs {_span(one)}."
+        f"Yes, they are the same function: {_agreement(one)} in every element at all {seeds} seeds, "
+        f"and what PyTorch returns differs {_span(one)}."
     ]
     grave = one[one["verdict"].isin([Verdict.SUSPICIOUS, Verdict.UNDECIDED])]
     if len(grave):
@@ -207,6 +208,12 @@ def answer(found: pd.DataFrame, main: Problem) -> str:
                 + ("a different function." if different else "the same function again.")
             )
     return " ".join(sentences)
+
+
+def _agreement(one: pd.DataFrame) -> str:
+    if one["exact"].all():
+        return "in exact arithmetic the gradients agree"
+    return "the gradients agree to within the proven radius of their references"
 
 
 def _span(one: pd.DataFrame) -> str:
@@ -407,9 +414,16 @@ def _plots(tables: Tables, problems: Sequence[Problem]) -> Iterable[Plot]:
         yield _placed(figures.precision_ladder(one), main)
 
 
+def _judged(plot: Plot, pairs: pd.DataFrame) -> Plot:
+    return replace(plot, caption=f"{plot.caption} Reference: {_engines(pairs)}.")
+
+
+def _engines(pairs: pd.DataFrame) -> str:
+    return _list(list(dict.fromkeys(pairs["reference_engine"])))
+
+
 def _placed(plot: Plot, problem: Problem) -> Plot:
-    caption = f"{plot.caption} {problem.shape}, {problem.case}; exact reference gradients."
-    return replace(plot, caption=caption)
+    return replace(plot, caption=f"{plot.caption} {problem.shape}, {problem.case}.")
 
 
 def _bounds(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -478,9 +492,8 @@ def _influence(problems: Sequence[Problem], reads: pd.DataFrame) -> str:
 
 def _sure(found: pd.DataFrame, pairs: pd.DataFrame) -> str:
     different = found[found["verdict"] == Verdict.DIFFERENT]
-    engines = _list(list(dict.fromkeys(pairs["reference_engine"])))
     text = (
-        f"The exact gradients (engine: {engines}) are compared, not the computed ones. They are "
+        f"The exact gradients (engine: {_engines(pairs)}) are compared, not the computed ones. They are "
         "polynomials of degree 3 at most: two different ones agree at a random point, of whose "
         "coordinates none takes a value with a probability above p, with probability at most 3 p "
         "(Schwartz and Zippel), and at k such points with at most (3 p)^k. For numbers drawn uniformly and "

@@ -35,6 +35,9 @@ MULTIPRECISION_WORK = 10**7
 #: Working precision beyond which a reference is refused.
 LIMIT_BITS = 1 << 14
 
+#: Working precision up to which balls of a polynomial trace are raised to become exact.
+EXACT_BITS = 1 << 11
+
 #: Design decision 3: radius <= 2^-20 max(ulp, 2 u S).
 RADIUS_FACTOR = 2.0**-20
 
@@ -252,6 +255,9 @@ def _ball(
         gradients = {n: _from_balls(v, scales[n]) for n, v in balls.items()}
         if all(_precise(g, target) for g in gradients.values()):
             exact = all(b.is_exact() for v in balls.values() for b in v.ravel())
+            if trace.polynomial and not exact and 2 * bits <= EXACT_BITS:
+                bits *= 2  # polynomials have finitely many bits: soon nothing is rounded
+                continue
             return Reference(gradients, "ball", bits, exact=exact, rigorous=True, format=target)
         bits *= 2
         if bits > LIMIT_BITS:

@@ -80,6 +80,15 @@ def test_polynomials_are_exact(engine, format) -> None:
             assert radius <= 2.0**-100 * abs(high)
 
 
+def test_balls_of_polynomials_are_raised_until_nothing_is_rounded() -> None:
+    x = np.array([1 / 3, -0.1])
+    found = ro.reference_gradients(
+        lambda x: (x**6).sum(), {"x": x}, format="float64", engine="ball"
+    )
+    assert found.exact and found.bits > 170
+    assert [as_fraction(n) for n in found["x"].numbers] == [6 * Fraction(v) ** 5 for v in x]
+
+
 def functions(x, y):
     z = torch.exp(x) / (1 + y * y) + torch.tanh(x * y) * torch.sqrt(y) + torch.log(y) * torch.sin(x)
     return torch.sigmoid(z) + torch.erf(x) + torch.expm1(x * 1e-3) + y**1.5

@@ -64,6 +64,8 @@ def test_the_answer_follows_the_verdicts(tables) -> None:
     wrong = found.copy()
     wrong.loc[main, "verdict"] = "DIFFERENT"
     assert findings.answer(wrong, problems[0]).startswith("No: the exact gradients differ")
+    enclosed = found.assign(exact=False)
+    assert "to within the proven radius" in findings.answer(enclosed, problems[0])
     odd = found.copy()
     odd.loc[main, ["verdict", "reason"]] = ["SUSPICIOUS", "second errs by 3"]
     assert "Not all is settled: second errs by 3." in findings.answer(odd, problems[0])
@@ -96,7 +98,7 @@ def test_verdicts_know_who_is_closer() -> None:
     base = rng.uniform(1, 2, 60) * 2.0**-24
     shared = {
         "case": "kernel 1", "shape": "s", "n": 5, "gradient": "weight", "format": "float32", "verdict": "ROUNDOFF",
-        "reason": "", "bitwise_equal": False, "fraction_equal": 0.5, "max_ulp_between": 1.0, "max_scaled_between": 1.0,
+        "reason": "", "reference_engine": "mpmath, exact", "bitwise_equal": False, "fraction_equal": 0.5, "max_ulp_between": 1.0, "max_scaled_between": 1.0,
         "bound_probabilistic": 10.0, "bound_certified": 20.0, "allclose": True, "assert_close": True,
         "rtol": 1e-6, "atol": 1e-6,
     }  # fmt: skip

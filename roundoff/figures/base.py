@@ -65,7 +65,7 @@ class Plot:
         engine = self.figure.get_layout_engine()
         if engine is not None and not isinstance(engine, PlaceHolderLayoutEngine):
             FigureCanvasAgg(self.figure)
-            self.figure.draw_without_rendering()
+            engine.execute(self.figure)
             self.figure.set_layout_engine("none")
 
 
