@@ -166,21 +166,36 @@ def round_to(x: Any, format: Any, mode: str = "nearest_even") -> Any:
     target = as_format(format)
     if mode not in MODES:
         raise ArgumentError(f"unknown rounding mode {mode!r}; use one of: {', '.join(MODES)}")
+    values, give_back = as_float64(x)
+    return give_back(_round(values, target, mode))
+
+
+def as_float64(x: Any) -> tuple[Array, Callable[[Array], Any]]:
+    """The numbers of x in float64, exactly, and a function that makes a result of x's kind.
+
+    A tensor's results are tensors, on its device; everything else's are arrays.
+    Raises: ArgumentError for values that float64 does not hold.
+    """
     if hasattr(x, "detach"):
         import torch
 
-        values = x.detach().to(device="cpu", dtype=torch.float64).numpy()
-        return torch.from_numpy(_round(values, target, mode).copy()).to(x.device)
-    return _round(_as_float64(x), target, mode)
+        def tensor(result: Array) -> Any:
+            return torch.from_numpy(np.array(result)).to(x.device)
+
+        return x.detach().to(device="cpu", dtype=torch.float64).numpy(), tensor
+    return _as_float64(x), lambda result: result
 
 
 def _as_float64(x: Any) -> Array:
-    values = np.asarray(x)
+    try:
+        values = np.asarray(x)
+    except ValueError:
+        raise ArgumentError("the values are no rectangular array of numbers; pass one") from None
     if values.dtype.kind in "iu" and values.size and np.abs(values.astype(object)).max() > 2**53:
-        raise ArgumentError("round_to: an integer above 2^53 is not a float64; pass it as a float")
+        raise ArgumentError("an integer above 2^53 is not a float64; pass it as a float")
     if values.dtype.kind not in "iufb" or values.dtype.itemsize > 8:
         raise ArgumentError(
-            f"round_to: values of type {values.dtype} are not float64; convert them first"
+            f"values of type {values.dtype} are not float64 numbers; convert them first"
         )
     return values.astype(np.float64)
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.errors import ArgumentError
-from roundoff.formats import Format, as_format
+from roundoff.formats import Format, as_float64, as_format
 from roundoff.machine import Machine, machine
 
 Array = npt.NDArray[np.float64]
@@ -421,8 +421,8 @@ def multiply_and_add(x: Any, y: Any, tree: ReductionTree, on: Machine) -> Any:
     return values[n + len(tree.children) - 1]
 
 
-def sum_in_order(values: npt.ArrayLike, order: Any, format: Any) -> Array:
-    """Sums over the last axis, every addition rounded to the format.
+def sum_in_order(values: Any, order: Any, format: Any) -> Any:
+    """Sums over the last axis, every addition rounded to the format; float64, a tensor for a tensor.
 
     values: numbers; those that the format does not hold are rounded to it first.  order: a
     ReductionTree of as many leaves, an Order or a name.
@@ -434,20 +434,22 @@ def sum_in_order(values: npt.ArrayLike, order: Any, format: Any) -> Array:
     256.0
     """
     on = machine(as_format(format))
-    terms, shape = _terms_first(values)
+    numbers, give_back = as_float64(values)
+    terms, shape = _terms_first(numbers)
     order = _fitting(order, len(terms))
-    return on.store(sums(on.load(terms), order, order.tree(len(terms)), on)).reshape(shape)
+    found = on.store(sums(on.load(terms), order, order.tree(len(terms)), on))
+    return give_back(found.reshape(shape))
 
 
 def dot_in_order(
-    x: npt.ArrayLike,
-    y: npt.ArrayLike,
+    x: Any,
+    y: Any,
     order: Any,
     format: Any,
     *,
     fma: bool = False,
     accumulate: Any = None,
-) -> Array:
+) -> Any:
     """Dot products over the last axis: products and sums in `accumulate`, one last rounding to format.
 
     x and y broadcast; numbers that the format does not hold are rounded to it first.  fma: a product
@@ -460,13 +462,18 @@ def dot_in_order(
     11.0
     """
     target, wide = as_format(format), accumulator(format, accumulate)
-    both = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
-    (first, shape), (second, _) = map(_terms_first, both)
+    (a, give_back), (b, _) = as_float64(x), as_float64(y)
+    try:
+        (first, shape), (second, _) = map(_terms_first, np.broadcast_arrays(a, b))
+    except ValueError:
+        raise ArgumentError(
+            f"x of shape {a.shape} and y of shape {b.shape} do not broadcast; give matching shapes"
+        ) from None
     order = _fitting(order, len(first))
     narrow, on = machine(target), machine(wide)
     first, second = (narrow.store(narrow.load(v)) for v in (first, second))
     results = on.store(dots(first, second, order, order.tree(len(first)), on, fma))
-    return narrow.store(narrow.load(results)).reshape(shape)
+    return give_back(narrow.store(narrow.load(results)).reshape(shape))
 
 
 @np.errstate(all="ignore")
@@ -504,9 +511,8 @@ def accumulator(format: Any, accumulate: Any) -> Format:
     return wide
 
 
-def _terms_first(values: npt.ArrayLike) -> tuple[Array, tuple[int, ...]]:
+def _terms_first(array: Array) -> tuple[Array, tuple[int, ...]]:
     """(terms, sums) in memory, and the shape of the sums."""
-    array = np.asarray(values, np.float64)
     if array.ndim == 0 or array.shape[-1] == 0:
         raise ArgumentError(
             f"values of shape {array.shape} have no terms to add; give at least one"
@@ -515,8 +521,10 @@ def _terms_first(values: npt.ArrayLike) -> tuple[Array, tuple[int, ...]]:
 
 
 def _fitting(order: Any, n: int) -> Order:
-    if not isinstance(order, ReductionTree):
+    if isinstance(order, str | Order):
         return as_order(order)
+    if not isinstance(order, ReductionTree):
+        raise ArgumentError(f"{order!r} is no order; give a name, an Order or a ReductionTree")
     if order.n != n:
         raise ArgumentError(f"a tree of {order.n} leaves for {n} terms; make the tree for {n}")
     return Order("a given tree", lambda _: order)

@@ -98,6 +98,16 @@ def test_sums_are_torch_loops(dtype) -> None:
     np.testing.assert_array_equal(ours, total.double().numpy())
 
 
+def test_tensors_of_any_format_come_back_as_tensors() -> None:
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.bfloat16, requires_grad=True)
+    for found in (
+        ro.sum_in_order(x, "pairwise", "bfloat16"),
+        ro.dot_in_order(x, torch.ones(2), "fma", "float16"),
+    ):
+        assert isinstance(found, torch.Tensor) and found.dtype == torch.float64
+        assert found.tolist() == [3.0, 7.0]
+
+
 def scalar_dot(x, y, target, wide, fma) -> float:
     """A sequential dot product in rational numbers, rounded where a kernel would."""
     total = by_rational(Fraction(x[0]) * Fraction(y[0]), wide)

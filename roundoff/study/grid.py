@@ -170,9 +170,9 @@ def run_cell(cell: Cell, store: Path) -> None:
         temporary.mkdir(exist_ok=True)
         for name, frame in tables.items():
             frame.to_parquet(temporary / f"{name}.parquet", index=False)
-        if final.exists():  # left unreadable by something else than this program
-            shutil.rmtree(final)
-        temporary.rename(final)
+        if not _done(final):  # another run on this folder may have been first, with the same rows
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
     except OSError as error:
         raise unwritable(store, error) from None
     finally:
