@@ -11,7 +11,7 @@ report: $(STAMP)
 
 # All committed reports.
 reports: report
-	$(RUN) experiments/slicing.py --data ecg --out reports/slicing_ecg
+	$(RUN) experiments/slicing.py --data ecg
 
 test: $(STAMP)
 	$(RUN) -m pytest -q

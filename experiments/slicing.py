@@ -38,7 +38,7 @@ class Slicing:
     """Compare the gradients of slicing a tensor before and after a convolution.
 
     Without a shape: the thread's (N 1, CI 3, CO 3, T 10, keep 5) over 1000 seeds, a larger one
-    (8, 64, 64, 1000, 5) over 16, three cases of a larger kernel, and a sweep over the length.
+    (8, 64, 64, 1000, 5) over 16, a larger kernel with its halo kept and cut, and a sweep over the length.
     """
 
     N: int | None = None
@@ -54,9 +54,13 @@ class Slicing:
     kernel_size: int = 3
     """taps of the larger kernel, which is cut with and without its halo; 1 leaves these cases out"""
     dilation: int = 1
+    """distance of the taps of the larger kernel"""
     stride: int = 1
+    """stride of every convolution"""
     formats: tuple[str, ...] = FORMATS
+    """formats that torch runs both functions in"""
     orders: tuple[str, ...] = names()
+    """reduction orders to simulate: families with a whole number in brackets, kahan, neumaier, fma"""
     seeds: int | None = None
     """seeds of every shape"""
     seed: int = 0
@@ -67,9 +71,19 @@ class Slicing:
     """the loss: sum of squares of the output, or its product with a random upstream gradient"""
     data: str = "uniform"
     """the series: uniform (as torch.rand), ecg, or a .npy file with time last"""
-    out: Path = Path("reports/slicing")
+    out: Path | None = None
+    """folder of the report (default: reports/slicing, reports/slicing_ecg for ecg, else build/slicing)"""
     quick: bool = False
     """fewer seeds and no larger shape: for a first look, and for CI"""
+
+    @property
+    def folder(self) -> Path:
+        """Where the report goes; the committed ones are those of the default study alone."""
+        committed = {"uniform": "reports/slicing", "ecg": "reports/slicing_ecg"}
+        default = replace(self, out=None) == Slicing(data=self.data)
+        return self.out or Path(
+            committed.get(self.data, "build/slicing") if default else "build/slicing"
+        )
 
 
 @dataclass(frozen=True)
@@ -236,14 +250,14 @@ def run(config: Slicing) -> Path:
     grid = study.cells(
         found, config.formats, config.orders, seed=config.seed, threads=config.threads
     )
-    tables = study.run(grid, config.out)
+    tables = study.run(grid, config.folder)
     source = SOURCES.get(
         config.data, "The series x is cut at random places out of the given one, scaled to 1"
     )
     question = replace(
         QUESTION, data=f"{source}; weight and bias are drawn as torch initialises them."
     )
-    return write_report(slicing_report(question, config, found, tables), config.out)
+    return write_report(slicing_report(question, config, found, tables), config.folder)
 
 
 if __name__ == "__main__":

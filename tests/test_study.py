@@ -327,6 +327,18 @@ def test_bad_input_is_one_sentence(flags, words, tmp_path, capsys, monkeypatch) 
     assert not (tmp_path / "out" / "report.pdf").exists()
 
 
+def test_only_the_default_study_goes_where_the_committed_reports_are() -> None:
+    committed = {
+        "uniform": "reports/slicing",
+        "ecg": "reports/slicing_ecg",
+        "mine.npy": "build/slicing",
+    }
+    for name, folder in committed.items():
+        assert slicing.Slicing(data=name).folder == Path(folder)
+        assert slicing.Slicing(data=name, seeds=3).folder == Path("build/slicing")
+        assert slicing.Slicing(data=name, out=Path("x")).folder == Path("x")
+
+
 def test_the_command_line_prints_no_traceback(tmp_path) -> None:
     found = command("--quick", "--keep", 11, "--out", tmp_path / "out")
     assert found.returncode == 1
