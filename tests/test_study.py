@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -117,6 +116,14 @@ def test_damaged_and_half_written_rows_are_made_again(tmp_path) -> None:
     assert same(whole, rows(small(), tmp_path))
 
 
+def alive(group) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_a_process_killed_in_the_middle_loses_no_finished_row(tmp_path) -> None:
     command = [sys.executable, str(SCRIPT), "--N", "1", "--T", "8", "--keep", "3", "--seeds", "40", "--formats",
                "float32", "float64", "--orders", "sequential", "pairwise", "--out", str(tmp_path)]  # fmt: skip
@@ -126,8 +133,11 @@ def test_a_process_killed_in_the_middle_loses_no_finished_row(tmp_path) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not list(tmp_path.glob("cells/[!.]*")):
         time.sleep(0.02)
-    os.killpg(run.pid, signal.SIGKILL)
+    run.kill()  # the parent alone: its workers must not outlive it
     run.wait()
+    while time.monotonic() < deadline and alive(run.pid):
+        time.sleep(0.1)
+    assert not alive(run.pid), "workers outlive a killed parent"
     done = {p: p.stat().st_mtime_ns for p in tmp_path.glob("cells/[!.]*")}
     assert done and not (tmp_path / "report.pdf").exists()
     config = slicing.Slicing(
