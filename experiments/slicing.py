@@ -228,18 +228,18 @@ def problems(config: Slicing) -> Iterator[study.Problem]:
         if getattr(config, k) is not None
     }
     shape = replace(Shape(stride=config.stride), **given)
-    yield problem(config, shape, "kernel 1", 50 if config.quick else 1000)
+    yield problem(config, shape, "kernel 1", 40 if config.quick else 1000)
     if not given and not config.quick:
         large = Shape(8, 64, 64, 1000, 5, stride=config.stride)
         yield problem(config, large, "kernel 1", 16)
     if config.kernel_size != 1:
         wide = replace(shape, taps=config.kernel_size, dilation=config.dilation)
         for case in ("halo kept", "halo cut"):
-            yield problem(config, wide, case, 10 if config.quick else 100)
+            yield problem(config, wide, case, 5 if config.quick else 100)
     if not given:
         for keep in (5, 20, 80) if config.quick else (5, 16, 64, 256, 1000):
             long = replace(shape, T=keep * config.stride + 5, keep=keep)
-            yield problem(config, long, "length sweep", 10 if config.quick else 30)
+            yield problem(config, long, "length sweep", 5 if config.quick else 30)
 
 
 def run(config: Slicing) -> Path:
