@@ -22,8 +22,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "roundoff needs Python 3.11 or later, $(PYTHON) is older; run make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --requirement requirements.lock
-	$(RUN) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(RUN) -m pip install -qq --requirement requirements.lock
+	$(RUN) -m pip install -qq --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
 lint: $(STAMP)

@@ -16,7 +16,7 @@ from roundoff import data, study
 from roundoff.command import main
 from roundoff.errors import ArgumentError
 from roundoff.findings import Question, slicing_report
-from roundoff.orders import as_order, names
+from roundoff.orders import names
 from roundoff.report import write_report
 from roundoff.trace import UPSTREAM
 
@@ -108,6 +108,11 @@ class Shape:
                 f"keep is {self.keep}, but {self.T} time points at stride {self.stride} give "
                 f"{self.outputs} outputs; keep at most {self.outputs}"
             )
+
+    @classmethod
+    def of(cls, problem: study.Problem) -> Shape:
+        """The shape that a problem was made of."""
+        return cls(**{name: problem.parameters[name] for name in cls.__dataclass_fields__})
 
     @property
     def halo(self) -> int:
@@ -219,9 +224,15 @@ def source_digest(source: str) -> str:
 
 def problems(config: Slicing) -> Iterator[study.Problem]:
     """All cases of the study."""
-    for name in ("kernel_size", "dilation", "stride", "seeds"):
-        if (value := getattr(config, name)) is not None and value < 1:
-            raise ArgumentError(f"{name} is {value}; give at least 1")
+    for name, least in (
+        ("kernel_size", 1),
+        ("dilation", 1),
+        ("stride", 1),
+        ("seeds", 1),
+        ("seed", 0),
+    ):
+        if (value := getattr(config, name)) is not None and value < least:
+            raise ArgumentError(f"{name} is {value}; give at least {least}")
     given = {
         k: getattr(config, k)
         for k in ("N", "CI", "CO", "T", "keep")
@@ -232,7 +243,7 @@ def problems(config: Slicing) -> Iterator[study.Problem]:
     if not given and not config.quick:
         large = Shape(8, 64, 64, 1000, 5, stride=config.stride)
         yield problem(config, large, "kernel 1", 16)
-    if config.kernel_size != 1:
+    if config.kernel_size != 1 and shape.start > 0:  # there is something to cut
         wide = replace(shape, taps=config.kernel_size, dilation=config.dilation)
         for case in ("halo kept", "halo cut"):
             yield problem(config, wide, case, 5 if config.quick else 100)
@@ -244,8 +255,6 @@ def problems(config: Slicing) -> Iterator[study.Problem]:
 
 def run(config: Slicing) -> Path:
     """The study and its report."""
-    for order in config.orders:
-        as_order(order)
     found = list(problems(config))
     grid = study.cells(
         found, config.formats, config.orders, seed=config.seed, threads=config.threads
@@ -254,9 +263,12 @@ def run(config: Slicing) -> Path:
     source = SOURCES.get(
         config.data, "The series x is cut at random places out of the given one, scaled to 1"
     )
-    question = replace(
-        QUESTION, data=f"{source}; weight and bias are drawn as torch initialises them."
-    )
+    text = f"{source}; weight and bias are drawn as torch initialises them."
+    if Shape.of(found[0]).start == 0:
+        text += (
+            " Keep is the number of outputs: nothing is cut, both methods convolve the same series."
+        )
+    question = replace(QUESTION, data=text)
     return write_report(slicing_report(question, config, found, tables), config.folder)
 
 

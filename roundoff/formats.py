@@ -182,6 +182,8 @@ def as_float64(x: Any) -> tuple[Array, Callable[[Array], Any]]:
         def tensor(result: Array) -> Any:
             return torch.from_numpy(np.array(result)).to(x.device)
 
+        if not x.is_floating_point():
+            return _as_float64(x.detach().cpu().numpy()), tensor
         return x.detach().to(device="cpu", dtype=torch.float64).numpy(), tensor
     return _as_float64(x), lambda result: result
 

@@ -18,14 +18,18 @@ from roundoff.trace.capture import UPSTREAM, as_tensor, check_wrt, differentiate
 Array = npt.NDArray[np.float64]
 
 
+#: More than this torch does not survive everywhere.
+MOST_THREADS = 1024
+
+
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
     """Run torch with a stated number of threads; the former number comes back.
 
     Raises: ArgumentError for a count below one.
     """
-    if count < 1:
-        raise ArgumentError(f"threads is {count}; give at least one")
+    if not 1 <= count <= MOST_THREADS:
+        raise ArgumentError(f"threads is {count}; give at least one and at most {MOST_THREADS}")
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -46,9 +50,10 @@ def native_gradients(
 ) -> dict[str, Array]:
     """The gradients of loss(function(**inputs)) as PyTorch computes them in a format.
 
-    Floating-point inputs are rounded to the format, once, and have its dtype; the others go as
-    they are.  The results are float64 arrays of the format's numbers.  Thread count and numeric flags
-    are torch's at the time: see `threads`.
+    Floating-point inputs are rounded to the format, once, and have its dtype; the others, and
+    tensors that the function brings along (a module's weights, say), go as they are: pass as inputs
+    what a reference is to round as well.  The results are float64 arrays of the format's numbers.
+    Thread count and numeric flags are torch's at the time: see `threads`.
 
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for a format that torch does
     not compute in.
@@ -56,16 +61,25 @@ def native_gradients(
     target = as_format(format)
     dtype = native_dtype(target)
     values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}
-    tensors = {n: _cast(as_tensor(n, v), target, dtype, device) for n, v in values.items()}
+    try:
+        tensors = {n: _cast(as_tensor(n, v), target, dtype, device) for n, v in values.items()}
+    except (AssertionError, RuntimeError) as error:
+        raise ArgumentError(
+            f"cannot put the inputs on device {device!r}: {_first_line(error)}; use 'cpu'"
+        ) from None
     wrt = check_wrt({n: t for n, t in tensors.items() if n != UPSTREAM}, wrt)
     try:
         found = differentiate(function, tensors, wrt, loss)
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[0]
         raise UnsupportedError(
-            f"PyTorch could not compute the gradients in {target}: {first}; leave this format out"
+            f"PyTorch could not compute the gradients in {target}: {_first_line(error)}; leave this "
+            "format out, or pass tensors that the function brings along as inputs, which are cast to it"
         ) from error
     return {name: float64_array(g) for name, g in zip(wrt, found, strict=True)}
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
 
 
 def native_dtype(target: Format) -> torch.dtype:

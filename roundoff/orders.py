@@ -385,6 +385,8 @@ def kahan(buffer: Any, on: Machine) -> Any:
 def neumaier(buffer: Any, on: Machine) -> Any:
     """Neumaier's compensated sum over axis 0: the lost part is taken from the smaller operand.
 
+    A sum that overflows gives NaN: the lost part is infinite then.
+
     Source: Neumaier 1974, ZAMM 54, variant IV.
     """
     total, carry = on.zeros_like(buffer[0]), on.zeros_like(buffer[0])

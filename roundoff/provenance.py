@@ -37,7 +37,7 @@ def collect(
         "Run": {
             "seed": str(seed),
             "torch threads per worker": str(threads),
-            "git commit": git_commit(),
+            "source commit": git_commit(),
             "reference": engine,
             "largest reference radius": radius,
         },
@@ -163,19 +163,18 @@ def build() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The commit of the source, and whether the work tree differs from it."""
+    """The last commit that changed the source, and whether the work tree differs from it."""
     source = Path(__file__).parent
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(source), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
+    paths = (":/roundoff", ":/experiments", ":/requirements.lock")
     try:
-        commit = git("rev-parse", "--short=12", "HEAD")
-        # Reports are what is being made; they do not make the source dirty.
-        changed = git(
-            "status", "--porcelain", "--", ":/roundoff", ":/experiments", ":/requirements.lock"
-        )
+        # The last commit of the source: committing a report does not change what made it.
+        commit = git("log", "-1", "--format=%h", "--abbrev=12", "--", *paths)
+        changed = git("status", "--porcelain", "--", *paths)
     except (OSError, subprocess.CalledProcessError):
         return "not in a git work tree"
     return f"{commit}, {'with changes' if changed else 'clean'}"

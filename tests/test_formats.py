@@ -186,6 +186,12 @@ def test_bad_input_is_named() -> None:
         ro.round_to(1.0, "float16", "sideways")
     with pytest.raises(ro.ArgumentError, match="complex128"):
         ro.round_to(1j, "float16")
+    for tensor, words in (
+        (torch.tensor([1j]), "complex"),
+        (torch.tensor([2**53 + 1]), "above 2\\^53"),
+    ):
+        with pytest.raises(ro.ArgumentError, match=words):
+            ro.round_to(tensor, "float16")
     with pytest.raises(ro.ArgumentError, match="precision is 60"):
         Format("x", 60, -3, 3)
     with pytest.raises(ro.ArgumentError, match="emin"):

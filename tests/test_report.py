@@ -64,6 +64,16 @@ def test_the_answer_follows_the_verdicts(tables) -> None:
     wrong = found.copy()
     wrong.loc[main, "verdict"] = "DIFFERENT"
     assert findings.answer(wrong, problems[0]).startswith("No: the exact gradients differ")
+    partly = found.copy()
+    partly.loc[(partly["case"] == "halo cut") & (partly["gradient"] == "bias"), "verdict"] = (
+        "ROUNDOFF"
+    )
+    assert "a different function (another gradient by the weight)" in findings.answer(
+        partly, problems[0]
+    )
+    leak = found.copy()
+    leak.loc[leak.index[leak["case"] == "halo kept"][:1], "verdict"] = "DIFFERENT"
+    assert "keeping the halo gives a different function" in findings.answer(leak, problems[0])
     enclosed = found.assign(exact=False)
     assert "to within the proven radius" in findings.answer(enclosed, problems[0])
     odd = found.copy()
@@ -72,13 +82,13 @@ def test_the_answer_follows_the_verdicts(tables) -> None:
     equal = found.copy()
     equal.loc[equal["case"] == "kernel 1", "bitwise_equal"] = 1.0
     assert "in no bit, on this machine" in findings.answer(equal, problems[0])
+    assert "6 seeds are too few to say" in findings.answer(equal, problems[0])
     closer = found.copy()
     columns = ["closer", "ratio", "ratio_low", "ratio_high"]
     closer.loc[main & (found["gradient"] == "bias"), columns] = ["conv_then_slice", 1.3, 1.2, 1.4]
     text = findings.answer(closer, problems[0])
     assert "conv then slice for the bias in float32, by a factor of 1.30 (1.20 to 1.40)" in text
-    swept = found.copy()
-    swept["closer"] = "neither"
+    swept = found.assign(closer="neither", seeds=30)
     far = swept.index[(swept["case"] == "length sweep") & (swept["gradient"] == "weight")][:2]
     swept.loc[far, ["closer", "ratio"]] = ["slice_then_conv", 1.5]
     text = findings.answer(swept, problems[0])

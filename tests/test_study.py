@@ -302,6 +302,8 @@ BAD = [
     (["--stride", 0], "stride is 0"),
     (["--dilation", 0], "dilation is 0"),
     (["--seeds", 0], "seeds is 0; give at least 1"),
+    (["--seed", -1], "seed is -1; give at least 0"),
+    (["--threads", 100000], "threads is 100000.*at most 1024"),
     (["--threads", 0], "threads is 0; give at least one"),
     (["--formats", "float17"], "unknown format 'float17'.*float16"),
     (["--formats", "float8_e5m2"], "torch does not compute gradients in float8_e5m2"),
@@ -335,6 +337,22 @@ def test_bad_input_is_one_sentence(flags, words, tmp_path, capsys, monkeypatch) 
     assert re.search(words, message), message
     assert "Traceback" not in message and "\n" not in message
     assert not (tmp_path / "out" / "report.pdf").exists()
+
+
+def test_repeated_formats_and_orders_count_once(tmp_path) -> None:
+    config = small(
+        formats=("float32", "float32"), orders=("pairwise", "pairwise"), kernel_size=1, out=tmp_path
+    )
+    slicing.run(config)
+    rows = pd.read_csv(tmp_path / "tables" / "summary.csv")
+    assert not rows.duplicated(["case", "shape", "format", "gradient", "method", "order"]).any()
+
+
+def test_nothing_to_cut_is_said_and_makes_no_halo_cases(tmp_path) -> None:
+    config = small(keep=8, formats=("float32",), out=tmp_path)
+    found = list(slicing.problems(config))
+    assert {p.case for p in found} == {"kernel 1"}
+    assert slicing.Shape.of(found[0]).start == 0
 
 
 def test_only_the_default_study_goes_where_the_committed_reports_are() -> None:

@@ -262,6 +262,12 @@ def test_unknown_operations_are_refused_by_name(function, name) -> None:
 def test_bad_arguments_are_named() -> None:
     x, twice = uniform(3), torch.tensor([0, 0])
     for call, words in (
+        (lambda: trace_gradients(lambda x: (x * torch.rand(3)).sum(), {"x": x}), "aten::rand.*draws random"),
+        (lambda: trace_gradients(lambda x: F.dropout(x).sum(), {"x": x}), "random|native_dropout"),
+        (lambda: trace_gradients(lambda y: y.sum(), {"x": x}), "could not be called with the inputs x"),
+        (lambda: trace_gradients(3, {"x": x}), "got a int; give a function"),
+        (lambda: trace_gradients(torch.sum, [x]), "got a list; give a function, and its inputs"),
+        (lambda: trace_gradients(torch.sum, {"input": uniform(0)}), "'input' of shape \\(0,\\) is empty"),
         (lambda: trace_gradients(lambda x: x.index_put((twice,), x[:2]).sum(), {"x": x}), "occurs twice"),
         (lambda: trace_gradients(lambda x: x, {"x": x}), "shape \\(3,\\), not a scalar.*loss= or upstream="),
         (lambda: trace_gradients(lambda x: x.sum(), {"x": x}, ("y",)), "'y'; the inputs are x"),

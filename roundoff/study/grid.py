@@ -24,6 +24,7 @@ from roundoff.errors import ArgumentError, RoundoffError
 from roundoff.files import make_folder, unwritable
 from roundoff.formats import Format, as_format
 from roundoff.native import threads
+from roundoff.orders import as_order
 from roundoff.study.problem import Problem
 from roundoff.study.rows import TABLES, Measured, Tables
 
@@ -80,19 +81,23 @@ def cells(
 ) -> list[Cell]:
     """The grid: every problem in every format, its seeds in blocks of at most `block`.
 
+    Formats and orders that are given twice count once.
+
     Raises: ArgumentError where there is nothing to run.
     """
     if not problems or not formats:
         raise ArgumentError("nothing to study: give at least one problem and one format")
+    formats = tuple(dict.fromkeys(map(as_format, formats)))
+    orders = tuple(dict.fromkeys(str(as_order(order)) for order in orders))
     found = []
     for problem in problems:
         if problem.seeds < 1:
             raise ArgumentError(f"{problem.case}: {problem.seeds} seeds; give at least one")
         size = max(1, min(block, problem.block))
-        for format in map(as_format, formats):
+        for format in formats:
             for first in range(0, problem.seeds, size):
                 last = min(first + size, problem.seeds)
-                found.append(Cell(problem, format, first, last, tuple(orders), seed, threads))
+                found.append(Cell(problem, format, first, last, orders, seed, threads))
     return found
 
 

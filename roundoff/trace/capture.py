@@ -42,7 +42,15 @@ def trace_gradients(
     Raises: ArgumentError for arguments that do not fit each other; UnsupportedError for what cannot
     be traced, by name.
     """
+    if not callable(function) or not isinstance(inputs, Mapping):
+        what = type(inputs if callable(function) else function).__name__
+        raise ArgumentError(f"got a {what}; give a function, and its inputs as a mapping by name")
     tensors = {name: as_tensor(name, value) for name, value in inputs.items()}
+    for name, tensor in tensors.items():
+        if tensor.numel() == 0:
+            raise ArgumentError(
+                f"input {name!r} of shape {tuple(tensor.shape)} is empty; give elements"
+            )
     wrt = check_wrt(tensors, wrt)
     if upstream is not None:
         if loss is not None:
@@ -110,7 +118,12 @@ def differentiate(
             for name, t in tensors.items()
         }
         upstream = values.pop(UPSTREAM, None)
-        out = function(**values)
+        try:
+            out = function(**values)
+        except TypeError as error:
+            raise ArgumentError(
+                f"the function could not be called with the inputs {', '.join(values)}: {error}"
+            ) from error
         if not isinstance(out, torch.Tensor):
             raise ArgumentError(f"the function returned a {type(out).__name__}; return one tensor")
         out = out if loss is None else loss(out)

@@ -6,6 +6,7 @@ A value while lowering is a step number wrapped in `Value`, a tensor that depend
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,6 +29,11 @@ class Value:
     shape: Shape
     strides: tuple[int, ...] | None = None
 
+
+#: Names that no user writes, left out of messages.
+_INTERNAL = re.compile(
+    r"^_|_backward$|_copy$|_fresh|_strided|^new_|_like$|^bitwise|^clamp_|scatter$|^l[et]$"
+)
 
 Lowering = Callable[..., Any]
 LOWERINGS: dict[str, Lowering] = {}
@@ -61,12 +67,17 @@ def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
     Raises: UnsupportedError for an operation that is not known, naming it and the known ones.
     """
     name = str(target.overloadpacket.__name__)
+    if torch.Tag.nondeterministic_seeded in target.tags:
+        raise UnsupportedError(
+            f"cannot trace the operation aten::{name}: it draws random numbers; draw them outside the "
+            "function and pass them as an input"
+        )
     if not _floats(args, kwargs) and name not in LOWERINGS:
         return target(*args, **kwargs)
     if name in MOVES:
         return lower_move(build, target, args, kwargs)
     if name not in LOWERINGS:
-        known = ", ".join(sorted({*MOVES, *LOWERINGS}))
+        known = ", ".join(sorted(n for n in {*MOVES, *LOWERINGS} if not _INTERNAL.search(n)))
         raise UnsupportedError(
             f"cannot trace the operation aten::{name}; write the function with known ones: {known}"
         )
