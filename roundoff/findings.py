@@ -250,7 +250,7 @@ def _who(one: pd.DataFrame, others: pd.DataFrame) -> str:
         text = f"Closer to the exact gradient is {_closer(here)}"
         text += "; elsewhere neither" if len(here) < len(one) else ""
     if len(there):
-        text += f"; over the other shapes and lengths {_closer(there)} is closer"
+        text += f"; over the other shapes and lengths, closer is {_closer(there)}"
     return text + "."
 
 
@@ -285,7 +285,7 @@ def _verdict_tables(found: pd.DataFrame, names: tuple[str, str], main: Problem) 
         "closer": "closer",
         "ratio": "ratio",
         "bound_probabilistic": "bound (u S)",
-        "passes": "allclose, assert_close",
+        "passes": "passes a, b",
         "tolerance": "tolerance",
     }
     short = {names[0]: "1", names[1]: "2", "neither": "neither", "no question": "–"}
@@ -307,12 +307,11 @@ def _verdict_tables(found: pd.DataFrame, names: tuple[str, str], main: Problem) 
     }
     explained = (
         f"Method 1 is {names[0].replace('_', ' ')}, method 2 {names[1].replace('_', ' ')}. Bits equal: "
-        "part of the seeds in which the whole gradient is; then the parts that pass torch.allclose and "
-        "torch.testing.assert_close with their default tolerances. Error: relative, 2-norm, median over "
+        "part of the seeds in which the whole gradient is; passes: parts that pass (a) torch.allclose and "
+        "(b) torch.testing.assert_close with their default tolerances. Error: relative, 2-norm, median over "
         "seeds. Closer: by a signed-rank test paired over seeds, at a false discovery rate of 1 % over all "
-        "rows. Bound: "
-        "probabilistic (1e-9) on one error, largest element. Tolerance: for assert_close, what two "
-        "results within that bound satisfy; none where it exceeds S/8."
+        "rows. Bound: probabilistic (1e-9) on one error, largest element. Tolerance: for assert_close, "
+        "what two results within that bound satisfy; none where it exceeds S/8."
     )
     frame = found.assign(
         passes=[

@@ -93,7 +93,7 @@ def test_the_answer_follows_the_verdicts(tables) -> None:
     swept.loc[far, ["closer", "ratio"]] = ["slice_then_conv", 1.5]
     text = findings.answer(swept, problems[0])
     assert "Neither is reliably closer" in text
-    assert "over the other shapes and lengths slice then conv for the weight in" in text
+    assert "over the other shapes and lengths, closer is slice then conv for the weight in" in text
 
 
 def test_earlier_points_are_answered_from_the_trace(tables) -> None:

@@ -172,6 +172,17 @@ def test_adding_a_cell_shifts_no_other(tmp_path) -> None:
     pd.testing.assert_frame_equal(few, part)
 
 
+def test_rows_are_those_of_the_functions_as_they_are() -> None:
+    cell = grid_of(small())[0]
+    assert grid_of(small())[0].key == cell.key
+    elsewhere = slicing.replace(
+        cell.problem, methods={"slice_then_conv": die, "conv_then_slice": die}
+    )
+    assert elsewhere.source != cell.problem.source
+    assert slicing.replace(cell, problem=elsewhere).key != cell.key
+    assert slicing.replace(cell.problem, loss=None, draw=len).source == cell.problem.source
+
+
 def test_seeds_and_bases_draw_anew_and_share_no_rows(tmp_path) -> None:
     problem = next(slicing.problems(small()))
     draws = [problem.inputs(base, seed)["x"].tobytes() for base in (0, 1) for seed in (0, 1, 2)]

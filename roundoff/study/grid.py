@@ -46,7 +46,7 @@ class Cell:
         """A hash of all that the rows depend on: parameters, versions, and the code itself."""
         parts = [
             self.problem.digest.hex(), str(self.format), self.first, self.last, self.orders,
-            self.base, self.threads, code_fingerprint(),
+            self.base, self.threads, code_fingerprint(), self.problem.source,
         ]  # fmt: skip
         text = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         case = self.problem.case.replace(" ", "-")
@@ -60,13 +60,19 @@ class Cell:
             return measured.tables()
 
 
+#: Rooms that come after the rows: what they say of them does not change them.
+AFTERWARDS = ("figures", "report", "findings.py", "provenance.py", "command.py")
+
+
 def code_fingerprint() -> str:
-    """A hash of this package's source and of torch's and numpy's versions."""
+    """A hash of the source that rows are made by, and of torch's and numpy's versions."""
     import torch
 
     digest = hashlib.sha256(f"{torch.__version__} {np.__version__}".encode())
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(path.read_bytes())
+    package = Path(__file__).parents[1]
+    for path in sorted(package.rglob("*.py")):
+        if path.relative_to(package).parts[0] not in AFTERWARDS:
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,16 @@ class Problem:
         text = json.dumps([self.case, self.shape, dict(self.parameters)], sort_keys=True)
         return hashlib.sha256(text.encode()).digest()
 
+    @cached_property
+    def source(self) -> str:
+        """A hash of the files that define the functions: an edited method makes new rows."""
+        functions = [*self.methods.values(), self.draw, self.loss, *self.permutations.values()]
+        files = {file for function in functions if (file := _file(function))}
+        digest = hashlib.sha256()
+        for file in sorted(files):
+            digest.update(Path(file).read_bytes())
+        return digest.hexdigest()
+
     def inputs(self, base: int, seed: int) -> Inputs:
         """The inputs of one seed.  No other seed, problem or format changes them."""
         return self.draw(self.generator(base, seed, 0))
@@ -69,6 +81,15 @@ class Problem:
     def traces(self) -> dict[str, Trace]:
         """The pruned trace of each method; shapes are those of the first seed."""
         return _traced(self)
+
+
+def _file(function: Any) -> str | None:
+    while isinstance(function, partial):
+        function = function.func
+    try:
+        return inspect.getsourcefile(function if inspect.isroutine(function) else type(function))
+    except TypeError:  # built in
+        return None
 
 
 _TRACES: dict[bytes, dict[str, Trace]] = {}
