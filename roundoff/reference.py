@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from mpmath.libmp import from_man_exp, mpf_abs, mpf_sub
 
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.multiprecision import Multiprecision, Number
 from roundoff.arithmetic.scale import Scale
 from roundoff.errors import ArgumentError, PrecisionError, UnsupportedError
-from roundoff.formats import Format, as_format, round_to, spacing
+from roundoff.formats import Format, as_format, rounder, spacing
 from roundoff.trace.prune import prune
 from roundoff.trace.steps import Contract, Input, Reduce, Trace
 
@@ -187,25 +188,28 @@ def round_inputs(trace: Trace, inputs: Mapping[str, Array], target: Format) -> d
     Raises: ArgumentError where one is missing, not finite, or overflows the format.
     """
     given = {**trace.closures, **inputs}
+    to_format = rounder(target)
     rounded = {}
     for step in trace.steps:
-        if not isinstance(step, Input):
-            continue
-        values = np.asarray(given[step.name], np.float64)
-        if not np.isfinite(values).all():
-            bad = values[~np.isfinite(values)].flat[0]
-            raise ArgumentError(
-                f"input {step.name!r} holds {bad}; a reference needs finite numbers"
-            )
-        result = round_to(values, target)
-        over = ~np.isfinite(result) | (np.abs(values) > target.overflow_threshold)
-        if over.any():
-            raise ArgumentError(
-                f"input {step.name!r} holds {values[over].flat[0]:g}, beyond the largest {target} "
-                f"number {target.max:g}; scale it, or take a format with a wider range"
-            )
-        rounded[step.name] = result
+        if isinstance(step, Input):
+            values = np.array(given[step.name], np.float64, order="C")
+            if not np.abs(values).max(initial=0.0) < target.overflow_threshold:
+                raise _unusable(step.name, values, target)
+            rounded[step.name] = to_format(np.atleast_1d(values)).reshape(values.shape)
     return rounded
+
+
+def _unusable(name: str, values: Array, target: Format) -> ArgumentError:
+    wild = values[~np.isfinite(values)]
+    if wild.size:
+        return ArgumentError(
+            f"input {name!r} holds {wild.flat[0]}; a reference needs finite numbers"
+        )
+    worst = values.flat[int(np.argmax(np.abs(values)))]
+    return ArgumentError(
+        f"input {name!r} holds {worst:g}, beyond the largest {target} number {target.max:g}; "
+        "scale it, or take a format with a wider range"
+    )
 
 
 def work(trace: Trace) -> int:
@@ -291,8 +295,6 @@ def _zeros(numbers: npt.NDArray[np.object_]) -> Array:
 
 def _differences(fine: npt.NDArray[np.object_], coarse: npt.NDArray[np.object_]) -> Array:
     """Twice the change between two precisions: an estimate of the coarse one's error."""
-    from mpmath.libmp import mpf_abs, mpf_sub
-
     changes = (
         2.0 * float_up(mpf_abs(mpf_sub(a, b)))
         for a, b in zip(fine.ravel(), coarse.ravel(), strict=True)
@@ -301,8 +303,6 @@ def _differences(fine: npt.NDArray[np.object_], coarse: npt.NDArray[np.object_])
 
 
 def _from_balls(balls: npt.NDArray[np.object_], scale: Array) -> GradientReference:
-    from mpmath.libmp import from_man_exp
-
     def raw(x: Any) -> Number:
         if not x.is_finite():
             raise UnsupportedError(
@@ -334,42 +334,57 @@ def split(number: Number) -> tuple[float, float, float]:
 
     Beyond float64's range hi is infinite, lo zero and the bound infinite.
     """
-    from mpmath.libmp import from_float, fzero, mpf_abs, mpf_sub
-
-    high = nearest(number)
+    mantissa, exponent = _whole(number)
+    high = _nearest(mantissa, exponent)
     if math.isinf(high):
         return high, 0.0, math.inf
-    rest = mpf_sub(number, from_float(high))
-    if rest == fzero:
+    mantissa, exponent = _less(mantissa, exponent, high)
+    if not mantissa:
         return high, 0.0, 0.0
-    low = nearest(rest)
-    return high, low, float_up(mpf_abs(mpf_sub(rest, from_float(low))))
+    low = _nearest(mantissa, exponent)
+    rest, exponent = _less(mantissa, exponent, low)
+    return high, low, _upward(abs(rest), exponent)
 
 
 def nearest(number: Number) -> float:
-    """The float64 nearest to a raw number, subnormals and overflow included.
-
-    Python's division of integers is correctly rounded.
-    """
-    sign, mantissa, exponent, bits = number
-    if not mantissa:
-        return 0.0
-    if exponent + bits > 1024:
-        return -math.inf if sign else math.inf
-    if exponent + bits < -1100:
-        return -0.0 if sign else 0.0
-    try:
-        value = float(mantissa << exponent) if exponent >= 0 else mantissa / (1 << -exponent)
-    except OverflowError:
-        value = math.inf
-    return -value if sign else value
+    """The float64 nearest to a raw number, subnormals and overflow included."""
+    return _nearest(*_whole(number))
 
 
 def float_up(number: Number) -> float:
     """A float64 not below a non-negative raw number."""
-    from mpmath.libmp import from_float, fzero, mpf_lt
+    return _upward(*_whole(number))
 
-    value = nearest(number)
-    if number == fzero or math.isinf(value):
+
+def _whole(number: Number) -> tuple[int, int]:
+    """A raw number as an integer times a power of two."""
+    sign, mantissa, exponent, _ = number
+    return (-int(mantissa) if sign else int(mantissa)), exponent
+
+
+def _nearest(mantissa: int, exponent: int) -> float:
+    """Python's division of integers is correctly rounded."""
+    size = exponent + mantissa.bit_length()
+    if size > 1024:
+        return math.inf if mantissa > 0 else -math.inf
+    if size < -1100 or not mantissa:
+        return math.copysign(0.0, mantissa)
+    try:
+        return float(mantissa << exponent) if exponent >= 0 else mantissa / (1 << -exponent)
+    except OverflowError:
+        return math.inf if mantissa > 0 else -math.inf
+
+
+def _less(mantissa: int, exponent: int, value: float) -> tuple[int, int]:
+    """mantissa 2^exponent - value, exactly."""
+    fraction, size = math.frexp(value)
+    other, last = int(fraction * 2.0**53), size - 53
+    lowest = min(exponent, last)
+    return (mantissa << (exponent - lowest)) - (other << (last - lowest)), lowest
+
+
+def _upward(mantissa: int, exponent: int) -> float:
+    value = _nearest(mantissa, exponent)
+    if not mantissa or math.isinf(value):
         return value
-    return math.nextafter(value, math.inf) if mpf_lt(from_float(value), number) else value
+    return math.nextafter(value, math.inf) if _less(mantissa, exponent, value)[0] > 0 else value

@@ -58,7 +58,7 @@ def walk(
     closures = {n: v[None] for n, v in trace.closures.items()} if trials else trace.closures
     given = {**closures, **inputs}
     present = _trials if trials else _elements
-    last = trace.last_uses()
+    last = trace.last_uses
     values: dict[int, A] = {}
     for number, step in enumerate(trace.steps):
         of = [values[operand] for operand in step.operands]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -160,6 +161,7 @@ class Trace:
         """The same steps with fewer outputs."""
         return Trace(self.steps, {name: self.outputs[name] for name in outputs}, self.closures)
 
+    @cached_property
     def last_uses(self) -> list[int]:
         """Per step, the number of the last step that reads it (outputs are read at the end)."""
         last = list(range(len(self.steps)))
