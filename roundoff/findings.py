@@ -289,16 +289,6 @@ def _verdict_tables(found: pd.DataFrame, names: tuple[str, str], main: Problem) 
         "tolerance": "tolerance",
     }
     short = {names[0]: "1", names[1]: "2", "neither": "neither", "no question": "–"}
-    frame = found.assign(
-        tolerance=[
-            f"rtol={_up(r)}, atol={_up(a)}"
-            for r, a in zip(found["rtol"], found["atol"], strict=True)
-        ]
-    )
-    # Two bounds of S / 8 each: what is looser checks nothing.
-    useless = (frame["verdict"] == Verdict.DIFFERENT) | ~(frame["rtol"] <= 0.25)
-    frame.loc[useless, "tolerance"] = "–"
-    frame.loc[frame["verdict"] == Verdict.DIFFERENT, "ratio"] = np.nan
     show = {
         "bitwise_equal": percent,
         "closer": lambda name: short[name],
