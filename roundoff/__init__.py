@@ -14,12 +14,15 @@ __version__ = "0.1.0"
 _HOMES = {
     "roundoff.errors": (
         "RoundoffError", "ArgumentError", "UnsupportedError", "PrecisionError", "UndecidedError",
+        "InapplicableError",
     ),
     "roundoff.formats": (
         "Format", "FORMATS", "FLOAT16", "BFLOAT16", "FLOAT32", "FLOAT64", "TFLOAT32",
         "FLOAT8_E4M3FN", "FLOAT8_E5M2", "as_format", "round_to", "spacing",
     ),
     "roundoff.orders": ("ReductionTree", "sum_in_order", "dot_in_order"),
+    "roundoff.bounding": ("gradient_bounds",),
+    "roundoff.bounds.bound": ("Bound",),
     "roundoff.compare": ("Verdict",),
     "roundoff.native": ("native_gradients",),
     "roundoff.reference": ("Reference", "GradientReference", "reference_gradients"),

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.accuracy import bitwise_equal
+from roundoff.bounds import Bound
 from roundoff.formats import Format
-from roundoff.gradient_bounds import GradientBound
 from roundoff.reference import GradientReference
 
 Array = npt.NDArray[np.float64]
@@ -62,8 +62,8 @@ def judge(
     second: GradientReference,
     computed_first: Array,
     computed_second: Array,
-    bound_first: GradientBound,
-    bound_second: GradientBound,
+    bound_first: Bound,
+    bound_second: Bound,
     *,
     exact: bool,
     rigorous: bool,
@@ -88,11 +88,11 @@ def judge(
         (names[1], computed_second, second, bound_second),
     ]
     for name, computed, reference, bound in sides:
-        found = _suspicion(name, computed, reference, bound.certified, bound.format)
+        found = _suspicion(name, computed, reference, bound.certain, bound.format)
         if found:
             return Judgement(Verdict.SUSPICIOUS, found)
     for name, computed, reference, bound in sides:
-        likely = bound.probabilistic(FAILURE)
+        likely = bound.likely(FAILURE)
         if (likely > reference.scale / 8)[reference.scale > 0].any():
             return Judgement(
                 Verdict.UNDECIDED,

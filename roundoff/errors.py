@@ -21,3 +21,7 @@ class PrecisionError(RoundoffError):
 
 class UndecidedError(RoundoffError):
     """A comparison that decides a branch lies inside its own error."""
+
+
+class InapplicableError(RoundoffError, ValueError):
+    """A theorem whose conditions do not hold; the message says which one, and what to take instead."""

@@ -193,7 +193,11 @@ def _as_float64(x: Any) -> Array:
         values = np.asarray(x)
     except ValueError:
         raise ArgumentError("the values are no rectangular array of numbers; pass one") from None
-    if values.dtype.kind in "iu" and values.size and np.abs(values.astype(object)).max() > 2**53:
+    if (
+        values.dtype.kind in "iu"
+        and values.size
+        and np.abs(values.astype(object).ravel()).max() > 2**53
+    ):
         raise ArgumentError("an integer above 2^53 is not a float64; pass it as a float")
     if values.dtype.kind not in "iufb" or values.dtype.itemsize > 8:
         raise ArgumentError(

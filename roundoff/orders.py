@@ -281,7 +281,7 @@ class Order:
     """A way to evaluate sums and dot products of any length, by name.
 
     tree: the tree of n leaves; fused: products enter their first addition unrounded (fused
-    multiply-add); compensation: None, "kahan" or "neumaier", along a plain loop.
+    multiply-add); compensation: None or a key of COMPENSATIONS, along a plain loop.
     """
 
     name: str
@@ -301,6 +301,7 @@ class Order:
 EVALUATIONS = {
     "kahan": Order("kahan", sequential, compensation="kahan"),
     "neumaier": Order("neumaier", sequential, compensation="neumaier"),
+    "sum2": Order("sum2", sequential, compensation="sum2"),
     "fma": Order("fma", sequential, fused=True),
 }
 
@@ -401,7 +402,43 @@ def neumaier(buffer: Any, on: Machine) -> Any:
     return on.add(total, carry)
 
 
-COMPENSATIONS: dict[str, Callable[[Any, Machine], Any]] = {"kahan": kahan, "neumaier": neumaier}
+def sum2(buffer: Any, on: Machine) -> Any:
+    """Sum2 over axis 0: the errors of all additions are added up and put back.
+
+    Source: Ogita, Rump and Oishi 2005, algorithm 4.4; the error of an addition by Knuth's TwoSum.
+    """
+    total, lost = buffer[0], on.zeros_like(buffer[0])
+    for k in range(1, len(buffer)):
+        total, error = _two_sum(total, buffer[k], on)
+        lost = on.add(lost, error)
+    return on.add(total, lost)
+
+
+def dot2(x: Any, y: Any, on: Machine) -> Any:
+    """Dot2 over axis 0: as Sum2, the errors of the products included.
+
+    Source: Ogita, Rump and Oishi 2005, algorithm 5.3; the error of a product by fused multiply-add.
+    """
+    products = on.multiply(x, y)
+    errors = on.fused(x, y, on.subtract(on.zeros_like(products), products))
+    total, lost = products[0], errors[0]
+    for k in range(1, len(products)):
+        total, error = _two_sum(total, products[k], on)
+        lost = on.add(lost, on.add(error, errors[k]))
+    return on.add(total, lost)
+
+
+def _two_sum(a: Any, b: Any, on: Machine) -> tuple[Any, Any]:
+    total = on.add(a, b)
+    back = on.subtract(total, a)
+    return total, on.add(on.subtract(a, on.subtract(total, back)), on.subtract(b, back))
+
+
+COMPENSATIONS: dict[str, Callable[[Any, Machine], Any]] = {
+    "kahan": kahan,
+    "neumaier": neumaier,
+    "sum2": sum2,
+}
 
 
 def multiply_and_add(x: Any, y: Any, tree: ReductionTree, on: Machine) -> Any:
@@ -492,6 +529,8 @@ def dots(
 ) -> Any:
     """Dot products over axis 0 of numbers that the machine's format holds, as its own array."""
     first, second = on.load(x, exact=True), on.load(y, exact=True)
+    if order.compensation == "sum2":
+        return dot2(first, second, on)
     if order.fused or fma:
         return multiply_and_add(first, second, tree, on)
     return sums(on.multiply(first, second), order, tree, on)

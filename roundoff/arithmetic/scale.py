@@ -63,7 +63,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     },
 }
 
-_SLOPES: dict[str, Callable[[Array, Array], Array]] = {  # |f'| from x and f(x)
+#: |f'| from x and f(x).
+SLOPES: dict[str, Callable[[Array, Array], Array]] = {
     "sqrt": lambda x, y: 0.5 / y,
     "exp": lambda x, y: y,
     "expm1": lambda x, y: y + 1.0,
@@ -135,7 +136,7 @@ def _scale_of_map(function: str, x: list[Any], s: list[Any], value: Any) -> Any:
         case "pow":
             by_base = np.abs(x[1] * value / x[0]) * s[0]
             return np.maximum(np.abs(value), by_base + np.abs(np.log(x[0]) * value) * s[1])
-        case name if name in _SLOPES:
-            return np.maximum(np.abs(value), np.abs(_SLOPES[name](x[0], value)) * s[0])
+        case name if name in SLOPES:
+            return np.maximum(np.abs(value), np.abs(SLOPES[name](x[0], value)) * s[0])
         case _:
             return np.abs(value)

@@ -11,9 +11,10 @@ import pandas as pd
 
 from roundoff import accuracy, statistics
 from roundoff.arithmetic.simulated import Simulated, simulate
+from roundoff.bounding import bounds_of_trace, tolerance
+from roundoff.bounds import Bound
 from roundoff.compare import FAILURE, judge
 from roundoff.formats import FLOAT32, Format, round_to, spacing
-from roundoff.gradient_bounds import GradientBound, bounds_of_trace, tolerance
 from roundoff.native import as_native, native_gradients
 from roundoff.reference import Reference, reference_of_trace, round_inputs
 from roundoff.study.problem import Inputs, Problem
@@ -273,9 +274,9 @@ def passes(a: Array, b: Array, format: Format) -> dict[str, Any]:
     }
 
 
-def _bound_columns(bounds: Sequence[GradientBound], scale: Array, exact: Array) -> dict[str, float]:
-    likely = np.maximum(*(bound.probabilistic(FAILURE) for bound in bounds))
-    certain = np.maximum(*(bound.certified for bound in bounds))
+def _bound_columns(bounds: Sequence[Bound], scale: Array, exact: Array) -> dict[str, float]:
+    likely = np.maximum(*(bound.likely(FAILURE) for bound in bounds))
+    certain = np.maximum(*(bound.certain for bound in bounds))
     unit = bounds[0].format.u * np.where(scale > 0, scale, np.nan)
     rtol, atol = tolerance(likely, scale, exact) if np.isfinite(likely).all() else (np.inf, np.inf)
     return {

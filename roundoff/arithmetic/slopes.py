@@ -1,0 +1,96 @@
+"""Derivatives of the elementwise functions, and how many ulp a library's version of each errs by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.formats import Format
+
+Array = npt.NDArray[np.float64]
+
+#: Largest error of the elementary functions that torch and numpy call, in ulp of the format.  SLEEF's
+#: vectorised ones state 1.0; the GNU C library's table of known maximum errors has 2 for those with
+#: a 2 here; sigmoid is an exponential, a sum and a quotient (1.97 measured in float32:
+#: benchmarks/elementary.py).
+#: Everything else, + - * / sqrt, is rounded correctly.
+ULP: dict[str, float] = {
+    **dict.fromkeys("exp expm1 log log1p log2 sin cos tan asin acos atan erf pow".split(), 1.0),
+    **dict.fromkeys("log10 sinh cosh tanh asinh".split(), 2.0),
+    "sigmoid": 2.5,
+}
+
+
+def ulp_of(function: str, format: Format) -> float:
+    """How many ulp of the format the function errs by.
+
+    Formats narrower than float32 are computed in float32 and rounded: half an ulp and little more.
+    """
+    lost = ULP[function]
+    return lost if format.precision >= 24 else 0.5 + lost * 2.0 ** (format.precision - 24)
+
+
+def _near(low: Array, high: Array) -> Array:
+    """The smallest magnitude in an interval."""
+    found: Array = np.where((low <= 0) & (high >= 0), 0.0, np.minimum(np.abs(low), np.abs(high)))
+    return found
+
+
+def _far(low: Array, high: Array) -> Array:
+    found: Array = np.maximum(np.abs(low), np.abs(high))
+    return found
+
+
+def _above(low: Array, limit: float, value: Callable[[], Any]) -> Any:
+    return np.where(low > limit, value(), np.inf)
+
+
+def _arc_slope(far: Array) -> Any:
+    return np.where(far < 1.0, 1.0 / np.sqrt(1.0 - far**2), np.inf)
+
+
+def _sigmoid_slope(x: Array) -> Array:
+    small = np.exp(-x)
+    result: Array = small / (1.0 + small) ** 2
+    return result
+
+
+def _tan_slope(low: Array, high: Array) -> Array:
+    branch = [np.floor(end / np.pi + 0.5) for end in (low, high)]
+    steepest = 1.0 + np.maximum(np.tan(low) ** 2, np.tan(high) ** 2)
+    result: Array = np.where(branch[0] == branch[1], steepest, np.inf)
+    return result
+
+
+def _wave(shape: Callable[[Any], Any]) -> Callable[[Array, Array], Array]:
+    # The slope of a sine is at most 1, and changes by at most the width.
+    return lambda low, high: np.minimum(
+        1.0, np.abs(shape((low + high) / 2)) + (high - low) / 2 + 2.0**-50
+    )
+
+
+#: The largest |f'| on an interval [low, high]; infinite where the interval leaves the domain.
+STEEPEST: dict[str, Callable[[Array, Array], Any]] = {
+    "exp": lambda low, high: np.exp(high),
+    "expm1": lambda low, high: np.exp(high),
+    "log": lambda low, high: _above(low, 0.0, lambda: 1.0 / low),
+    "log1p": lambda low, high: _above(low, -1.0, lambda: 1.0 / (1.0 + low)),
+    "log2": lambda low, high: _above(low, 0.0, lambda: 1.0 / (low * np.log(2.0))),
+    "log10": lambda low, high: _above(low, 0.0, lambda: 1.0 / (low * np.log(10.0))),
+    "sqrt": lambda low, high: _above(low, 0.0, lambda: 0.5 / np.sqrt(low)),
+    "sin": _wave(np.cos),
+    "cos": _wave(np.sin),
+    "tan": _tan_slope,
+    "asin": lambda low, high: _arc_slope(_far(low, high)),
+    "acos": lambda low, high: _arc_slope(_far(low, high)),
+    "atan": lambda low, high: 1.0 / (1.0 + _near(low, high) ** 2),
+    "sinh": lambda low, high: np.cosh(_far(low, high)),
+    "cosh": lambda low, high: np.sinh(_far(low, high)),
+    "tanh": lambda low, high: 1.0 / np.cosh(np.minimum(_near(low, high), 700.0)) ** 2,
+    "asinh": lambda low, high: 1.0 / np.sqrt(1.0 + _near(low, high) ** 2),
+    "erf": lambda low, high: 2.0 / np.sqrt(np.pi) * np.exp(-(_near(low, high) ** 2)),
+    "sigmoid": lambda low, high: _sigmoid_slope(_near(low, high)),
+}  # fmt: skip

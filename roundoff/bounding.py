@@ -1,0 +1,171 @@
+"""Bounds on the error of a computed gradient, and the tolerances that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.arithmetic import walk
+from roundoff.arithmetic.expected import Expected
+from roundoff.arithmetic.running import Certain, Enclosed, Likely, Running, count_sums
+from roundoff.arithmetic.scale import Scale
+from roundoff.bounds import Bound, Statement
+from roundoff.bounds.theorems import check_failure
+from roundoff.errors import ArgumentError
+from roundoff.formats import as_format
+from roundoff.orders import accumulator, as_order
+from roundoff.reference import float64_array, round_inputs
+from roundoff.trace.steps import Map, Trace
+
+Array = npt.NDArray[np.float64]
+
+_STEPS = (
+    "a kernel that takes the steps of the trace, each rounded once at most, to the format or wider"
+)
+
+
+def gradient_bounds(
+    function: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    wrt: Sequence[str] | None = None,
+    loss: Callable[..., Any] | None = None,
+    upstream: Any = None,
+    *,
+    format: Any = "float32",
+    accumulate: Any = None,
+    order: Any = None,
+) -> dict[str, Bound]:
+    """Bounds on the error of every element of every gradient of loss(function(**inputs)).
+
+    The inputs are rounded to the format first (design decision 1); the bounds are on the error that
+    comes after.  accumulate: the format that sums are kept in (default: the format); order: of all
+    sums, None for any.  Elementary functions err by the ulp of `arithmetic.slopes.ULP`.
+
+    Shapes: those of the gradients, as tensors.
+    Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced.
+    """
+    from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
+    from roundoff.trace.prune import prune
+
+    trace = prune(trace_gradients(function, inputs, wrt, loss, upstream))
+    values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}
+    arrays = {name: float64_array(as_tensor(name, value)) for name, value in values.items()}
+    rounded = round_inputs(trace, arrays, as_format(format))
+    return bounds_of_trace(
+        trace, rounded, format, accumulate=accumulate, order=order, give_back=_tensor
+    )
+
+
+def _tensor(values: Array) -> Any:
+    import torch
+
+    return torch.from_numpy(np.array(values, np.float64))
+
+
+def _array(values: Array) -> Any:
+    return values
+
+
+def bounds_of_trace(
+    trace: Trace,
+    inputs: Mapping[str, Array],
+    format: Any,
+    *,
+    accumulate: Any = None,
+    order: Any = None,
+    give_back: Callable[[Array], Any] = _array,
+) -> dict[str, Bound]:
+    """The bounds of every output of a pruned trace, for inputs that are numbers of the format."""
+    target = as_format(format)
+    wide = accumulator(target, accumulate)
+    chosen = None if order is None else as_order(order)
+    sums = count_sums(trace)
+
+    @cache
+    def walked(failure: float | None) -> dict[str, Enclosed]:
+        law = Certain(wide.u) if failure is None else Likely(wide.u, failure, sums)
+        return walk(trace, Running(target, chosen, wide, law), inputs)
+
+    @cache
+    def spread() -> dict[str, Array]:
+        found = walk(trace, Expected(target, chosen, wide), inputs)
+        return {name: np.sqrt(each.variance) for name, each in found.items()}
+
+    @cache
+    def scales() -> dict[str, Array]:
+        return {name: each.scale for name, each in walk(trace, Scale(), inputs).items()}
+
+    def certified(name: str) -> Array:
+        return _whole(walked(None)[name].error, trace.shape(name))
+
+    def likely(name: str, failure: float) -> Array:
+        check_failure(failure)
+        return _whole(walked(float(failure))[name].error, trace.shape(name))
+
+    maps = {step.function for step in trace.steps if isinstance(step, Map)}
+    found = {}
+    for name in trace.outputs:
+        statements = (
+            Statement(
+                "trace", "certified", lambda name=name: certified(name),  # type: ignore[misc]
+                _source(chosen), _STEPS + _elementary(maps),
+            ),
+            Statement(
+                "trace, sums likely", "probabilistic",
+                lambda failure, name=name: likely(name, failure),  # type: ignore[misc]
+                "Hallman and Ipsen, arXiv 2107.01604, "
+                + ("in every sum, in any order" if chosen is None else "along every tree"),
+                "rounding errors inside each sum that are independent and of mean zero; errors of "
+                f"earlier steps add up in the worst way; the failure is shared by {sums} sums; "
+                "where 2 n u > 1 (stagnation) a sum has its certified factor",
+            ),
+            Statement(
+                "root mean square", "expected", lambda name=name: spread()[name],  # type: ignore[misc]
+                "rms 0.42466 u per rounding, carried along the trace", "uncorrelated errors",
+            ),
+        )  # fmt: skip
+        found[name] = Bound(
+            f"the gradient {name!r}", target, wide,
+            "any order" if chosen is None else f"order {chosen}", trace.shape(name), statements,
+            lambda name=name: scales()[name], give_back,  # type: ignore[misc]
+        )  # fmt: skip
+    return found
+
+
+def _whole(error: Any, shape: tuple[int, ...]) -> Array:
+    """NaN stands for infinity times zero: nothing is known there."""
+    full = np.broadcast_to(np.asarray(error, np.float64), shape)
+    return np.where(np.isnan(full), np.inf, full)
+
+
+def _source(order: Any) -> str:
+    if order is None:
+        return "Jeannerod and Rump 2013 for every sum, in any order, errors carried along the trace"
+    return "Higham, 2nd ed., 3.3: u times every partial sum, errors carried along the trace"
+
+
+def _elementary(maps: set[str]) -> str:
+    from roundoff.arithmetic.slopes import ULP
+
+    used = ", ".join(f"{name} {ULP[name]:g}" for name in sorted(maps) if name in ULP)
+    return f"; functions within so many ulp: {used}" if used else ""
+
+
+def tolerance(bound: Array, scale: Array, exact: Array) -> tuple[float, float]:
+    """(rtol, atol) that two results within `bound` of the exact one satisfy together.
+
+    With b = max(bound / S), rtol = 2 b and atol = 2 b max(S - |exact|): then rtol |exact| + atol is at
+    least twice the bound of every element.
+    Raises: ArgumentError where the bound is not finite.
+    """
+    if not np.isfinite(bound).all():
+        raise ArgumentError("no tolerance: the bound is infinite; use a wider format")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = float(np.nan_to_num(bound / scale, nan=0.0, posinf=0.0).max(initial=0.0))
+    lost = float(np.maximum(scale - np.abs(exact), 0.0).max(initial=0.0))
+    alone = float(np.where(scale == 0, bound, 0.0).max(initial=0.0))
+    return 2.0 * relative, 2.0 * (relative * lost + alone)

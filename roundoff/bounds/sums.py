@@ -1,0 +1,178 @@
+"""Bounds on sums, dot products and matrix products of given data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.bounds.bound import Bound
+from roundoff.bounds.statements import make_bound
+from roundoff.bounds.terms import Kernel, columns, contraction, held, measure, measure_products
+from roundoff.errors import ArgumentError
+from roundoff.formats import as_float64, as_format
+from roundoff.orders import Order, ReductionTree, accumulator, as_order
+
+Array = npt.NDArray[np.float64]
+
+ROUNDINGS = ("nearest", "stochastic", "toward_zero")
+
+
+def sum(
+    values: Any,
+    format: Any,
+    order: Any = None,
+    *,
+    accumulate: Any = None,
+    rounding: str = "nearest",
+) -> Bound:
+    """Bounds on the error of sums over the last axis.
+
+    values: numbers; those that the format does not hold are rounded to it, and the bounds include that.
+    order: None for any order, else a name, an Order or a ReductionTree; accumulate: the format of the
+    partial sums (default: the format), which is rounded to the format at the end; rounding: of the
+    partial sums, "nearest", "stochastic" or "toward_zero".  Zero terms do not count.
+
+    Shapes: (..., n) to (...); n may be 0.
+    Raises: ArgumentError for NaN, infinities, numbers beyond the format and trees of another size.
+
+    >>> b = sum([1.0, 2.0**60, 1.0, -(2.0**60)], "float32", "kahan")
+    >>> float(b.certified) >= 2.0
+    True
+    """
+    kernel = _kernel(format, order, accumulate, rounding)
+    numbers, give_back = as_float64(values)
+    _check_rank("sum", "values", numbers, 1)
+    kernel = _with_tree(kernel, order, numbers.shape[-1])
+    rounded = held(numbers, kernel.format, "values")
+    flat = columns(rounded)
+    given = np.abs(columns(numbers) - flat).sum(axis=0)
+    terms = measure(flat, None, given, kernel)
+    n = numbers.shape[-1]
+    return make_bound(f"a sum of {n} terms", terms, kernel, numbers.shape[:-1], give_back)
+
+
+def dot(
+    x: Any,
+    y: Any,
+    format: Any,
+    order: Any = None,
+    *,
+    accumulate: Any = None,
+    fma: bool = False,
+    rounding: str = "nearest",
+) -> Bound:
+    """Bounds on the error of dot products over the last axis; arguments as `sum`.
+
+    Products and partial sums are kept in `accumulate`.  fma: products may enter their addition
+    unrounded.  x and y broadcast.
+
+    Shapes: (..., n) and (..., n) to (...).
+
+    >>> b = dot([1.0, 2.0], [3.0, 4.0], "float16", accumulate="float32")
+    >>> float(b.certified / b.S) < 1.001 * 2.0**-11
+    True
+    """
+    kernel = _kernel(format, order, accumulate, rounding, products=True, fma=fma)
+    (a, give_back), (b, _) = as_float64(x), as_float64(y)
+    _check_rank("dot", "x", a, 1)
+    _check_rank("dot", "y", b, 1)
+    try:
+        first, second = np.broadcast_arrays(a, b)
+    except ValueError:
+        first = second = a
+    if first.shape[-1] != b.shape[-1] or first.shape[-1] != a.shape[-1]:
+        raise ArgumentError(
+            f"dot: x has shape {a.shape} and y {b.shape}; pass arrays with as many terms along the "
+            "last axis"
+        )
+    kernel = _with_tree(kernel, order, first.shape[-1])
+    terms = measure_products(columns(first), columns(second), kernel, ("x", "y"))
+    n = first.shape[-1]
+    return make_bound(f"a dot product of {n} terms", terms, kernel, first.shape[:-1], give_back)
+
+
+def matmul(
+    a: Any,
+    b: Any,
+    format: Any,
+    order: Any = None,
+    *,
+    accumulate: Any = None,
+    fma: bool = False,
+    rounding: str = "nearest",
+) -> Bound:
+    """Bounds on the error of every element of a @ b; arguments as `dot`.
+
+    Valid for kernels that form each element as a sum of products in some order: not for Strassen's or
+    Winograd's algorithm, which satisfy normwise bounds only.
+
+    Shapes: (..., m, k) and (..., k, n) to (..., m, n).
+
+    >>> matmul(np.ones((2, 3)), np.ones((3, 4)), "float32").certified.shape
+    (2, 4)
+    """
+    kernel = _kernel(format, order, accumulate, rounding, products=True, fma=fma)
+    (x, give_back), (y, _) = as_float64(a), as_float64(b)
+    _check_rank("matmul", "a", x, 2)
+    _check_rank("matmul", "b", y, 2)
+    if x.shape[-1] != y.shape[-2]:
+        raise ArgumentError(
+            f"matmul: a has shape {x.shape} and b {y.shape}; the last axis of a has as many elements as "
+            "the last but one of b"
+        )
+    k = x.shape[-1]
+    kernel = _with_tree(kernel, order, k)
+    shape = (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
+    if kernel.order is None:
+        terms = contraction(x, y, kernel)
+    else:
+        left = np.broadcast_to(x[..., :, None, :], (*shape, k))
+        right = np.broadcast_to(np.swapaxes(y, -1, -2)[..., None, :, :], (*shape, k))
+        terms = measure_products(columns(left), columns(right), kernel, ("a", "b"))
+    return make_bound(f"a matrix product over {k} terms", terms, kernel, shape, give_back)
+
+
+# ------------------------------------------------------------------------------------ arguments
+
+
+def _kernel(
+    format: Any,
+    order: Any,
+    accumulate: Any,
+    rounding: str,
+    *,
+    products: bool = False,
+    fma: bool = False,
+) -> Kernel:
+    if rounding not in ROUNDINGS:
+        raise ArgumentError(f"unknown rounding {rounding!r}; use one of: {', '.join(ROUNDINGS)}")
+    target = as_format(format)
+    wide = accumulator(target, accumulate)
+    if isinstance(order, ReductionTree):
+        tree = order
+        found: Order | None = Order("the given tree", lambda _: tree)
+    else:
+        found = None if order is None else as_order(order)
+    fused = fma or bool(found and found.fused)
+    if rounding != "nearest" and found is not None and found.compensation:
+        raise ArgumentError(
+            f"order {found} is compensated, which is analysed for rounding to nearest only"
+        )
+    return Kernel(target, wide, found, rounding, products, fused and products)
+
+
+def _with_tree(kernel: Kernel, order: Any, n: int) -> Kernel:
+    if isinstance(order, ReductionTree) and order.n != n:
+        raise ArgumentError(f"a tree of {order.n} leaves for {n} terms; make the tree for {n}")
+    return kernel
+
+
+def _check_rank(function: str, name: str, values: Array, least: int) -> None:
+    if values.ndim < least:
+        hint = "; for a number of terms alone use bounds.gamma(n, u) and its neighbours"
+        raise ArgumentError(
+            f"{function}: {name} has shape {values.shape}; give an array of at least {least} "
+            f"axis{'' if least == 1 else 'es'}{hint if least == 1 else ''}"
+        )

@@ -1,0 +1,286 @@
+"""What bounds need to know of the terms of sums: measured once, for every theorem."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.bounds import theorems
+from roundoff.bounds.along import Recorder, Walked, along
+from roundoff.errors import ArgumentError
+from roundoff.formats import FLOAT64, Format, round_to
+from roundoff.machine import Machine, machine
+from roundoff.orders import Order, ReductionTree, dots, sums
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How sums are carried out.
+
+    format: of inputs and result; wide: of products and partial sums; order: None for any; fused:
+    products enter additions unrounded; products: whether terms are products; rounding: of ROUNDINGS.
+    """
+
+    format: Format
+    wide: Format
+    order: Order | None
+    rounding: str = "nearest"
+    products: bool = False
+    fused: bool = False
+
+    @property
+    def nearest(self) -> bool:
+        return self.rounding == "nearest"
+
+    @property
+    def unit(self) -> float:
+        """Every rounding is a factor 1 + d with |d| at most this."""
+        return self.wide.u / (1.0 + self.wide.u) if self.nearest else 2.0 * self.wide.u
+
+    @property
+    def step(self) -> float:
+        """u, or 2u where rounding is not to nearest: what theorems take for u."""
+        return self.wide.u if self.nearest else 2.0 * self.wide.u
+
+    @property
+    def exact_products(self) -> bool:
+        """Whether products of two numbers of the format fit the accumulator, underflow aside."""
+        return 2 * self.format.precision <= self.wide.precision
+
+    @property
+    def compensation(self) -> str | None:
+        return self.order.compensation if self.order else None
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """What bounds need to know of the terms of each sum.
+
+    Shapes: (sums,) each; length is one number.
+    count: non-zero terms; scale: S, rounded upward; total: at least |sum|; value: the sum in float64;
+    squares: sum of the squares of the terms; tiny: products that may underflow; equal: most terms are
+    equal; given: what rounding the inputs to the format changed; walked: partial sums along the tree, of
+    computed products; rounded_squares: of the products that are rounded; depth_weighted, running,
+    running_ufp: those bounds, before the final rounding; height, roundings: of the tree with its
+    products.
+    """
+
+    length: int
+    count: npt.NDArray[np.int64]
+    scale: Array
+    total: Array
+    value: Array
+    squares: Array
+    tiny: npt.NDArray[np.int64]
+    given: Array
+    equal: Mask | None = None
+    walked: Walked | None = None
+    rounded_squares: Array | float = 0.0
+    depth_weighted: Array | None = None
+    running: Array | None = None
+    running_ufp: Array | None = None
+    computed: Array | None = None
+    height: int = 0
+    roundings: int = 0
+
+
+def measure_products(x: Array, y: Array, kernel: Kernel, names: tuple[str, str]) -> Terms:
+    """Terms that are products, over axis 0; the inputs are rounded to the format."""
+    first, second = held(x, kernel.format, names[0]), held(y, kernel.format, names[1])
+    dx, dy = np.abs(x - first), np.abs(y - second)
+    given = (dx * np.abs(second) + np.abs(first) * dy + dx * dy).sum(axis=0)
+    return measure(first, second, given * (1.0 + (len(x) + 8) * 2.0**-52), kernel)
+
+
+def measure(x: Array, y: Array | None, given: Array, kernel: Kernel) -> Terms:
+    """Terms over axis 0: the x, or the products x y."""
+    n = len(x)
+    with np.errstate(all="ignore"):
+        terms = x.copy() if y is None else x * y
+        sizes = np.abs(terms)
+        # Sums of n float64 numbers err by less than n 2^-53 of their S; so does each product; and a
+        # product that underflows in float64 by 2^-1075.
+        scale = sizes.sum(axis=0) * (1.0 + (n + 4) * 2.0**-52)
+        if y is not None:
+            scale = scale + np.where(_least_size(x, y) < 2.0**-960, n * 2.0**-1073, 0.0)
+        value = terms.sum(axis=0)
+        total = np.minimum(np.abs(value) + (n + 4) * 2.0**-52 * scale, scale)
+        present = (x != 0) if y is None else (x != 0) & (y != 0)
+        tiny = np.zeros(terms.shape[1:], np.int64)
+        if y is not None:
+            limit = _product_limit(kernel)
+            tiny = (present & (sizes < limit * (1 + 2.0**-50))).sum(axis=0)
+        known = Terms(
+            length=n, count=present.sum(axis=0), scale=scale, total=total, value=value,
+            squares=(terms * terms).sum(axis=0), tiny=tiny,
+            given=given * (1.0 + (n + 4) * 2.0**-52), equal=_mostly_equal(sizes),
+        )  # fmt: skip
+        if kernel.order is None or kernel.compensation or n == 0:
+            return known
+        return _along_tree(known, terms, x, y, kernel)
+
+
+def _least_size(x: Array, y: Array) -> Array:
+    sizes = np.minimum(np.abs(x), 1.0) * np.minimum(np.abs(y), 1.0)
+    result: Array = np.where((x != 0) & (y != 0), sizes, 1.0).min(axis=0, initial=1.0)
+    return result
+
+
+def _product_limit(kernel: Kernel) -> float:
+    """Below it a product may lose bits to underflow.
+
+    Rounded products lose none above the smallest normal number; what is rounded later, by a fused
+    addition or as the error term of Dot2, must be a multiple of the smallest subnormal itself.
+    """
+    later = kernel.fused or kernel.compensation == "sum2"
+    return kernel.wide.smallest_normal * (2.0 ** (kernel.wide.precision + 1) if later else 1.0)
+
+
+def _mostly_equal(sizes: Array) -> Mask:
+    """Whether more than half of the terms of a sum have one magnitude."""
+    n = len(sizes)
+    if n < 4:
+        return np.zeros(sizes.shape[1:], bool)
+    ordered = np.sort(sizes, axis=0)
+    lag = n // 2
+    same: Mask = ((ordered[lag:] == ordered[:-lag]) & (ordered[lag:] > 0)).any(axis=0)
+    return same
+
+
+def _along_tree(known: Terms, terms: Array, x: Array, y: Array | None, kernel: Kernel) -> Terms:
+    order = cast(Order, kernel.order)
+    tree = order.tree(known.length)
+    rounded = _rounded_products(tree, kernel.fused) if y is not None else np.zeros(tree.n, bool)
+    exact = y is None or (kernel.exact_products and not known.tiny.any())
+    rounded &= not exact
+    weights = theorems.depth_weighted(tree.depths + rounded, as_nearest(kernel))
+    depth = (np.abs(terms) * weights[:, None]).sum(axis=0) * (1.0 + (tree.n + 8) * 2.0**-52)
+    own = np.zeros_like(terms)
+    if y is not None and 2 * kernel.format.precision > FLOAT64.precision:
+        own = FLOAT64.u * np.abs(terms) + 2.0**-1074
+        own[terms == 0] = np.where((x == 0) | (y == 0), 0.0, 2.0**-1074)[terms == 0]
+    error = np.zeros_like(terms)
+    if y is not None and not exact:
+        small = np.where(
+            np.abs(terms) < _product_limit(kernel), kernel.wide.smallest_subnormal, 0.0
+        )
+        error = np.where(
+            rounded[:, None],
+            kernel.unit * (np.abs(terms) + own) + (0.5 if kernel.nearest else 1.0) * small,
+            (0.5 if kernel.nearest else 1.0) * small if kernel.fused else 0.0,
+        )
+        error[(x == 0) | (y == 0)] = 0.0
+    # The roundings of products, as nodes of the tree.
+    products = np.where(rounded[:, None], terms * terms, 0.0).sum(axis=0) * (
+        1.0 + tree.n * 2.0**-50
+    )
+    walked = along(
+        terms,
+        own,
+        error,
+        tree,
+        kernel.unit,
+        nearest=kernel.nearest,
+        fused=kernel.fused and not exact,
+    )
+    running = _running(x, y, order, tree, kernel) if kernel.nearest else {}
+    known_to_walk: dict[str, Any] = {
+        "walked": walked,
+        "rounded_squares": products,
+        "depth_weighted": depth,
+        "height": tree.height + int(rounded.any()),
+        "roundings": max(1, tree.n - 1 + int(rounded.sum())),
+        **running,
+    }
+    return replace(known, **known_to_walk)
+
+
+def as_nearest(kernel: Kernel) -> float:
+    """What `depth_weighted` takes for u, so that its factors are 1 + unit."""
+    return kernel.wide.u if kernel.nearest else kernel.unit / (1.0 - kernel.unit)
+
+
+def _rounded_products(tree: ReductionTree, fused: bool) -> Mask:
+    """Which products are rounded before they are added (see orders.multiply_and_add)."""
+    if not fused or tree.n == 1:
+        return np.ones(tree.n, bool)
+    both = (tree.children < tree.n).all(axis=1)
+    rounded = np.zeros(tree.n, bool)
+    rounded[tree.children[both, 0]] = True
+    return rounded
+
+
+def _running(
+    x: Array, y: Array | None, order: Order, tree: ReductionTree, kernel: Kernel
+) -> dict[str, Array]:
+    recorder = Recorder(machine(kernel.wide), x.shape[1])
+    on = cast(Machine, recorder)
+    if y is None:
+        found = sums(on.load(x, exact=True), order, tree, on)
+    else:
+        found = dots(x, y, order, tree, on, kernel.fused)
+    known = recorder.store(found)
+    u = kernel.wide.u
+    # As many float64 additions of non-negative numbers as there are nodes and products.
+    slack = 1.0 + (2 * tree.n + 16) * 2.0**-52
+    eta = 0.0
+    if y is not None and (np.abs(x * y)[(x != 0) & (y != 0)] < _product_limit(kernel)).any():
+        eta = tree.n * kernel.wide.smallest_subnormal / 2
+    return {
+        "running": recorder.sizes * u * slack + eta,
+        "running_ufp": recorder.binades * u * slack + eta,
+        "computed": known,
+    }
+
+
+def contraction(
+    x: Array, y: Array, kernel: Kernel, axis_names: Sequence[str] = ("a", "b")
+) -> Terms:
+    """The measures of every element of x @ y, by matrix products."""
+    first, second = held(x, kernel.format, axis_names[0]), held(y, kernel.format, axis_names[1])
+    k = x.shape[-1]
+    a, b, dx, dy = np.abs(first), np.abs(second), np.abs(x - first), np.abs(y - second)
+    slack = 1.0 + (k + 8) * 2.0**-52
+    with np.errstate(all="ignore"):
+        present = (a > 0).astype(np.float64) @ (b > 0).astype(np.float64)
+        least_a = np.where(a > 0, a, np.inf).min(axis=-1, initial=np.inf)[..., :, None]
+        least_b = np.where(b > 0, b, np.inf).min(axis=-2, initial=np.inf)[..., None, :]
+        smallest = least_a * least_b
+        scale = (a @ b) * slack + np.where(smallest < 2.0**-960, k * 2.0**-1073, 0.0)
+        value = first @ second
+        total = np.minimum(np.abs(value) + (k + 4) * 2.0**-52 * scale, scale)
+        changed = np.zeros_like(scale)
+        if dx.any() or dy.any():
+            changed = (dx @ (b + dy) + a @ dy) * slack
+        tiny = np.where(smallest < _product_limit(kernel) * (1 + 2.0**-50), present, 0.0)
+        flat = [v.ravel() for v in (present, scale, total, value, (a * a) @ (b * b), tiny, changed)]
+    return Terms(
+        length=k, count=flat[0].astype(np.int64), scale=flat[1], total=flat[2], value=flat[3],
+        squares=flat[4], tiny=flat[5].astype(np.int64), given=flat[6],
+    )  # fmt: skip
+
+
+def held(values: Array, format: Format, name: str) -> Array:
+    """Values rounded to the format.  Raises: ArgumentError where they do not fit its range."""
+    known = np.abs(values) < format.overflow_threshold
+    if not known.all():
+        at = tuple(int(i) for i in np.argwhere(~known)[0])
+        remedy = "a bound needs numbers, remove it first"
+        if np.isfinite(values[at]):
+            remedy = f"{format} ends at {format.max:g}, use a wider format or scale the data"
+        raise ArgumentError(f"{name} holds {values[at]:g} at {list(at)}; {remedy}")
+    return round_to(values, format)
+
+
+def columns(values: Array) -> Array:
+    """(terms, sums) in memory, a copy."""
+    n = values.shape[-1]
+    sums_ = int(np.prod(values.shape[:-1]))
+    return np.array(values.reshape(sums_, n).T, order="C")
