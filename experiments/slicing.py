@@ -60,7 +60,7 @@ class Slicing:
     formats: tuple[str, ...] = FORMATS
     """formats that torch runs both functions in"""
     orders: tuple[str, ...] = names()
-    """reduction orders to simulate: families with a whole number in brackets, kahan, neumaier, fma"""
+    """reduction orders to simulate: families with a whole number in brackets, kahan, neumaier, sum2, fma"""
     seeds: int | None = None
     """seeds of every shape"""
     seed: int = 0

@@ -175,18 +175,33 @@ def test_compensated_sums() -> None:
     x = [1.0, 2.0**60, 1.0, -(2.0**60)]
     assert ro.sum_in_order(x, "kahan", "float32") == 0.0
     assert ro.sum_in_order(x, "neumaier", "float32") == 2.0
+    assert ro.sum_in_order(x, "sum2", "float32") == 2.0
     rng = np.random.default_rng(4)
     for target in (ro.FLOAT32, ro.BFLOAT16, TOY):
         y = terms(rng, (20, 50), target, 1)
-        for name in ("kahan", "neumaier"):
+        for name in orders.COMPENSATIONS:
             expected = [scalar_compensated(row, target, name) for row in y]
             np.testing.assert_array_equal(ro.sum_in_order(y, name, target), expected)
 
 
 def scalar_compensated(values, target, name) -> float:
+    """values: numbers of the format; for "sum2" exact products, too."""
+
     def add(a, b):
         return by_rational(Fraction(a) + Fraction(b), target)
 
+    if name == "sum2":
+        total = lost = None
+        for x in values:
+            term = by_rational(Fraction(x), target)
+            rest = by_rational(Fraction(x) - Fraction(term), target)
+            if total is None:
+                total, lost = term, rest
+                continue
+            longer = add(total, term)
+            error = Fraction(total) + Fraction(term) - Fraction(longer)  # a number of the format
+            total, lost = longer, add(lost, add(error, rest))
+        return add(total, lost)
     total, carry = 0.0, 0.0
     for x in map(float, values):
         if name == "kahan":

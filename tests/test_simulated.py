@@ -42,6 +42,8 @@ class Scalar:
             return Fraction(by_rational(x, self.wide))
 
         node = [rounded(t) for t in terms]
+        if self.order.compensation == "sum2":
+            return self.round(scalar_compensated(terms, self.wide, "sum2"))
         if self.order.compensation:
             return self.round(scalar_compensated(node, self.wide, self.order.compensation))
         for left, right in self.order.tree(len(terms)).children.tolist():

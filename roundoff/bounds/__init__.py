@@ -7,6 +7,7 @@ failure probabilities.
 from __future__ import annotations
 
 from roundoff.bounds.bound import Bound, Statement
+from roundoff.bounds.layers import conv_gradients, linear_gradients, matmul_gradients
 from roundoff.bounds.sums import dot as dot
 from roundoff.bounds.sums import matmul, sum
 from roundoff.bounds.theorems import (
@@ -27,6 +28,7 @@ from roundoff.bounds.theorems import (
 __all__ = [
     "Bound",
     "Statement",
+    "conv_gradients",
     "depth_weighted",
     "dot",
     "dot2",
@@ -37,7 +39,9 @@ __all__ = [
     "jeannerod_rump",
     "kahan",
     "lange_rump",
+    "linear_gradients",
     "matmul",
+    "matmul_gradients",
     "neumaier",
     "stochastic_rounding",
     "sum",

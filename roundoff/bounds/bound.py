@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -132,6 +132,17 @@ class Bound:
         """The statements by name."""
         return {statement.name: statement for statement in self.statements}
 
+    def reshaped(self, what: str, shape: tuple[int, ...]) -> Bound:
+        """The same bounds under another name, in another shape of as many elements."""
+
+        def shaped(value: Any) -> Any:
+            if callable(value):
+                return lambda *arguments: np.reshape(value(*arguments), shape)
+            return None if value is None else np.reshape(value, shape)
+
+        statements = tuple(replace(s, value=shaped(s.value)) for s in self.statements)
+        return replace(self, what=what, shape=shape, statements=statements)
+
     def _least(self, kind: str, *arguments: Any) -> Array:
         chosen = [s for s in self.statements if s.kind == kind]
         values = [_evaluate(s, arguments) for s in chosen if s.value is not None]
@@ -170,7 +181,7 @@ def describe(bound: Bound) -> str:
     lines = [
         f"Bounds on the error of {bound.what} in {bound.format}{sums}, {bound.order}; "
         f"u = {bound.format.u:.3g}, {_elements(bound)}",
-        f"  {'':<14} {'':<28} {'median':>10} {'largest':>10} {'median/uS':>10}",
+        f"  {'':<19} {'':<25} {'median':>10} {'largest':>10} {'median/uS':>10}",
     ]
     with np.errstate(all="ignore"):
         unit = bound.format.u * bound.scale
@@ -183,7 +194,7 @@ def describe(bound: Bound) -> str:
             if values.size and np.isnan(values).all():
                 continue
             label = f"{kind}" + (f" {SHOWN:g}" if kind == "probabilistic" else "")
-            lines.append(f"  {label:<19} {statement.name:<23} {_figures(values, unit)}")
+            lines.append(f"  {label:<19} {statement.name:<25} {_figures(values, unit)}")
             assumes = f"; assumes {statement.assumes}" if statement.assumes else ""
             notes.append(f"  {statement.name}: {statement.source}{assumes}")
     notes += [f"  does not apply: {reason}" for reason in _reasons(bound.statements)]
