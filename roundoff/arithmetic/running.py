@@ -335,7 +335,9 @@ class Running:
         squares = np.zeros_like(before)
         if products:
             computed = np.abs(value) + own + error
-            lost = np.where(computed > 0, max(self.wide.smallest_subnormal / 2, 2.0**-1074), 0.0)
+            limit = self.wide.smallest_normal * (2.0 ** (self.wide.precision + 1) if fused else 1.0)
+            small = (computed > 0) & (np.abs(value) - own - error < limit)
+            lost = np.where(small, max(self.wide.smallest_subnormal / 2, 2.0**-1074), 0.0)
             if not fused and not whole:
                 lost = lost + unit * computed
                 squares = (computed * computed).sum(axis=0) * _slack(n)

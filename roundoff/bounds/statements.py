@@ -46,7 +46,9 @@ class Sheet:
                 result = terms.total + error
                 over |= ~(result < kernel.format.overflow_threshold)
                 unit = kernel.format.u / (1 + kernel.format.u)
-                error = error + np.maximum(unit * result, kernel.format.smallest_subnormal / 2)
+                error = error + np.maximum(
+                    unit * result, max(kernel.format.smallest_subnormal / 2, 2.0**-1074)
+                )
             error = (error + terms.given) * theorems.MARGIN
             # A few units for products that are rounded in float64's own subnormal range.
             error = np.where(error > 0, error + 2.0**-1070, error)
@@ -189,9 +191,7 @@ def _factors(kernel: Kernel) -> Callable[[int, float], float]:
 
 def _eta(sheet: Sheet) -> Array:
     """Absolute errors of products that underflow."""
-    half = sheet.kernel.wide.smallest_subnormal * (0.5 if sheet.kernel.nearest else 1.0)
-    # Half of float64's smallest subnormal is no float64.
-    return np.asarray(sheet.terms.tiny * max(half, 2.0**-1074), np.float64)
+    return np.asarray(sheet.terms.tiny * sheet.kernel.underflow, np.float64)
 
 
 def _products_exact(sheet: Sheet) -> bool:

@@ -50,6 +50,12 @@ class Kernel:
         return self.wide.u if self.nearest else 2.0 * self.wide.u
 
     @property
+    def underflow(self) -> float:
+        """The most that a product loses to underflow; half of float64's smallest subnormal is no float64."""
+        half = self.wide.smallest_subnormal * (0.5 if self.nearest else 1.0)
+        return max(half, 2.0**-1074)
+
+    @property
     def exact_products(self) -> bool:
         """Whether products of two numbers of the format fit the accumulator, underflow aside."""
         return 2 * self.format.precision <= self.wide.precision
@@ -168,13 +174,12 @@ def _along_tree(known: Terms, terms: Array, x: Array, y: Array | None, kernel: K
         own[terms == 0] = np.where((x == 0) | (y == 0), 0.0, 2.0**-1074)[terms == 0]
     error = np.zeros_like(terms)
     if y is not None and not exact:
-        small = np.where(
-            np.abs(terms) < _product_limit(kernel), kernel.wide.smallest_subnormal, 0.0
-        )
+        limit = _product_limit(kernel) * (1 + 2.0**-50)
+        small = np.where(np.abs(terms) < limit, kernel.underflow, 0.0)
         error = np.where(
             rounded[:, None],
-            kernel.unit * (np.abs(terms) + own) + (0.5 if kernel.nearest else 1.0) * small,
-            (0.5 if kernel.nearest else 1.0) * small if kernel.fused else 0.0,
+            kernel.unit * (np.abs(terms) + own) + small,
+            small if kernel.fused else 0.0,
         )
         error[(x == 0) | (y == 0)] = 0.0
     # The roundings of products, as nodes of the tree.
@@ -232,7 +237,7 @@ def _running(
     slack = 1.0 + (2 * tree.n + 16) * 2.0**-52
     eta = 0.0
     if y is not None and (np.abs(x * y)[(x != 0) & (y != 0)] < _product_limit(kernel)).any():
-        eta = tree.n * kernel.wide.smallest_subnormal / 2
+        eta = tree.n * kernel.underflow
     return {
         "running": recorder.sizes * u * slack + eta,
         "running_ufp": recorder.binades * u * slack + eta,
