@@ -61,7 +61,7 @@ class Tally:
         row[1] += exceeded
         if known.size:
             row[2] = max(row[2], float(known.max()))
-            row[3].append(known[:: max(1, known.size // SAMPLE)])
+            row[3].append(known[:: max(1, known.size // SAMPLE)].copy())
 
     def merge(self, other: Tally) -> None:
         for key, (count, exceeded, best, samples) in other.rows.items():

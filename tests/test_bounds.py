@@ -9,12 +9,14 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from roundoff import bounds
+from roundoff import bounds, orders
 from roundoff.errors import ArgumentError, InapplicableError
+from roundoff.formats import Format, round_to
 
 U16, U32, U64 = 2.0**-11, 2.0**-24, 2.0**-53
 
@@ -143,3 +145,327 @@ def test_gamma_is_nearly_attained() -> None:
     exact = Fraction(1) + n * Fraction(U32)
     ratio = abs(Fraction(float(total)) - exact) / exact / Fraction(bounds.gamma(n, U32))
     assert 0.999 < ratio <= 1
+
+
+# -------------------------------------------------------------------- every sum of small formats
+
+P2, P3 = Format("p2", 2, -2, 6), Format("p3", 3, -2, 6)
+
+
+def numbers(target: Format, top: float) -> np.ndarray:
+    """All numbers of a small format up to a magnitude."""
+    steps = np.arange(0.0, top + target.smallest_subnormal, target.smallest_subnormal)
+    positive = steps[round_to(steps, target) == steps]
+    return np.concatenate([-positive[:0:-1], positive])
+
+
+def everything(values: np.ndarray, n: int) -> np.ndarray:
+    """All sequences of n of the values whose first is not negative: signs and all else alike."""
+    rest = [values[values >= 0], *[values] * (n - 1)]
+    return np.stack([v.ravel() for v in np.meshgrid(*rest, indexing="ij")], axis=-1)
+
+
+def trees(n: int) -> list[orders.ReductionTree]:
+    """Every shape of tree over leaves in order: n - 1 additions of neighbours."""
+    found = []
+
+    def grow(ids: list[int], pairs: list[tuple[int, int]]) -> None:
+        if len(ids) == 1:
+            found.append(orders.ReductionTree(n, np.array(pairs, np.int64).reshape(-1, 2)))
+            return
+        for k in range(len(ids) - 1):
+            left, right = ids[k], ids[k + 1]
+            grow([*ids[:k], n + len(pairs), *ids[k + 2 :]], [*pairs, (left, right)])
+
+    grow(list(range(n)), [])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("target", "n", "top"), [(P2, 2, 16.0), (P2, 3, 16.0), (P3, 3, 8.0), (P3, 4, 2.0)], ids=str
+)
+def test_every_bound_holds_for_every_sum_of_a_small_format(
+    target: Format, n: int, top: float
+) -> None:
+    """float64 holds all of these sums, so comparisons are exact; n u goes up to 1."""
+    x = everything(numbers(target, top), n)
+    exact = x.sum(axis=-1)
+    tight = dict.fromkeys(("Jeannerod and Rump", "Lange and Rump", "partial sums"), 0.0)
+    for order in [*trees(n), "kahan", "neumaier", "sum2"]:
+        error = np.abs(orders.sum_in_order(x, order, target) - exact)
+        found = bounds.sum(x, target, order)
+        for statement in found.statements:
+            if statement.kind in ("certified", "running") and statement.value is not None:
+                limit = np.asarray(statement.value)
+                assert (error <= limit).all(), statement.name
+                if statement.name in tight:
+                    ratio = (error[limit > 0] / limit[limit > 0]).max()
+                    tight[statement.name] = max(tight[statement.name], ratio)
+    assert tight["partial sums"] == pytest.approx(1.0, abs=2.0**-40)
+    if (n - 1) * target.u <= 0.5:  # Lange and Rump is sharp
+        assert tight["Lange and Rump"] == pytest.approx(1.0, abs=2.0**-40)
+
+
+def test_lange_and_rump_over_many_terms_of_a_small_format() -> None:
+    """Five terms with u = 1/8: (n - 1) u = 1/2, the end of the range that is claimed."""
+    values = np.array([0.125, 0.25, 0.375, 0.5, 1.0, 1.25, 1.75, 2.0])
+    x = everything(np.concatenate([-values, values]), 5)
+    exact, scale = x.sum(axis=-1), np.abs(x).sum(axis=-1)
+    limit = bounds.lange_rump(4, P3.u) * scale
+    worst = 0.0
+    for tree in trees(5):
+        error = np.abs(orders.sum_in_order(x, tree, P3) - exact)
+        assert (error <= limit).all()
+        worst = max(worst, (error / limit).max())
+    assert worst == pytest.approx(1.0, abs=2.0**-40)
+    with pytest.raises(InapplicableError, match="exceeds 1/2"):
+        bounds.lange_rump(5, P3.u)
+
+
+@pytest.mark.parametrize("fma", [False, True])
+def test_every_bound_holds_for_every_dot_product_of_a_small_format(fma: bool) -> None:
+    """Products underflow here, too."""
+    some = numbers(P3, 2.0)
+    pairs = everything(some[:: 1 if fma else 2], 4)
+    x, y = pairs[:, :2], pairs[:, 2:]
+    exact = (x * y).sum(axis=-1)
+    for order in ("sequential", "fma", "kahan", "neumaier", "sum2"):
+        error = np.abs(orders.dot_in_order(x, y, order, P3, fma=fma) - exact)
+        for statement in bounds.dot(x, y, P3, order, fma=fma).statements:
+            if statement.kind in ("certified", "running") and statement.value is not None:
+                limit = np.asarray(statement.value)
+                assert (error <= limit)[~np.isnan(limit)].all(), (order, statement.name)
+
+
+# ------------------------------------------------------------------------------------- the object
+
+
+def harmonic() -> np.ndarray:
+    return (np.float32(1) / np.arange(1, 1001, dtype=np.float32)).astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    ("order", "running", "ufp"), [("sequential", 6491.959, 3936.0), ("pairwise", 73.7525, 51.40625)]
+)
+def test_running_check_values(order: str, running: float, ufp: float) -> None:
+    """FACTS: 1/i in float32, everything in units of u."""
+    found = bounds.sum(harmonic(), "float32", order)
+    assert float(found.named["running"].value) / U32 == pytest.approx(running, abs=1e-3)
+    assert float(found.named["running, ufp"].value) / U32 == pytest.approx(ufp, abs=1e-6)
+    assert float(found.running) == float(found.named["running, ufp"].value)
+    assert float(found.certified) <= 999 * U32 * 7.485470923827961
+    depth = float(found.named["depth-weighted"].value)
+    height = orders.as_order(order).tree(1000).height
+    assert depth <= ((1 + U32) ** height - 1) * 7.4854709239 < bounds.gamma(999, U32) * 7.4855
+
+
+def test_inputs_that_attain_a_bound() -> None:
+    from roundoff.study import attained
+
+    rows = attained()
+    assert (rows["ratio"] <= 1).all()
+    best = rows[rows["bound"] != "Kahan"]
+    assert (best["ratio"] >= 0.999).all()
+    assert best.set_index("bound").loc["Lange and Rump", "ratio"] > 1 - 1e-12
+
+
+def test_the_bounds_own_roundings_are_covered() -> None:
+    """A float64 sum whose S rounds down: the printed number is still not below the theorem's."""
+    rng = np.random.default_rng(8)
+    for _ in range(200):
+        n = int(rng.integers(2, 60))
+        x = rng.random(n) * 2.0 ** rng.integers(-40, 40, n)
+        scale = sum(map(Fraction, x.tolist()), Fraction(0))
+        found = bounds.sum(x, "float64", "pairwise")
+        for name, factor in (
+            ("gamma", (n - 1) * Fraction(U64) / (1 - (n - 1) * Fraction(U64))),
+            ("Jeannerod and Rump", (n - 1) * Fraction(U64)),
+            ("Lange and Rump", (n - 1) * Fraction(U64) / (1 + (n - 1) * Fraction(U64))),
+        ):
+            value = Fraction(float(found.named[name].value))
+            assert factor * scale <= value <= factor * scale * (1 + Fraction(1, 2**40))
+        depth = sum(
+            Fraction(v) * ((1 + Fraction(U64) / (1 + Fraction(U64))) ** d - 1)
+            for v, d in zip(x.tolist(), orders.pairwise(n).depths.tolist(), strict=True)
+        )
+        assert (
+            depth <= Fraction(float(found.named["depth-weighted"].value)) <= depth * Fraction(1.001)
+        )
+
+
+def test_zeros_do_not_count() -> None:
+    x = np.zeros(1000)
+    x[[3, 500, 900]] = 1.0, 2.0, -0.7
+    short = bounds.sum(x[x != 0], "float16").certified
+    assert short <= bounds.sum(x, "float16").certified <= short * (1 + 2.0**-40)
+    assert bounds.sum(x, "float16", "sequential").certified <= 2 * U16 * 3.71
+
+
+def test_a_wide_accumulator_leaves_the_final_rounding() -> None:
+    rng = np.random.default_rng(3)
+    x, y = (round_to(rng.standard_normal((50, 300)), "bfloat16") for _ in range(2))
+    found = bounds.dot(x, y, "bfloat16", accumulate="float32")
+    computed = orders.dot_in_order(x, y, "pairwise", "bfloat16", accumulate="float32")
+    exact = np.array([math.fsum(row) for row in x * y])
+    error = np.abs(computed - exact)
+    assert (error <= found.certified).all()
+    assert (found.certified <= 2.0**-8 * np.abs(exact) + 1.01 * 299 * U32 * found.S).all()
+    assert (error / found.certified).max() > 0.5
+    # Exactly halfway: one final rounding attains it.
+    half = bounds.sum([1.0, 2.0**-7, 2.0**-8], "bfloat16", accumulate="float32")
+    assert 2.0**-8 <= half.certified <= 2.0**-8 * (1 + 2.0**-6)
+
+
+def test_rounding_of_the_inputs_is_part_of_it() -> None:
+    x = np.random.default_rng(1).random((40, 20))
+    found = bounds.sum(x, "float16")
+    computed = orders.sum_in_order(x, "sequential", "float16")
+    assert (np.abs(computed - x.sum(axis=-1)) <= found.certified).all()
+    given = np.abs(x - round_to(x, "float16")).sum(axis=-1)
+    rounded = bounds.sum(round_to(x, "float16"), "float16")
+    np.testing.assert_allclose(found.certified - rounded.certified, given, rtol=1e-3)
+
+
+def by_mode(x: np.ndarray, tree: orders.ReductionTree, target: str, mode: str) -> np.ndarray:
+    values = list(x.T)
+    for left, right in tree.children.tolist():
+        values.append(round_to(values[left] + values[right], target, mode))
+    return values[-1]
+
+
+def test_truncating_accumulators_have_certified_bounds_alone() -> None:
+    rng = np.random.default_rng(2)
+    x = round_to(rng.random((200, 60)), "float16")
+    found = bounds.sum(x, "float16", "sequential", rounding="toward_zero")
+    error = np.abs(by_mode(x, orders.sequential(60), "float16", "toward_zero") - x.sum(axis=-1))
+    assert (error <= found.certified).all()
+    assert (error > bounds.sum(x, "float16", "sequential").expected * 4).all(), "a bias"
+    with pytest.raises(InapplicableError, match="errs to one side"):
+        found.probabilistic(1e-3)
+
+
+def test_stagnation_and_equal_terms_withhold_what_assumes_a_mean_of_zero() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random(4096)
+    stagnant = bounds.sum(x, "bfloat16", "sequential")
+    with pytest.raises(InapplicableError, match="stagnation"):
+        stagnant.probabilistic(1e-3)
+    with pytest.raises(InapplicableError, match="stagnation"):
+        assert stagnant.expected
+    assert bounds.sum(x, "bfloat16", "pairwise").probabilistic(1e-3) < stagnant.certified
+    with pytest.raises(InapplicableError, match="most terms are equal"):
+        bounds.sum(np.full(10**5, 0.1), "float32", "sequential").probabilistic(1e-3)
+    both = bounds.sum(
+        np.stack([x, rng.standard_normal(4096) / 1e3]), "bfloat16", accumulate="float32"
+    )
+    assert np.isfinite(both.probabilistic(1e-3)).all()
+
+
+def test_overflow_has_no_finite_bound() -> None:
+    found = bounds.sum([[6e4, 6e4, -6e4], [1.0, 2.0, 3.0]], "float16")
+    assert np.isinf(found.certified[0]) and np.isfinite(found.certified[1])
+    assert "overflow of float16 cannot be excluded for 1 of 2 elements" in str(found)
+    known = bounds.sum([6e4, -6e4, 6e4], "float16", "sequential")
+    assert np.isfinite(known.certified), "in this order nothing overflows"
+
+
+def test_limits_and_kinds() -> None:
+    assert bounds.sum([], "float16").certified == 0.0
+    assert bounds.sum(np.ones((3, 0)), "float16", "pairwise").certified.tolist() == [0.0] * 3
+    assert bounds.sum([1.5], "float16").certified == 0.0
+    assert bounds.dot([], [], "float16").probabilistic(0.1) == 0.0
+    assert bounds.dot([1.5], [1.25], "float16", "fma").certified > 0
+    assert (
+        bounds.matmul(np.ones((2, 0)), np.ones((0, 3)), "float32").certified.tolist()
+        == [[0.0] * 3] * 2
+    )
+    assert bounds.gamma(10**12, U64) == pytest.approx(1.11034640e-4)
+    assert bounds.jeannerod_rump(1e12, U32) == 10**12 * U32
+    found = bounds.sum(torch.ones(2, 5), "float32")
+    assert isinstance(found.certified, torch.Tensor) and found.certified.shape == (2,)
+    assert (torch.ones(2) * 0 <= found.certified).all()
+
+
+def test_matmul_is_its_dot_products() -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.standard_normal((3, 4, 30)), rng.standard_normal((30, 5))
+    a[:, :, ::3] = 0.0
+    for order in (None, "pairwise", "fma"):
+        whole = bounds.matmul(a, b, "float16", order)
+        one = bounds.dot(a[:, :, None, :], b.T[None, None], "float16", order)
+        # Without an order the smallest factors of a row and a column stand for all its products, so that
+        # underflow is suspected more often.
+        for found, exact in (
+            (whole.certified, one.certified),
+            (whole.probabilistic(0.01), one.probabilistic(0.01)),
+        ):
+            assert (found >= exact * (1 - 2.0**-40)).all()
+            assert (found <= exact * (1 + (2.0**-12 if order is None else 2.0**-40))).all()
+        np.testing.assert_allclose(whole.expected, one.expected, rtol=2.0**-40)
+
+
+def test_the_print_explains() -> None:
+    text = str(bounds.sum(np.random.default_rng(0).random(3000), "float16", "sequential"))
+    for words in (
+        "sum of 3000 terms in float16, order sequential", "Jeannerod and Rump 2013",
+        "does not apply: gamma: gamma: n u = 2999 * 0.00048828125", "stagnation", "running, ufp",
+    ):  # fmt: skip
+        assert words in text
+    assert "shared by 7 elements" in str(
+        bounds.sum(np.random.default_rng(0).random((7, 9)), "float32")
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: bounds.sum([1.0, math.nan], "float16"), r"values holds nan at \[0, 1\]|at \[1\]"),
+        (lambda: bounds.sum([1.0, math.inf], "float16"), "values holds inf"),
+        (lambda: bounds.sum([1.0, 1e6], "float16"), "float16 ends at 65504"),
+        (lambda: bounds.sum(10**12, "float16"), "bounds.gamma"),
+        (lambda: bounds.sum([1.0, 2.0], "float16", orders.pairwise(5)), "tree of 5 leaves for 2"),
+        (lambda: bounds.sum([1.0, 2.0], "float16").probabilistic(0.0), "failure is 0.0"),
+        (lambda: bounds.sum([1.0, 2.0], "float16").probabilistic(1.5), "failure is 1.5"),
+        (lambda: bounds.sum([1.0, 2.0], "float16").running, "pass order="),
+        (lambda: bounds.sum([1.0, 2.0], "float16", "kahan").running, "compensated"),
+        (lambda: bounds.sum([1.0], "float16", rounding="up"), "unknown rounding 'up'"),
+        (lambda: bounds.sum([1.0], "float32", accumulate="float16"), "cannot hold"),
+        (lambda: bounds.sum([1.0, 2.0], "float16", "kahan", rounding="stochastic"), "compensated"),
+        (lambda: bounds.dot([1.0], [1.0, 2.0], "float16"), "last axis"),
+        (lambda: bounds.dot(np.ones((2, 3)), np.ones((4, 3)), "float16"), "broadcast|last axis"),
+        (lambda: bounds.matmul(np.ones((2, 3)), np.ones((2, 3)), "float16"), "as many elements"),
+        (lambda: bounds.matmul(np.ones(3), np.ones((3, 3)), "float16"), "at least 2 axes"),
+        (lambda: bounds.gamma(1.5, U16), "whole number"),
+        (lambda: bounds.depth_weighted([-1], U16), "not negative"),
+        (lambda: bounds.kahan(10**7, 2.0**-11), "too many"),
+        (lambda: bounds.sum2(10**4, U16), "not below 1"),
+        (
+            lambda: bounds.conv_gradients(
+                np.ones((1, 1, 4)), np.ones((1, 1, 2)), np.ones((1, 1, 3)), "float32",
+                algorithm="winograd",
+            ),
+            "no bound per element",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(make: Any, message: str) -> None:
+    with pytest.raises((ArgumentError, InapplicableError), match=message):
+        make()
+
+
+def test_kahans_linear_system() -> None:
+    """The same three inequalities, solved by mpmath."""
+    context = mpmath.mp.clone()
+    context.dps = 50
+    for n, p in ((2, 8), (100, 11), (10**6, 24), (40, 4)):
+        u = context.mpf(2) ** -p
+        each, again, last = u * (1 + (1 + u) ** 2), u * u * (2 + u), u * (1 + u) ** 2
+        steps = n - 1
+        # unknowns L, C, T with S = 1
+        matrix = context.matrix([
+            [1, -steps * each, -steps * again], [0, 1 - last, -(u + again)], [-1, -1, 1]
+        ])  # fmt: skip
+        lost = context.lu_solve(matrix, context.matrix([each, last, 1]))[0]
+        on_sum, on_scale = bounds.kahan(n, 2.0**-p)
+        assert on_sum == 2.0**-p
+        assert (1 + u) * lost <= on_scale <= (1 + u) * lost * (1 + context.mpf(2) ** -50)

@@ -98,7 +98,7 @@ def test_the_answer_follows_the_verdicts(tables) -> None:
 
 def test_earlier_points_are_answered_from_the_trace(tables) -> None:
     _, problems, rows = tables
-    text = findings._influence(problems, rows["reads"])
+    text = findings.slicing._influence(problems, rows["reads"])
     assert "kernel size 1" in text and "depend on 5 to 9 alone" in text
     assert "kernel size 3" in text and "depend on 3 to 9 alone" in text
 
@@ -133,7 +133,9 @@ def drawn(errors, pairs, elements):
 
 def one_problem(tables):
     _, problems, rows = tables
-    errors, pairs, elements = (findings._of(rows[name], problems[0]) for name in study.TABLES[:3])
+    errors, pairs, elements = (
+        findings.slicing._of(rows[name], problems[0]) for name in study.TABLES[:3]
+    )
     chosen = (elements["gradient"] == "weight") & (elements["format"] == "float32")
     return errors, pairs, elements[chosen]
 
@@ -217,7 +219,10 @@ def test_numbers_are_written_plainly() -> None:
         "99.9 %",
         "100 %",
     ]
-    assert findings._up(1.23e-5) == "1.3e-5" and findings._up(1.0e-5) in ("1.0e-5", "1.1e-5")
+    assert findings.slicing._up(1.23e-5) == "1.3e-5" and findings.slicing._up(1.0e-5) in (
+        "1.0e-5",
+        "1.1e-5",
+    )
 
 
 def test_provenance_has_facts_and_no_places(tmp_path, monkeypatch) -> None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from roundoff.arithmetic import move_elements
 from roundoff.arithmetic.scale import FUNCTIONS
-from roundoff.arithmetic.slopes import STEEPEST, ulp_of
+from roundoff.arithmetic.slopes import STEEPEST, absolute_of, ulp_of
 from roundoff.bounds import theorems
 from roundoff.bounds.along import along
 from roundoff.errors import InapplicableError
@@ -83,12 +83,13 @@ class Law(Protocol):
 
 @dataclass(frozen=True)
 class Certain:
-    """Never exceeded.  Source: Jeannerod and Rump 2013, in any order, for any n."""
+    """Never exceeded.  Source: Jeannerod and Rump 2013, Lange and Rump 2019, in any order."""
 
     u: float
 
     def sum(self, n: int) -> float:
-        return theorems.jeannerod_rump(max(n - 1, 0), self.u)
+        sharp = 2 * (n - 1) * self.u <= 1
+        return (theorems.lange_rump if sharp else theorems.jeannerod_rump)(max(n - 1, 0), self.u)
 
     def dot(self, n: int) -> float:
         return theorems.dot(n, self.u)
@@ -223,6 +224,7 @@ class Running:
         else:
             own, error = _unary(name, operands[0])
         ulp = 0.5 if name in _CORRECT else ulp_of(name, self.format)
+        error = error + absolute_of(name, self.format)
         own_ulp = 0.5 if name in _CORRECT else OWN_ULP
         own = (
             own

@@ -82,7 +82,7 @@ def along(
         )
         squares += _down(np.where(adds, exact * exact, 0.0))
         large += _down(np.where(adds, computed * computed, 0.0))
-        stagnant |= _any(adds & (unit * np.abs(total) > 0.5 * operand))
+        stagnant |= _any((smaller > 0) & (unit * np.abs(total) > 0.5 * operand))
         value[left], own[left] = total, spread
         error[left] = below + np.where(adds, local, 0.0)
         leaves[left] += leaves[right]

@@ -361,15 +361,19 @@ def _expected(sheet: Sheet) -> None:
             Statement("model", "expected", None, "", "", "the model is of rounding to nearest")
         )
         return
+    withheld = np.zeros(terms.count.shape, bool)
+    if not kernel.compensation:
+        withheld = _withheld(terms, kernel)
     squares, text = _expected_squares(terms, kernel)
     rms = theorems.RMS_ROUNDING
     variance = (rms * kernel.wide.u) ** 2 * squares
     if kernel.wide != kernel.format:
         variance = variance + (rms * kernel.format.u * terms.value) ** 2
-    value = np.sqrt(variance).reshape(sheet.shape)
+    value = np.where(withheld, np.nan, np.sqrt(variance)).reshape(sheet.shape)
     sheet.statements.append(
         Statement("root mean square", "expected", value, f"rms 0.42466 u per rounding, {text}",
-                  "uncorrelated errors, log-uniform significands, no stagnation")
+                  "uncorrelated errors, log-uniform significands, no stagnation",
+                  _reason(terms, kernel, withheld))
     )  # fmt: skip
 
 

@@ -81,11 +81,11 @@ def dot(
     try:
         first, second = np.broadcast_arrays(a, b)
     except ValueError:
-        first = second = a
-    if first.shape[-1] != b.shape[-1] or first.shape[-1] != a.shape[-1]:
+        first = None
+    if first is None or a.shape[-1] != b.shape[-1]:
         raise ArgumentError(
-            f"dot: x has shape {a.shape} and y {b.shape}; pass arrays with as many terms along the "
-            "last axis"
+            f"dot: x has shape {a.shape} and y {b.shape}; pass arrays that broadcast, with as many terms "
+            "along the last axis"
         )
     kernel = _with_tree(kernel, order, first.shape[-1])
     terms = measure_products(columns(first), columns(second), kernel, ("x", "y"))
@@ -174,5 +174,5 @@ def _check_rank(function: str, name: str, values: Array, least: int) -> None:
         hint = "; for a number of terms alone use bounds.gamma(n, u) and its neighbours"
         raise ArgumentError(
             f"{function}: {name} has shape {values.shape}; give an array of at least {least} "
-            f"axis{'' if least == 1 else 'es'}{hint if least == 1 else ''}"
+            f"ax{'is' if least == 1 else 'es'}{hint if least == 1 else ''}"
         )

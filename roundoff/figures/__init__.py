@@ -1,18 +1,22 @@
 """Rows to figures: each function takes tables of a study and returns a Plot.  The only room that draws."""
 
 from roundoff.figures.base import REAL, Plot
+from roundoff.figures.bounds import LOOKS, bounds_against_n, tightness
 from roundoff.figures.distributions import ecdf, first_against_second, orders
 from roundoff.figures.maps import heat_map
 from roundoff.figures.trends import bias_against_noise, error_against_n, precision_ladder
 
 __all__ = [
+    "LOOKS",
     "REAL",
     "Plot",
     "bias_against_noise",
+    "bounds_against_n",
     "ecdf",
     "error_against_n",
     "first_against_second",
     "heat_map",
     "orders",
     "precision_ladder",
+    "tightness",
 ]

@@ -7,6 +7,7 @@ that they depend on; an interrupted study goes on where it stopped.
 from roundoff.study.grid import Cell, cells, run, run_cell
 from roundoff.study.problem import Inputs, Problem
 from roundoff.study.rows import TABLES, Tables, accumulators, passes
+from roundoff.study.sweep import attained, sweep
 
 __all__ = [
     "TABLES",
@@ -15,8 +16,10 @@ __all__ = [
     "Problem",
     "Tables",
     "accumulators",
+    "attained",
     "cells",
     "passes",
     "run",
     "run_cell",
+    "sweep",
 ]

@@ -61,7 +61,7 @@ class Cell:
 
 
 #: Rooms that come after the rows: what they say of them does not change them.
-AFTERWARDS = ("figures", "report", "findings.py", "provenance.py", "command.py")
+AFTERWARDS = ("figures", "report", "findings", "provenance.py", "command.py")
 
 
 def code_fingerprint() -> str:

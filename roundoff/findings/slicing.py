@@ -1,141 +1,21 @@
-"""From the rows of a study to its report: verdicts, the answer in a sentence, tables, figures, notes."""
+"""From the rows of the slicing study to its report: the answer in a sentence, tables, figures, notes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from roundoff import figures, provenance, statistics
-from roundoff.compare import Verdict, gravest
+from roundoff import figures, provenance
+from roundoff.compare import Verdict
 from roundoff.data import digest
-from roundoff.figures import REAL, Plot
-from roundoff.formats import as_format
+from roundoff.figures import Plot
+from roundoff.findings.verdicts import ENOUGH, Question, by_order, listed, summary, verdicts
 from roundoff.report import Report, Table, number, percent
 from roundoff.study import Inputs, Problem, Tables
-
-#: Who is called closer: false discovery rate, and the fewest seeds with which anybody can be.
-LEVEL = 0.01
-ENOUGH = 10
-
-KEY = ["case", "shape", "gradient", "format"]
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a report is about; data: where the inputs come from, in a sentence."""
-
-    title: str
-    text: str
-    data: str = ""
-
-
-def verdicts(pairs: pd.DataFrame, names: tuple[str, str], seed: int = 0) -> pd.DataFrame:
-    """A row per case, shape, gradient and format; the gravest verdict of all seeds stands.
-
-    error_first, error_second: median over seeds of the relative error in the 2-norm, in u.  closer: by
-    the signed-rank test paired over seeds, p-values corrected for the number of rows; ratio: the
-    geometric mean of the farther error over the closer, with its 95 % interval.
-    """
-    rows, tests = [], []
-    for key, part in pairs.groupby(KEY, sort=False):
-        u = as_format(key[-1]).u
-        tests.append(statistics.paired(part["normwise_first"], part["normwise_second"], seed))
-        rows.append(
-            {
-                **dict(zip(KEY, key, strict=True)),
-                "n": part["n"].iloc[0],
-                "seeds": len(part),
-                "verdict": str(gravest([Verdict(v) for v in part["verdict"]])),
-                "exact": part["reference_engine"].str.endswith(", exact").all(),
-                "bitwise_equal": part["bitwise_equal"].mean(),
-                "fraction_equal": part["fraction_equal"].mean(),
-                "max_ulp_between": part["max_ulp_between"].max(),
-                "max_scaled_between": part["max_scaled_between"].max(),
-                "error_first": part["normwise_first"].median() / u,
-                "error_second": part["normwise_second"].median() / u,
-                "bound_probabilistic": part["bound_probabilistic"].max(),
-                "bound_certified": part["bound_certified"].max(),
-                "allclose": part["allclose"].mean(),
-                "assert_close": part["assert_close"].mean(),
-                "rtol": part["rtol"].max(),
-                "atol": part["atol"].max(),
-                "reason": _reason(part),
-            }
-        )
-    table = pd.DataFrame(rows)
-    table["p_value"] = statistics.correct([test.p_value for test in tests])
-    return table.assign(**_closeness(tests, table, names))
-
-
-def _reason(part: pd.DataFrame) -> str:
-    worst = str(gravest([Verdict(v) for v in part["verdict"]]))
-    return str(part.loc[part["verdict"] == worst, "reason"].iloc[0])
-
-
-def _closeness(
-    tests: Sequence[statistics.Paired], table: pd.DataFrame, names: tuple[str, str]
-) -> dict[str, list[Any]]:
-    label = {"first": names[0], "second": names[1], "neither": "neither"}
-    columns: dict[str, list[Any]] = {
-        "closer": [],
-        "ratio": [],
-        "ratio_low": [],
-        "ratio_high": [],
-        "effect": [],
-    }
-    for test, p, verdict in zip(tests, table["p_value"], table["verdict"], strict=True):
-        closer = test.closer(p, LEVEL) if verdict != Verdict.DIFFERENT else "neither"
-        ends = (test.ratio, *test.interval)
-        if test.ratio < 1:  # the farther over the closer, whoever that is
-            ends = (1 / test.ratio, 1 / test.interval[1], 1 / test.interval[0])
-        columns["closer"].append(label[closer] if verdict != Verdict.DIFFERENT else "no question")
-        for name, value in zip(("ratio", "ratio_low", "ratio_high"), ends, strict=True):
-            columns[name].append(value)
-        columns["effect"].append(test.effect)
-    return columns
-
-
-def summary(errors: pd.DataFrame) -> pd.DataFrame:
-    """The errors of every order and method over the seeds, and what was counted."""
-    keys = ["case", "shape", "n", "format", "gradient", "method", "order", "accumulate"]
-    grouped = errors.groupby(keys, sort=False)
-    found = grouped.agg(
-        seeds=("seed", "nunique"),
-        max_ulp=("max_ulp", "max"),
-        max_relative=("max_relative", "max"),
-        median_max_scaled=("max_scaled", "median"),
-        max_scaled=("max_scaled", "max"),
-        median_rms_scaled=("rms_scaled", "median"),
-        mean_scaled=("mean_scaled", "mean"),
-        median_normwise=("normwise", "median"),
-        overflow=("overflow", "sum"),
-        nan=("nan", "sum"),
-    )
-    return found.reset_index()
-
-
-def by_order(table: pd.DataFrame, gradient: str, method: str) -> pd.DataFrame:
-    """The median rms error, in u S: a row per order and accumulator, a column per format."""
-    chosen = table[(table["gradient"] == gradient) & (table["method"] == method)].copy()
-    own = chosen["accumulate"].isin(["", *chosen["format"].unique()]) & (
-        (chosen["accumulate"] == chosen["format"]) | chosen["order"].isin(REAL)
-    )
-    chosen["sums"] = np.where(
-        chosen["order"].isin(REAL), "the kernel's", np.where(own, "in the format", "in float32")
-    )
-    wide = chosen.pivot_table(
-        index=["order", "sums"], columns="format", values="median_rms_scaled", sort=False
-    )
-    return wide.reset_index()[
-        ["order", "sums", *[f for f in chosen["format"].unique() if f in wide]]
-    ]
-
-
-# ---------------------------------------------------------------------------------- the slicing study
 
 
 def slicing_report(
@@ -219,7 +99,7 @@ def _function(part: pd.DataFrame) -> str:
     gradients = list(dict.fromkeys(different["gradient"]))
     if set(gradients) == set(part["gradient"]):
         return "a different function"
-    return f"a different function (another gradient by the {_list(gradients)})"
+    return f"a different function (another gradient by the {listed(gradients)})"
 
 
 def _agreement(one: pd.DataFrame) -> str:
@@ -237,8 +117,8 @@ def _span(one: pd.DataFrame) -> str:
             equal.append(str(name))
         else:
             apart.append(f"{number(rows['max_ulp_between'].max())} ulp in {name}")
-    none = f", and in no bit in {_list(equal)}" if equal else ""
-    return f"by rounding: by at most {_list(apart)}{none}"
+    none = f", and in no bit in {listed(equal)}" if equal else ""
+    return f"by rounding: by at most {listed(apart)}{none}"
 
 
 def _who(one: pd.DataFrame, others: pd.DataFrame) -> str:
@@ -258,7 +138,7 @@ def _closer(rows: pd.DataFrame) -> str:
     """Who, for which gradient, in which formats, by how much."""
     parts = []
     for (name, gradient), part in rows.groupby(["closer", "gradient"], sort=False):
-        formats = _list(list(dict.fromkeys(part["format"])))
+        formats = listed(list(dict.fromkeys(part["format"])))
         low, high = part["ratio"].min(), part["ratio"].max()
         span = f"{low:.2f}" if len(part) == 1 else f"{low:.2f} to {high:.2f}"
         if len(part) == 1:
@@ -266,11 +146,7 @@ def _closer(rows: pd.DataFrame) -> str:
         parts.append(
             f"{str(name).replace('_', ' ')} for the {gradient} in {formats}, by a factor of {span}"
         )
-    return _list(parts)
-
-
-def _list(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return listed(parts)
 
 
 def _verdict_tables(found: pd.DataFrame, names: tuple[str, str], main: Problem) -> Iterable[Table]:
@@ -423,7 +299,7 @@ def _judged(plot: Plot, pairs: pd.DataFrame) -> Plot:
 
 
 def _engines(pairs: pd.DataFrame) -> str:
-    return _list(list(dict.fromkeys(pairs["reference_engine"])))
+    return listed(list(dict.fromkeys(pairs["reference_engine"])))
 
 
 def _placed(plot: Plot, problem: Problem) -> Plot:
@@ -466,7 +342,7 @@ def _notes(
         yield ("Does allclose say so too?", text)
     undecided = found[found["verdict"] == Verdict.UNDECIDED]
     if len(undecided):
-        formats = _list(list(dict.fromkeys(undecided["format"])))
+        formats = listed(list(dict.fromkeys(undecided["format"])))
         yield (
             "Undecided.",
             f"In {formats} some sums are so long that rounding alone may change an eighth of S: the exact "
@@ -517,11 +393,11 @@ def _counted(counted: pd.DataFrame) -> str:
     for name, what in (("overflow", "overflowed"), ("nan", "were NaN")):
         bad = counted[counted[name] > 0]
         if len(bad):
-            formats = _list(list(dict.fromkeys(bad["format"])))
+            formats = listed(list(dict.fromkeys(bad["format"])))
             parts.append(f"{int(bad[name].sum())} elements {what} ({formats})")
     total = int((counted["seeds"]).sum())
     return (
-        f"{_list(parts)}; they are counted in the tables and left out of the averages."
+        f"{listed(parts)}; they are counted in the tables and left out of the averages."
         if parts
         else f"No element of any gradient overflowed or was NaN, in {total} gradients computed."
     )

@@ -1,0 +1,15 @@
+"""From the rows of a study to its report."""
+
+from roundoff.findings.bounds import bounds_report
+from roundoff.findings.slicing import answer, slicing_report
+from roundoff.findings.verdicts import Question, by_order, summary, verdicts
+
+__all__ = [
+    "Question",
+    "answer",
+    "bounds_report",
+    "by_order",
+    "slicing_report",
+    "summary",
+    "verdicts",
+]

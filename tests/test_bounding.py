@@ -1,0 +1,386 @@
+"""Bounds on gradients against exact gradients, simulated kernels in every order, and torch's own."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import roundoff as ro
+from roundoff.arithmetic import slopes, walk
+from roundoff.arithmetic.running import Running, count_sums
+from roundoff.arithmetic.simulated import Simulated, simulate
+from roundoff.bounding import bounds_of_trace
+from roundoff.formats import Format
+from roundoff.reference import reference_of_trace, round_inputs
+from roundoff.trace import prune, trace_gradients
+
+NARROW = Format("narrow", 8, -9, 12)
+
+
+def squares(out):
+    return (out**2).sum()
+
+
+def attention(q, k, v):
+    weights = torch.exp(q @ k.T / q.shape[-1] ** 0.5)
+    return weights / weights.sum(-1, keepdim=True) @ v
+
+
+def layer_norm(x, w):
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-5) * w
+
+
+def elementary(x):
+    return (
+        torch.sin(x) * torch.cos(x) + torch.atan(x) + torch.asinh(x) + torch.erf(x) + torch.expm1(x)
+        + torch.sinh(x) / torch.cosh(x) + torch.log1p(x.abs()) + torch.tan(x / 3) + torch.asin(x / 5)
+        + torch.acos(x / 5) + torch.log2(x.abs() + 1) + torch.log10(x.abs() + 1) + torch.sigmoid(x)
+    )  # fmt: skip
+
+
+def selecting(x, w):
+    out = torch.clamp(x @ w, -0.5, 0.7)
+    return torch.where(out > 0.1, out * out, torch.maximum(out, -out)) + torch.relu(x.sum())
+
+
+CASES: dict[str, tuple[Any, dict[str, tuple[int, ...]]]] = {
+    "convolution": (lambda x, w, b: F.conv1d(x, w, b)[:, :, -5:], {"x": (2, 3, 9), "w": (3, 3, 2), "b": (3,)}),
+    "tanh": (lambda x, w, v: torch.tanh(x @ w) @ v, {"x": (5, 6), "w": (6, 7), "v": (7, 2)}),
+    "attention": (attention, {"q": (3, 4), "k": (4, 4), "v": (4, 3)}),
+    "layer norm": (layer_norm, {"x": (4, 6), "w": (6,)}),
+    "elementary": (elementary, {"x": (25,)}),
+    "selecting": (selecting, {"x": (5, 4), "w": (4, 4)}),
+    "power": (lambda x: (x.abs() + 0.1) ** 1.7 / (x + 5), {"x": (25,)}),
+}  # fmt: skip
+
+
+@lru_cache
+def problem(case: str, format: Any, seed: int = 0):
+    function, shapes = CASES[case]
+    rng = np.random.default_rng([seed, *case.encode()])
+    inputs = {name: np.clip(rng.standard_normal(shape), -3, 3) for name, shape in shapes.items()}
+    trace = prune(trace_gradients(function, inputs, None, squares))
+    rounded = round_inputs(trace, inputs, ro.as_format(format))
+    return trace, rounded, reference_of_trace(trace, rounded, format=format, engine="ball")
+
+
+def holds(computed, reference, limit) -> None:
+    """|computed - exact| <= limit in exact arithmetic, the reference's radius included."""
+    for at in np.ndindex(limit.shape):
+        if np.isfinite(limit[at]):
+            assert np.isfinite(computed[at])
+            error = abs(
+                Fraction(float(computed[at])) - Fraction(float(reference.high[at]))
+                - Fraction(float(reference.low[at]))
+            )  # fmt: skip
+            assert error <= Fraction(float(limit[at])) + Fraction(float(reference.error[at]))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("format", ["bfloat16", "float16", "float32", "float64", NARROW], ids=str)
+def test_bounds_hold_in_every_order(case, format) -> None:
+    trace, inputs, reference = problem(case, format)
+    free = bounds_of_trace(trace, inputs, format)
+    stacked = {name: value[None] for name, value in inputs.items()}
+    worst = 0.0
+    for order in ro.orders.names():
+        stated = bounds_of_trace(trace, inputs, format, order=order)
+        found = simulate(trace, Simulated(format, order), stacked)
+        for name in trace.outputs:
+            holds(found[name][0], reference[name], free[name].certain)
+            holds(found[name][0], reference[name], stated[name].certain)
+            error = np.abs((found[name][0] - reference[name].high) - reference[name].low)
+            with np.errstate(all="ignore"):
+                worst = max(worst, float(np.nanmax(error / stated[name].certain)))
+            if not ro.orders.as_order(order).compensation:
+                # A compensated loop has more roundings, all of higher order.
+                slack = 1 + 2.0**-6
+                assert (stated[name].certain <= free[name].certain * slack).all()
+    assert worst > 0.01, "a bound a hundred times above every error is a wrong bound"
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("format", ["bfloat16", "float16", "float32", "float64"])
+def test_bounds_hold_for_torchs_own_kernels(case, format) -> None:
+    trace, inputs, reference = problem(case, format)
+    native = ro.native_gradients(CASES[case][0], inputs, None, squares, format=format)
+    for name, bound in bounds_of_trace(trace, inputs, format).items():
+        holds(native[name], reference[name], bound.certain)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_magnitudes_are_enclosed(case) -> None:
+    """value and own hold the exact number, whatever the format."""
+    trace, inputs, reference = problem(case, "float64")
+    for order in (None, "pairwise"):
+        for name, found in walk(trace, Running("float64", order), inputs).items():
+            own = np.broadcast_to(found.own, found.value.shape)
+            gap = np.abs((found.value - reference[name].high) - reference[name].low)
+            assert (gap <= own + reference[name].error).all()
+            assert (own <= 2.0**-40 * (reference[name].scale + 2.0**-20)).all()
+
+
+def test_a_wide_accumulator_is_used() -> None:
+    trace, inputs, reference = problem("tanh", "float16")
+    narrow = bounds_of_trace(trace, inputs, "float16")
+    wide = bounds_of_trace(trace, inputs, "float16", accumulate="float32")
+    for name in trace.outputs:
+        assert (wide[name].certain < narrow[name].certain).all()
+        for order in ("sequential", "kahan"):
+            found = simulate(
+                trace,
+                Simulated("float16", order, "float32"),
+                {k: v[None] for k, v in inputs.items()},
+            )
+            holds(found[name][0], reference[name], wide[name].certain)
+
+
+def test_an_undecided_branch_may_go_either_way() -> None:
+    """relu of a sum that cancels to less than its rounding error: the gradient may be 0 or not."""
+    inputs = {"a": np.array([1.0, 3.0]), "b": np.array([2.0**-30, 1.0])}
+    found = ro.gradient_bounds(
+        lambda a, b: torch.relu((a + b) - a).sum(), inputs, ("b",), format="float32"
+    )["b"].certified
+    assert found[0] >= 1.0 and found[1] < 1e-6
+    native = ro.native_gradients(
+        lambda a, b: torch.relu((a + b) - a).sum(), inputs, ("b",), format="float32"
+    )
+    assert np.abs(native["b"] - 1.0)[0] <= found[0]
+
+
+def test_overflow_and_poles_have_no_finite_bound() -> None:
+    found = ro.gradient_bounds(lambda x: (x * x * x).sum(), {"x": [200.0, 2.0]}, format="float16")[
+        "x"
+    ]
+    assert torch.isinf(found.certified[0]) and torch.isfinite(found.certified[1])
+    near = ro.gradient_bounds(
+        lambda a, b: (1 / (a - b)).sum(), {"a": [1.0], "b": [1.0 + 2.0**-20]}, format="float32"
+    )
+    assert torch.isfinite(near["a"].certified).all(), "an exact difference of the format"
+    lost = ro.gradient_bounds(
+        lambda a, b, c: (1 / (a + b - c)).sum(),
+        {"a": [1.0], "b": [2.0**-23], "c": [1.0]}, ("a",), format="bfloat16", accumulate="float32",
+    )  # fmt: skip
+    assert torch.isinf(lost["a"].certified).all()
+
+
+def test_probabilistic_and_expected_gradients() -> None:
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.standard_normal((400, 6)), "w": rng.standard_normal((6, 4))}
+    problem = {"inputs": inputs, "loss": squares, "format": "float32"}
+    for order in (None, "sequential", "pairwise"):
+        bound = ro.gradient_bounds(lambda x, w: x @ w, **problem, order=order)["w"]
+        likely, certain = bound.probabilistic(1e-3), bound.certified
+        assert isinstance(certain, torch.Tensor) and certain.shape == (6, 4)
+        assert (likely <= certain).all()
+        assert (bound.probabilistic(0.1) <= likely).all()
+        assert (bound.expected < likely).all() and (bound.expected > 0).all()
+        if order != "pairwise":
+            assert (likely < 0.7 * certain).all()
+    with pytest.raises(ro.ArgumentError, match="failure is 1"):
+        bound.probabilistic(1)
+    text = str(bound)
+    assert "the gradient 'w' in float32, order pairwise" in text and "shared by" in text
+    with pytest.raises(ro.InapplicableError, match="no running bound"):
+        assert bound.running
+
+
+def test_the_expected_error_is_the_mean_square() -> None:
+    rng = np.random.default_rng(4)
+    draws = {"x": rng.standard_normal((200, 30, 3)), "w": rng.standard_normal((200, 3, 4))}
+    draws = {k: ro.round_to(v, "float32") for k, v in draws.items()}
+    one = {k: v[0] for k, v in draws.items()}
+    trace = prune(trace_gradients(lambda x, w: torch.tanh(x @ w), one, ("w",), squares))
+    for order in ("sequential", "pairwise"):
+        found = simulate(trace, Simulated("float32", order), draws)["w"]
+        wide = simulate(trace, Simulated("float64", order), draws)["w"]
+        ratios = []
+        for k in range(200):
+            model = bounds_of_trace(
+                trace, {n: v[k] for n, v in draws.items()}, "float32", order=order
+            )["w"]
+            ratios.append(((found[k] - wide[k]) / np.asarray(model.expected)).ravel())
+        assert 0.7 < np.sqrt(np.mean(np.square(ratios))) < 1.4
+
+
+def test_failures_are_shared_by_all_sums() -> None:
+    trace, _, _ = problem("convolution", "float32")
+    # forward 2*3*5 sums (kept outputs), weight 3*3*2, bias 3, input 2*3*6
+    assert count_sums(trace) >= 2 * 3 * 5 + 18 + 3
+
+
+# ----------------------------------------------------------------------------------- layers
+
+
+@pytest.mark.parametrize("format", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    ("size", "taps", "options"),
+    [
+        ((10,), (3,), {"padding": 1}),
+        ((11,), (3,), {"stride": 2, "padding": 2, "dilation": 2, "groups": 2}),
+        ((7, 6), (3, 2), {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2)}),
+        ((4, 5, 4), (2, 2, 3), {"padding": 1, "groups": 2}),
+    ],
+)
+def test_convolution_shortcuts_agree_with_the_trace(size, taps, options, format) -> None:
+    rng = np.random.default_rng(0)
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[len(size) - 1]
+    groups = options.get("groups", 1)
+    x, w = rng.standard_normal((2, 4, *size)), rng.standard_normal((6, 4 // groups, *taps))
+
+    def function(x, weight, bias):
+        return convolve(x, weight, bias, **options)
+
+    out = function(torch.from_numpy(x), torch.from_numpy(w), None)
+    x, w, g = (ro.round_to(v, format) for v in (x, w, rng.standard_normal(out.shape)))
+    found = ro.bounds.conv_gradients(x, w, g, format, **options)
+    traced = ro.gradient_bounds(
+        function, {"x": x, "weight": w, "bias": np.zeros(6)}, upstream=g, format=format
+    )
+    sizes = [torch.from_numpy(np.abs(v)).requires_grad_() for v in (x, w)]
+    scale = torch.autograd.grad(function(*sizes, None), sizes, torch.from_numpy(np.abs(g)))
+    np.testing.assert_allclose(found["input"].S, scale[0], rtol=2.0**-40)
+    np.testing.assert_allclose(found["weight"].S, scale[1], rtol=2.0**-40)
+    for name, own in (("x", "input"), ("weight", "weight"), ("bias", "bias")):
+        limit = traced[name].certified.numpy()
+        assert found[own].certified.shape == limit.shape
+        some = limit > 0
+        ratio = limit[some] / found[own].certified[some]
+        # Never above the trace's, which counts the zeros of the padding, too; equal without them.
+        # (Underflow, suspected from rows and columns, adds a little in float16.)
+        assert (ratio >= 1 - 2.0**-10).all()
+        assert ratio.min() <= (1 + 2.0**-7) * (2.0 if own != "bias" else 1.0)
+
+
+def test_linear_and_matmul_shortcuts_agree_with_the_trace() -> None:
+    rng = np.random.default_rng(1)
+    x, w, g = (
+        ro.round_to(rng.standard_normal(s), "float32") for s in ((2, 8, 3), (5, 3), (2, 8, 5))
+    )
+    traced = ro.gradient_bounds(
+        F.linear, {"input": x, "weight": w, "bias": np.zeros(5)}, upstream=g, format="float32"
+    )
+    found = ro.bounds.linear_gradients(x, w, g, "float32")
+    for name in ("weight", "bias", "input"):
+        np.testing.assert_allclose(found[name].certified, traced[name].certified, rtol=1e-5)
+    a, b, up = x[0], w.T, g[0]
+    traced = ro.gradient_bounds(
+        torch.matmul, {"input": a, "other": b}, upstream=up, format="float32"
+    )
+    found = ro.bounds.matmul_gradients(a, b, up, "float32")
+    np.testing.assert_allclose(found["a"].certified, traced["input"].certified, rtol=1e-5)
+    np.testing.assert_allclose(found["b"].certified, traced["other"].certified, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda one: ro.bounds.linear_gradients(one(2, 3), one(4, 5), one(2, 4), "float32"), "do not fit"),
+        (lambda one: ro.bounds.matmul_gradients(one(2, 3), one(3, 5), one(2, 4), "float32"), "not those"),
+        (lambda one: ro.bounds.conv_gradients(one(1, 1, 4), one(1, 1, 2), one(1, 1, 4), "float32"), "do not fit"),
+        (
+            lambda one: ro.bounds.conv_gradients(
+                one(1, 1, 4), one(1, 1, 2), one(1, 1, 3), "float32", stride=0
+            ),
+            "stride is 0",
+        ),
+        (lambda one: ro.gradient_bounds(lambda x: x.sum(), {"x": one(2)}, order="odd"), "unknown order"),
+        (
+            lambda one: ro.gradient_bounds(lambda x: x.sum(), {"x": one(2)}, accumulate="float16"),
+            "cannot hold",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(make, message) -> None:
+    with pytest.raises(ro.RoundoffError, match=message):
+        make(lambda *shape: np.ones(shape))
+
+
+# ------------------------------------------------------------------------------ elementary functions
+
+
+@pytest.mark.parametrize("name", sorted(slopes.STEEPEST))
+def test_steepest_slopes_are_upper_bounds(name) -> None:
+    derivative = {
+        "sigmoid": lambda x: mpmath.exp(-x) / (1 + mpmath.exp(-x)) ** 2,
+        "log2": lambda x: 1 / (x * mpmath.log(2)), "log10": lambda x: 1 / (x * mpmath.log(10)),
+        "log": lambda x: 1 / x, "log1p": lambda x: 1 / (1 + x), "sqrt": lambda x: 1 / (2 * mpmath.sqrt(x)),
+        "exp": mpmath.exp, "expm1": mpmath.exp, "sin": mpmath.cos, "cos": mpmath.sin,
+        "tan": lambda x: mpmath.sec(x) ** 2, "asin": lambda x: 1 / mpmath.sqrt(1 - x * x),
+        "acos": lambda x: 1 / mpmath.sqrt(1 - x * x), "atan": lambda x: 1 / (1 + x * x),
+        "sinh": mpmath.cosh, "cosh": mpmath.sinh, "tanh": lambda x: mpmath.sech(x) ** 2,
+        "asinh": lambda x: 1 / mpmath.sqrt(1 + x * x),
+        "erf": lambda x: 2 / mpmath.sqrt(mpmath.pi) * mpmath.exp(-x * x),
+    }[name]  # fmt: skip
+    rng = np.random.default_rng(0)
+    low = rng.uniform(-2, 2, 300)
+    width = 10.0 ** rng.uniform(-12, 0.3, 300)
+    if name in ("log", "log2", "log10", "sqrt"):
+        low = np.abs(low) + 1e-3
+    if name in ("asin", "acos"):
+        low = low / 2.2
+    if name == "log1p":
+        low = np.abs(low) - 0.99
+    with np.errstate(all="ignore"):
+        found = slopes.STEEPEST[name](low, low + width)
+    close = []
+    for a, w, limit in zip(low, width, found, strict=True):
+        inside = [a + w * t for t in np.linspace(0, 1, 11)]
+        if name in ("asin", "acos") and a + w >= 1:
+            assert limit == np.inf
+            continue
+        most = max(abs(derivative(mpmath.mpf(x))) for x in inside)
+        assert most <= limit * (1 + 2.0**-40)
+        close.append(float(most / limit) if np.isfinite(limit) else 1.0)
+    assert np.median(close) > 0.9
+
+
+@pytest.mark.parametrize("format", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("name", sorted(set(slopes.ULP) - {"pow"}))
+def test_torchs_functions_are_within_the_table(name, format) -> None:
+    """Every finite 16-bit number; samples of the wider ones, against 80 digits."""
+    target = ro.as_format(format)
+    dtype = target.torch_dtype
+    if dtype.itemsize == 2:
+        bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
+        x = bits.view(dtype)
+    else:
+        rng = np.random.default_rng([1, *name.encode()])
+        drawn = rng.standard_normal(3000 if format == "float32" else 600) * 2.0 ** rng.uniform(
+            -6, 4
+        )
+        x = torch.from_numpy(drawn).to(dtype)
+    function = {"sigmoid": torch.sigmoid}.get(name) or getattr(torch, name)
+    values = x.double().numpy()
+    domain = {
+        "log": values > 0, "log2": values > 0, "log10": values > 0, "log1p": values > -1,
+        "asin": np.abs(values) <= 1, "acos": np.abs(values) <= 1,
+    }.get(name, np.ones(values.shape, bool)) & np.isfinite(values)  # fmt: skip
+    x, values = x[torch.from_numpy(domain)], values[domain]
+    if len(values) > 4000:  # every eighth is enough of a check, and mpmath is slow
+        x, values = x[::17], values[::17]
+    computed = function(x).double().numpy()
+    limit = slopes.ulp_of(name, target)
+    context = mpmath.mp.clone()
+    context.prec = 200
+    exact_function = {
+        "sigmoid": lambda v: 1 / (1 + context.exp(-v)),
+        "log2": lambda v: context.log(v) / context.log(2),
+        "log10": lambda v: context.log10(v),
+    }.get(name) or getattr(context, name)
+    for value, result in zip(values.tolist(), computed.tolist(), strict=True):
+        if not np.isfinite(result):
+            continue
+        exact = exact_function(context.mpf(value))
+        ulp = ro.spacing(float(exact), 0.0, target)
+        if np.isfinite(ulp):
+            allowed = limit * float(ulp) + slopes.absolute_of(name, target)
+            assert abs(context.mpf(result) - exact) <= allowed * (1 + 2.0**-8)
