@@ -14,7 +14,7 @@ from roundoff.arithmetic import walk
 from roundoff.arithmetic.running import Running
 from roundoff.arithmetic.scale import FUNCTIONS
 from roundoff.arithmetic.simulated import Simulated, simulate
-from roundoff.formats import round_to
+from roundoff.formats import FLOAT32, round_to
 from roundoff.orders import sum_in_order
 from roundoff.reference import round_inputs
 from roundoff.trace import prune, trace_gradients
@@ -73,7 +73,7 @@ def main() -> None:
     for name, (function, shapes) in CASES.items():
         inputs = {k: rng.standard_normal(shape) / 4 for k, shape in shapes.items()}
         trace = prune(trace_gradients(function, inputs, None, squares))
-        given = round_inputs(trace, inputs, "float32")
+        given = round_inputs(trace, inputs, FLOAT32)
         kept.append((name, trace, given))
         show(
             f"any order, {name}", "at most 5",

@@ -153,3 +153,24 @@ class Recorder:
 
     def fused(self, a: Any, b: Any, c: Any) -> Any:
         return self._record(self._machine.fused(a, b, c))
+
+
+def sizes_along(terms: Array, tree: ReductionTree) -> tuple[Array, Array]:
+    """Sums over the additions of a tree of |partial sum| and of (partial sum)^2, in float64.
+
+    Shapes: terms is (terms, sums) and is overwritten; results are (sums,).
+    """
+    sizes, squares = np.zeros(terms.shape[1:]), np.zeros(terms.shape[1:])
+    rows = list(terms)
+    for left, right in tree.schedule:
+        if isinstance(left, int):
+            np.add(rows[left], rows[right], rows[left])
+            found = np.abs(rows[left])
+            sizes += found
+            squares += np.multiply(found, found, found)
+        else:
+            total = terms[left] + terms[right]
+            terms[left] = total
+            sizes += np.abs(total).sum(axis=0)
+            squares += np.einsum("ij,ij->j", total, total)
+    return sizes, squares

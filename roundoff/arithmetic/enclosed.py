@@ -1,0 +1,167 @@
+"""Values with two radii, and what elementwise functions do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.arithmetic.scale import FUNCTIONS
+from roundoff.arithmetic.slopes import STEEPEST
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Enclosed:
+    """A float64 (or boolean) value and two radii.
+
+    own: |value - exact| is at most this; error: |computed - exact| is at most this; 0.0 in place of an
+    array: exact everywhere.  For booleans 1 marks the undecided ones.
+    """
+
+    value: Any
+    own: Any
+    error: Any
+
+    @cached_property
+    def size(self) -> Any:
+        """At least |exact|."""
+        return np.abs(self.value) + self.own
+
+    @cached_property
+    def computed(self) -> Any:
+        """At least |computed|."""
+        return self.size + self.error
+
+
+def slack(n: int) -> float:
+    """Covers the roundings, each below 2^-53, of a sum of n products of non-negative numbers."""
+    return 1.0 + (2 * n + 64) * 2.0**-52
+
+
+def exact(radius: Any) -> bool:
+    """Whether a radius is 0.0 for all elements."""
+    return isinstance(radius, float) and radius == 0.0
+
+
+def compared(name: str, a: Enclosed, b: Enclosed) -> Enclosed:
+    """A comparison; undecided where the operands are closer than their radii."""
+    gap = np.abs(a.value - b.value)
+    own, error = a.own + b.own, a.error + b.error
+    undecided = (gap <= own + error) & (own + error > 0)
+    return Enclosed(
+        FUNCTIONS[name](a.value, b.value),
+        np.where((gap <= own) & (own > 0), 1.0, 0.0),
+        np.where(undecided, 1.0, 0.0),
+    )
+
+
+def logical(name: str, operands: Sequence[Enclosed]) -> Enclosed:
+    """And, or, not; undecided where an operand is."""
+    own, error = operands[0].own, operands[0].error
+    for other in operands[1:]:
+        own, error = np.maximum(own, other.own), np.maximum(error, other.error)
+    return Enclosed(FUNCTIONS[name](*(o.value for o in operands)), own, error)
+
+
+def selected(condition: Enclosed, a: Enclosed, b: Enclosed) -> Enclosed:
+    """One of two values; where the condition is undecided, either."""
+    taken = np.asarray(condition.value, bool)
+    apart = np.abs(a.value - b.value) + a.own + b.own
+    own = np.where(np.greater(condition.own, 0), apart, np.where(taken, a.own, b.own))
+    either = apart + np.maximum(a.error, b.error)
+    error = np.where(np.greater(condition.error, 0), either, np.where(taken, a.error, b.error))
+    return Enclosed(np.where(taken, a.value, b.value), own * slack(1), error * slack(1))
+
+
+def sign_of(a: Enclosed) -> Enclosed:
+    """-1, 0 or 1; off by up to 2 where the sign is undecided."""
+    own = np.where((np.abs(a.value) <= a.own) & np.greater(a.own, 0), 2.0, 0.0)
+    radius = a.own + a.error
+    error = np.where((np.abs(a.value) <= radius) & np.greater(radius, 0), 2.0, 0.0)
+    return Enclosed(np.sign(a.value), own, error)
+
+
+def extreme(name: str, a: Enclosed, b: Enclosed) -> Enclosed:
+    """The larger or smaller of two; with the errors of both where they are close."""
+    value = FUNCTIONS[name](a.value, b.value)
+    first = (a.value >= b.value) == (name == "maximum")
+    clear = np.abs(a.value - b.value) > a.own + b.own + a.error + b.error
+    own, error = (
+        np.where(clear, np.where(first, x, y), np.maximum(x, y))
+        for x, y in ((a.own, b.own), (a.error, b.error))
+    )
+    return Enclosed(value, own, error)
+
+
+def _times(value: Any, a: Enclosed, b: Enclosed) -> tuple[Any, Any]:
+    return (
+        np.abs(a.value) * b.own + a.own * b.size,
+        a.size * b.error + a.error * b.computed,
+    )
+
+
+def _over(value: Any, a: Enclosed, b: Enclosed) -> tuple[Any, Any]:
+    """|a/b - a^/b^| = |(a - a^) - a/b (b - b^)| / |b^|."""
+    least = np.abs(b.value) - b.own
+    ratio = a.size / least
+    own = (a.own + ratio * b.own) / np.abs(b.value)
+    error = (a.error + ratio * b.error) / (least - b.error)
+    fails = ~(least - b.error > 0)
+    return np.where(fails, np.inf, own), np.where(fails, np.inf, error)
+
+
+def _power(value: Any, a: Enclosed, b: Enclosed) -> tuple[Any, Any]:
+    """By the largest partial derivatives over the box, which lie at its corners for positive bases."""
+    spread = a.own + a.error, b.own + b.error
+    lows, highs = (
+        (a.value - spread[0], b.value - spread[1]),
+        (a.value + spread[0], b.value + spread[1]),
+    )
+    corners = [(x, y) for x in (lows[0], highs[0]) for y in (lows[1], highs[1])]
+    powers = np.maximum.reduce([np.abs(x**y) for x, y in corners])
+    by_base = np.maximum.reduce([np.abs(y) * np.abs(x ** (y - 1.0)) for x, y in corners])
+    by_exponent = powers * np.maximum(np.abs(np.log(lows[0])), np.abs(np.log(highs[0])))
+    outside = ~(lows[0] > 0)
+
+    def total(x: Any, y: Any) -> Any:
+        found = _zero_times(by_base, x) + _zero_times(by_exponent, y)
+        return np.where(outside & (np.greater(x, 0) | np.greater(y, 0)), np.inf, found) * (
+            1 + 2.0**-40
+        )
+
+    return total(a.own, b.own), total(a.error, b.error)
+
+
+def _zero_times(slope: Any, radius: Any) -> Any:
+    return np.where(np.equal(radius, 0), 0.0, slope * radius)
+
+
+def unary(name: str, a: Enclosed) -> tuple[Any, Any]:
+    """The mean value theorem on an interval that holds the exact and every computed operand."""
+    spread = a.own + a.error
+    slope = STEEPEST[name](a.value - spread, a.value + spread) * (1 + 2.0**-40)
+    own, error = _zero_times(slope, a.own), _zero_times(slope, a.error)
+    if name == "sqrt":  # |sqrt(x) - sqrt(y)| <= sqrt(|x - y|)
+        inside = a.value - spread >= 0
+        own, error = (
+            np.where(inside, np.fmin(found, np.sqrt(radius) * (1 + 2.0**-50)), found)
+            for found, radius in ((own, a.own), (error, a.error))
+        )
+    return own, error
+
+
+PROPAGATED: dict[str, Callable[..., tuple[Any, Any]]] = {
+    "add": lambda value, a, b: (a.own + b.own, a.error + b.error),
+    "sub": lambda value, a, b: (a.own + b.own, a.error + b.error),
+    "mul": _times,
+    "div": _over,
+    "pow": _power,
+}
+SUMS = frozenset(("add", "sub"))
+CORRECT = frozenset(("add", "sub", "mul", "div", "sqrt"))
