@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
 
-.PHONY: report reports test env lint types layers check quick bench lock clean
+.PHONY: report reports soundness test env lint types layers check quick bench lock clean
 
 report: $(STAMP)
 	$(RUN) experiments/slicing.py
@@ -12,6 +12,11 @@ report: $(STAMP)
 # All committed reports.
 reports: report
 	$(RUN) experiments/slicing.py --data ecg
+	$(RUN) experiments/bounds.py
+
+# Every bound against millions of sums; the table is in the report on bounds.
+soundness: $(STAMP)
+	$(RUN) benchmarks/soundness.py
 
 test: $(STAMP)
 	$(RUN) -m pytest -q
@@ -40,9 +45,10 @@ check: lint types layers test
 
 quick: $(STAMP)
 	$(RUN) experiments/slicing.py --quick --out build/slicing-quick
+	$(RUN) experiments/bounds.py --quick --out build/bounds-quick
 
 bench: $(STAMP)
-	for name in sums references study; do $(RUN) benchmarks/$$name.py || exit 1; done
+	for name in sums references bounds study; do $(RUN) benchmarks/$$name.py || exit 1; done
 
 # Resolves anew in an environment of its own; torch stays where pyproject and the pin below put it.
 lock:

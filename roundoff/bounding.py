@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import walk
+from roundoff.arithmetic.enclosed import Enclosed
 from roundoff.arithmetic.expected import Expected
-from roundoff.arithmetic.running import Certain, Enclosed, Likely, Running, count_sums
+from roundoff.arithmetic.laws import Certain, Likely, count_sums
+from roundoff.arithmetic.running import Running
 from roundoff.arithmetic.scale import Scale
 from roundoff.bounds import Bound, Statement
 from roundoff.bounds.theorems import check_failure

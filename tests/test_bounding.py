@@ -14,7 +14,8 @@ import torch.nn.functional as F
 
 import roundoff as ro
 from roundoff.arithmetic import slopes, walk
-from roundoff.arithmetic.running import Running, count_sums
+from roundoff.arithmetic.laws import count_sums
+from roundoff.arithmetic.running import Running
 from roundoff.arithmetic.simulated import Simulated, simulate
 from roundoff.bounding import bounds_of_trace
 from roundoff.formats import Format

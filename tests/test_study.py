@@ -260,7 +260,7 @@ def test_overflow_is_counted_and_not_averaged(tmp_path) -> None:
     assert (errors["overflow"] > 0).any()
     assert np.isfinite(errors.loc[errors["overflow"] < errors["size"], "rms_scaled"]).all()
     counted = findings.summary(errors)
-    assert "overflowed (float16)" in findings._counted(counted)
+    assert "overflowed (float16)" in findings.slicing._counted(counted)
 
 
 class Loud:

@@ -30,7 +30,7 @@ from roundoff.arithmetic.enclosed import (
     slack,
     unary,
 )
-from roundoff.arithmetic.laws import Certain, Law, Likely, count_sums, present
+from roundoff.arithmetic.laws import Certain, Law, present
 from roundoff.arithmetic.scale import FUNCTIONS
 from roundoff.arithmetic.slopes import absolute_of, ulp_of
 from roundoff.bounds import theorems
@@ -39,8 +39,6 @@ from roundoff.errors import InapplicableError
 from roundoff.formats import FLOAT64, Format, as_format, round_to
 from roundoff.orders import Order, accumulator, as_order
 from roundoff.trace.steps import Contract, Index, Map, Reduce, Shape
-
-__all__ = ["Certain", "Enclosed", "Likely", "Running", "count_sums"]
 
 Array = npt.NDArray[np.float64]
 

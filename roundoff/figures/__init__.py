@@ -1,7 +1,7 @@
 """Rows to figures: each function takes tables of a study and returns a Plot.  The only room that draws."""
 
 from roundoff.figures.base import REAL, Plot
-from roundoff.figures.bounds import LOOKS, bounds_against_n, tightness
+from roundoff.figures.bounds import LOOKS, bounds_against_n, ratios, tightness
 from roundoff.figures.distributions import ecdf, first_against_second, orders
 from roundoff.figures.maps import heat_map
 from roundoff.figures.trends import bias_against_noise, error_against_n, precision_ladder
@@ -18,5 +18,6 @@ __all__ = [
     "heat_map",
     "orders",
     "precision_ladder",
+    "ratios",
     "tightness",
 ]

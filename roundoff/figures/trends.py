@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from roundoff.figures.base import (
     COLORS,
@@ -28,7 +29,12 @@ from roundoff.figures.base import (
 from roundoff.formats import as_format
 
 #: How each bound is drawn; others are drawn as the last.
-_BOUNDS = {"certified": "-", "probabilistic": (0, (3, 2)), "expected": (0, (1, 1.5))}
+_BOUNDS = {
+    "certified": "-",
+    "certified, plain loop": (0, (6, 1.5)),
+    "probabilistic": (0, (3, 2)),
+    "expected": (0, (1, 1.5)),
+}
 
 
 def _lines(names: list[str]) -> dict[str, dict[str, Any]]:
@@ -72,7 +78,7 @@ def error_against_n(
             for name, look in looks.items()
         ]
         handles += [
-            Line2D([], [], color=GREY, lw=0.9, ls=_dashes(name), label=f"{name} bound")
+            Line2D([], [], color=GREY, lw=0.9, ls=_dashes(name), label=_titled(name))
             for name in dict.fromkeys(sorted(bounds["bound"]))
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=5)
@@ -80,9 +86,9 @@ def error_against_n(
         f"Largest error of the {gradient} gradient ({readable(method)}) against the number of non-zero "
         f"terms in each of its sums: median of {chosen['seed'].nunique()} seeds, sums kept in the "
         "format; band: 5 to 95 % of the seeds, real kernel. Grey: the certified bound, which no order "
-        "exceeds (none where the number of "
-        "roundings times u reaches 1), and the probabilistic one, at a failure rate of 1e-9 for the "
-        "whole gradient, which assumes independent rounding errors: not where a long sum stagnates."
+        "exceeds, and that of a plain loop, from the partial sums of the data; the probabilistic one, at a "
+        "failure rate of 1e-9 for the whole trace, which assumes independent rounding errors and takes "
+        "the certified one where a long sum may stagnate; and the expected error, a model."
         + left_out(chosen["max_scaled"])
     )
     beside = bounds.rename(columns={"value": "p50", "bound": "order"})
@@ -119,6 +125,10 @@ def _quantiles(values: Any, *fractions: float) -> Any:
     return np.quantile(values, fractions) if len(values) else np.full(len(fractions), np.nan)
 
 
+def _titled(bound: str) -> str:
+    return "expected error" if bound == "expected" else f"{bound} bound"
+
+
 def _dashes(bound: str) -> Any:
     return _BOUNDS.get(bound, _BOUNDS["expected"])
 
@@ -150,6 +160,7 @@ def _growth_panel(
     room = max(1.2, (lengths[-1] / lengths[0]) ** 0.06)
     axis.set_xlim(lengths[0] / room, lengths[-1] * room)
     axis.set_xticks(lengths, [str(n) for n in lengths])
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.tick_params(which="minor", bottom=False)
     axis.grid()
 

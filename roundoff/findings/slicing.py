@@ -285,6 +285,7 @@ def _plots(tables: Tables, problems: Sequence[Problem]) -> Iterable[Plot]:
     if last is not main:
         plot = _placed(figures.orders(_of(errors, last)), last)
         yield replace(plot, name="orders_large", title="And with longer sums?")
+    yield figures.ratios(pairs)
     yield _placed(figures.bias_against_noise(_of(errors, last)), last)
     part = _of(elements, main)
     part = part[part["gradient"] == main.wrt[0]]
@@ -308,10 +309,12 @@ def _placed(plot: Plot, problem: Problem) -> Plot:
 
 def _bounds(pairs: pd.DataFrame) -> pd.DataFrame:
     """Median bounds per format and length, as rows."""
-    chosen = pairs[pairs["gradient"] == "weight"].rename(
-        columns={"bound_certified": "certified", "bound_probabilistic": "probabilistic"}
-    )
-    wide = chosen.groupby(["format", "n"])[["certified", "probabilistic"]].median().reset_index()
+    names = {
+        "bound_certified": "certified", "bound_loop": "certified, plain loop",
+        "bound_probabilistic": "probabilistic", "bound_expected": "expected",
+    }  # fmt: skip
+    chosen = pairs[pairs["gradient"] == "weight"].rename(columns=names)
+    wide = chosen.groupby(["format", "n"])[list(names.values())].median().reset_index()
     rows = wide.melt(["format", "n"], var_name="bound", value_name="value")
     finite: pd.DataFrame = rows[np.isfinite(rows["value"])].reset_index(drop=True)
     return finite

@@ -47,6 +47,10 @@ class Measured:
             name: [bounds_of_trace(trace, each, format) for each in self.rounded]
             for name, trace in traces.items()
         }
+        self.stated = [
+            bounds_of_trace(traces[self.names[1]], each, format, order="sequential")
+            for each in self.rounded
+        ]
         self._stacks: dict[tuple[str, str], list[Array]] = {}
         self.native = {name: self._native(name, self.inputs) for name in self.names}
 
@@ -185,6 +189,10 @@ class Measured:
             "reference_radius": _radius(of[one], gradient, self.format),
             "reference_gap": _largest(np.abs(first.high - second.high) / first.scale),
             **_bound_columns(bounds, first.scale, first.high),
+            "bound_loop": _largest(
+                self.stated[k][gradient].certain / _unit(self.format, second.scale)
+            ),
+            **_ratios(bounds, errors),
         }
 
     def _element_rows(self) -> pd.DataFrame:
@@ -277,14 +285,35 @@ def passes(a: Array, b: Array, format: Format) -> dict[str, Any]:
 def _bound_columns(bounds: Sequence[Bound], scale: Array, exact: Array) -> dict[str, float]:
     likely = np.maximum(*(bound.likely(FAILURE) for bound in bounds))
     certain = np.maximum(*(bound.certain for bound in bounds))
-    unit = bounds[0].format.u * np.where(scale > 0, scale, np.nan)
+    unit = _unit(bounds[0].format, scale)
     rtol, atol = tolerance(likely, scale, exact) if np.isfinite(likely).all() else (np.inf, np.inf)
     return {
         "bound_probabilistic": _largest(likely / unit),
         "bound_certified": _largest(certain / unit),
+        "bound_expected": _largest(np.maximum(*(np.asarray(b.expected) for b in bounds)) / unit),
         "rtol": rtol,
         "atol": atol,
     }
+
+
+def _unit(format: Format, scale: Array) -> Array:
+    return format.u * np.where(scale > 0, scale, np.nan)
+
+
+def _ratios(bounds: Sequence[Bound], errors: Sequence[accuracy.Errors]) -> dict[str, float]:
+    """The largest |error| / bound of both sides; NaN where there is no finite error or bound."""
+    found = {}
+    for name, of in (
+        ("certified", [b.certain for b in bounds]),
+        ("probabilistic", [b.likely(FAILURE) for b in bounds]),
+        ("expected", [np.asarray(b.expected) for b in bounds]),
+    ):
+        parts = [
+            np.abs(e.absolute) / np.where(v > 0, v, np.nan) for e, v in zip(errors, of, strict=True)
+        ]
+        ratios = np.concatenate([part.ravel() for part in parts])
+        found[f"ratio_{name}"] = _largest(ratios[np.isfinite(ratios)])
+    return found
 
 
 def _stacked(parts: Sequence[Mapping[str, Any]], length: int) -> dict[str, Array]:
