@@ -133,8 +133,8 @@ def ratios(pairs: pd.DataFrame, gradient: str = "weight") -> Plot:
         f"How tight: the largest error of the {gradient} gradient of the real kernels over its bound, "
         f"box over the {len(data) // len(names)} gradients of all shapes and seeds, whiskers to the "
         "extremes. At 1 (black) a bound is attained. The probabilistic bound fails once in 1e9; the "
-        "expected error is a model, which the largest of many elements exceeds. Kernels that keep wider sums than their "
-        "format err less."
+        "expected error is a model, which the largest of many elements exceeds. Kernels that keep wider "
+        "sums than their format err less."
     )
     return Plot("ratios", "How tight are the bounds?", caption, figure, data)
 
