@@ -321,12 +321,18 @@ def names() -> tuple[str, ...]:
 def as_order(what: str | Order) -> Order:
     """The order of a name such as "pairwise", "blocked(32)", "shuffled(7)" or "kahan".
 
-    Raises: ArgumentError for an unknown name, with the known ones.
+    Raises: ArgumentError for an unknown name, with the known ones, and for a tree, which fits one length.
 
     >>> as_order("blocked(2)").tree(4).height
     2
     """
-    return what if isinstance(what, Order) else _named(what.replace(" ", ""))
+    if isinstance(what, Order):
+        return what
+    if not isinstance(what, str):
+        raise ArgumentError(
+            f"an order is a name or an Order for sums of any length; {type(what).__name__} is neither"
+        )
+    return _named(what.replace(" ", ""))
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from roundoff.bounds import theorems
 from roundoff.bounds.along import Walked
 from roundoff.bounds.bound import Bound, Statement
-from roundoff.bounds.terms import Kernel, Terms, as_nearest
+from roundoff.bounds.terms import Kernel, Terms
 from roundoff.errors import InapplicableError
 
 Array = npt.NDArray[np.float64]
@@ -161,7 +161,7 @@ def _certified(sheet: Sheet) -> None:
         )  # fmt: skip
     if terms.walked is not None and terms.depth_weighted is not None:
         walked, depth = terms.walked, terms.depth_weighted
-        growth = theorems.depth_weighted([terms.height], as_nearest(kernel))[0]
+        growth = theorems.compounded([terms.height], kernel.unit)[0]
         sheet.state("depth-weighted", "certified", lambda: depth + (1.0 + growth) * eta,
                     f"{_HIGHAM}, 4.2: every term times (1 + u)^depth - 1")  # fmt: skip
         sheet.state("partial sums", "certified", lambda: walked.error,
@@ -185,8 +185,7 @@ def _peak(terms: Terms) -> Array:
 
 
 def _factors(kernel: Kernel) -> Callable[[int, float], float]:
-    u = as_nearest(kernel)
-    return lambda n, _: float(theorems.depth_weighted(n, u))
+    return lambda n, _: float(theorems.compounded(n, kernel.unit))
 
 
 def _eta(sheet: Sheet) -> Array:
@@ -291,7 +290,7 @@ def _probabilistic(sheet: Sheet) -> None:
             failure,
             outputs,
         )
-        growth = theorems.depth_weighted([terms.height], kernel.step)[0]
+        growth = theorems.compounded([terms.height], kernel.unit)[0]
         found = sheet.finish(error + (1.0 + growth) * eta, walked.peak)
         return np.where(withheld, np.nan, found).reshape(sheet.shape)
 

@@ -9,7 +9,16 @@ import numpy.typing as npt
 
 from roundoff.bounds.bound import Bound
 from roundoff.bounds.statements import make_bound
-from roundoff.bounds.terms import Kernel, columns, contraction, held, measure, measure_products
+from roundoff.bounds.terms import (
+    Kernel,
+    Terms,
+    columns,
+    contraction,
+    held,
+    joined,
+    measure,
+    measure_products,
+)
 from roundoff.errors import ArgumentError
 from roundoff.formats import as_float64, as_format
 from roundoff.orders import Order, ReductionTree, accumulator, as_order
@@ -17,6 +26,9 @@ from roundoff.orders import Order, ReductionTree, accumulator, as_order
 Array = npt.NDArray[np.float64]
 
 ROUNDINGS = ("nearest", "stochastic", "toward_zero")
+
+#: Products of a matrix product held at a time: some ten arrays of 16 MiB.
+BLOCK = 1 << 21
 
 
 def sum(
@@ -125,13 +137,25 @@ def matmul(
     k = x.shape[-1]
     kernel = _with_tree(kernel, order, k)
     shape = (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
-    if kernel.order is None:
-        terms = contraction(x, y, kernel)
-    else:
-        left = np.broadcast_to(x[..., :, None, :], (*shape, k))
-        right = np.broadcast_to(np.swapaxes(y, -1, -2)[..., None, :, :], (*shape, k))
-        terms = measure_products(columns(left), columns(right), kernel, ("a", "b"))
-    return make_bound(f"a matrix product over {k} terms", terms, kernel, shape, give_back)
+    measured = (
+        contraction(x, y, kernel) if kernel.order is None else _in_blocks(x, y, shape, kernel)
+    )
+    return make_bound(f"a matrix product over {k} terms", measured, kernel, shape, give_back)
+
+
+def _in_blocks(x: Array, y: Array, shape: tuple[int, ...], kernel: Kernel) -> Terms:
+    """All products of a matrix product along its order, some rows of the result at a time."""
+    k, (m, n) = x.shape[-1], shape[-2:]
+    step = max(1, BLOCK // max(1, k * n * int(np.prod(shape[:-2]))))
+    right = np.swapaxes(y, -1, -2)[..., None, :, :]
+    parts, shapes = [], []
+    for start in range(0, max(1, m), step):
+        left = x[..., start : start + step, None, :]
+        size = (*shape[:-2], left.shape[-3], n)
+        rows = [columns(np.broadcast_to(v, (*size, k))) for v in (left, right)]
+        parts.append(measure_products(rows[0], rows[1], kernel, ("a", "b")))
+        shapes.append(size)
+    return joined(parts, shapes)
 
 
 # ------------------------------------------------------------------------------------ arguments

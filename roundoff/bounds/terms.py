@@ -166,7 +166,7 @@ def _along_tree(known: Terms, terms: Array, x: Array, y: Array | None, kernel: K
     rounded = _rounded_products(tree, kernel.fused) if y is not None else np.zeros(tree.n, bool)
     exact = y is None or (kernel.exact_products and not known.tiny.any())
     rounded &= not exact
-    weights = theorems.depth_weighted(tree.depths + rounded, as_nearest(kernel))
+    weights = theorems.compounded(tree.depths + rounded, kernel.unit)
     depth = (np.abs(terms) * weights[:, None]).sum(axis=0) * (1.0 + (tree.n + 8) * 2.0**-52)
     own = np.zeros_like(terms)
     if y is not None and 2 * kernel.format.precision > FLOAT64.precision:
@@ -205,11 +205,6 @@ def _along_tree(known: Terms, terms: Array, x: Array, y: Array | None, kernel: K
         **running,
     }
     return replace(known, **known_to_walk)
-
-
-def as_nearest(kernel: Kernel) -> float:
-    """What `depth_weighted` takes for u, so that its factors are 1 + unit."""
-    return kernel.wide.u if kernel.nearest else kernel.unit / (1.0 - kernel.unit)
 
 
 def _rounded_products(tree: ReductionTree, fused: bool) -> Mask:
@@ -270,6 +265,21 @@ def contraction(
         length=k, count=flat[0].astype(np.int64), scale=flat[1], total=flat[2], value=flat[3],
         squares=flat[4], tiny=flat[5].astype(np.int64), given=flat[6],
     )  # fmt: skip
+
+
+def joined(parts: Sequence[Terms], shapes: Sequence[tuple[int, ...]]) -> Terms:
+    """The measures of blocks of rows of a matrix of sums; shapes: of each block, (..., rows, columns)."""
+
+    def one(values: Sequence[Any]) -> Any:
+        first = values[0]
+        if isinstance(first, Walked):
+            return Walked(**{k: one([getattr(v, k) for v in values]) for k in vars(first)})
+        if not isinstance(first, np.ndarray):
+            return max(values) if isinstance(first, int) else first
+        blocks = [v.reshape(shape) for v, shape in zip(values, shapes, strict=True)]
+        return np.concatenate(blocks, axis=-2).ravel()
+
+    return Terms(**{name: one([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
 def held(values: Array, format: Format, name: str) -> Array:

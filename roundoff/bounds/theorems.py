@@ -99,8 +99,7 @@ def depth_weighted(depths: npt.ArrayLike, u: float) -> Array:
 
     The sum over the terms of this times |x_i| bounds the error of a sum along a given tree, depth_i
     being the additions (and the product) that term i passes through.  Never worse than gamma of the
-    height, and without its restriction on n.  For faithful rounding pass 2u/(1-2u) for u: the factor is
-    then 1 + 2u.
+    height, and without its restriction on n.
 
     Shapes: those of depths.
     Source: every term passes that many factors 1 + d with |d| <= u/(1+u) (Jeannerod and Rump 2018,
@@ -113,9 +112,15 @@ def depth_weighted(depths: npt.ArrayLike, u: float) -> Array:
     if found.size and (found < 0).any():
         raise ArgumentError(f"depth_weighted: a depth is {found.min()}; depths are not negative")
     _check(0, u)
+    return compounded(found, u / (1.0 + u))
+
+
+def compounded(depths: npt.ArrayLike, unit: float) -> Array:
+    """(1 + unit)^depth - 1, rounded upward: that many factors 1 + d with |d| <= unit."""
     with np.errstate(over="ignore"):
-        # log1p and expm1 err by an ulp or so, and relative errors of the exponent y grow by 1 + y.
-        exponent = found * (np.log1p(u / (1.0 + u)) * MARGIN)
+        # log1p and expm1 err by an ulp or so, and relative errors of the exponent y grow by 1 + y: at most
+        # 710 where the result is finite.
+        exponent = np.asarray(depths) * (np.log1p(unit) * MARGIN)
         result: Array = np.expm1(exponent) * MARGIN
     return result
 
