@@ -26,11 +26,13 @@ __all__ = [
     "bitwise_equal",
     "dot_backward",
     "dot_condition",
+    "dot_condition_normwise",
     "errors",
     "normwise",
     "normwise_rows",
     "sum_backward",
     "sum_condition",
+    "sum_condition_normwise",
     "ulp_between",
 ]
 
@@ -193,6 +195,29 @@ def dot_condition(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     """
     exact, scale = _exact_dot(x, y)
     return 1.0 if scale == 0 else _ratio(scale, abs(exact))
+
+
+def sum_condition_normwise(values: npt.ArrayLike) -> float:
+    """The condition number of a sum in the 2-norm, |x|_2 sqrt(n) / |sum x_i|; see dot_condition_normwise.
+
+    >>> sum_condition_normwise([3.0, -4.0, 0.0, 0.0])
+    10.0
+    """
+    return dot_condition_normwise(values, np.ones(np.shape(values)))
+
+
+def dot_condition_normwise(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """The condition number of a dot product in the 2-norm, |x|_2 |y|_2 / |x.y|, within an ulp.
+
+    It bounds the relative change of x.y by that of x in norm; never below the componentwise one.
+    1 for a dot product of zeros; infinite for one that cancels to zero.
+    Raises: ArgumentError for values that are not finite.
+    Source: Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 3.1 and 7.1.
+    """
+    exact, scale = _exact_dot(x, y)
+    if scale == 0:
+        return 1.0
+    return _root_ratio(_exact_dot(x, x)[1] * _exact_dot(y, y)[1], exact * exact)
 
 
 def sum_backward(computed: float, values: npt.ArrayLike) -> Backward:

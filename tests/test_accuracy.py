@@ -257,3 +257,17 @@ def test_long_sums_are_quick_and_exact() -> None:
     values = generator.standard_normal(50_000) * 2.0 ** generator.integers(-40, 40, 50_000)
     wanted = math.fsum(np.abs(values)) / abs(math.fsum(values))
     assert abs(accuracy.sum_condition(values) / wanted - 1.0) <= 4 * U
+
+
+def test_normwise_conditions_are_never_below_the_componentwise() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        x, y = rng.standard_normal((2, 9)) * 2.0 ** rng.integers(-300, 300, 2)[:, None]
+        norm = accuracy.dot_condition_normwise(x, y)
+        a, b = x / np.abs(x).max(), y / np.abs(y).max()
+        expected = np.linalg.norm(a) * np.linalg.norm(b) / abs(math.fsum(a * b))
+        assert norm == pytest.approx(expected, rel=2.0**-30)
+        assert norm >= accuracy.dot_condition(x, y) * (1 - 2.0**-50)
+        assert accuracy.sum_condition_normwise(x) >= accuracy.sum_condition(x) * (1 - 2.0**-50)
+    assert accuracy.dot_condition_normwise([1.0, 1.0], [1.0, -1.0]) == math.inf
+    assert accuracy.sum_condition_normwise([0.0, 0.0]) == accuracy.sum_condition_normwise([]) == 1.0
