@@ -389,3 +389,111 @@ def test_torchs_functions_are_within_the_table(name, format) -> None:
         if np.isfinite(ulp):
             allowed = limit * float(ulp) + slopes.absolute_of(name, target)
             assert abs(context.mpf(result) - exact) <= allowed * (1 + 2.0**-8)
+
+
+# ---------------------------------------------------------------------------- pieces by themselves
+
+
+@pytest.mark.parametrize("order", ["sequential", "pairwise", "fma"])
+def test_all_at_once_is_never_below_node_by_node(order, monkeypatch) -> None:
+    """E <= before + unit (sum |s_v| + h E) is the recursion's bound made larger, in low precision as well."""
+    from roundoff.arithmetic import running
+
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.random((4, 12)), "w": rng.random((12, 3))}
+    trace = prune(
+        trace_gradients(torch.matmul, {"input": inputs["x"], "other": inputs["w"]}, None, squares)
+    )
+    given = {
+        "input": ro.round_to(inputs["x"], "bfloat16"),
+        "other": ro.round_to(inputs["w"], "bfloat16"),
+    }
+    found = []
+    for limit in (1.0, 0.0):
+        monkeypatch.setattr(running, "FLAT", limit)
+        bound = bounds_of_trace(trace, given, "bfloat16", order=order)
+        found.append({name: bound[name].certain for name in trace.outputs})
+    for name in trace.outputs:
+        assert (found[0][name] >= found[1][name] * (1 - 2.0**-30)).all()
+        assert (found[0][name] <= found[1][name] * 1.5).all()
+
+
+def test_the_absolute_error_of_erf_in_16_bits_counts() -> None:
+    x = ro.round_to(np.geomspace(1e-5, 2e-3, 400), "float16")
+    problem = {"inputs": {"x": x}, "loss": squares, "format": "float16"}
+    found = ro.native_gradients(torch.erf, {"input": x}, None, squares, format="float16")["input"]
+    exact = ro.reference_gradients(torch.erf, {"input": x}, None, squares, format="float16")[
+        "input"
+    ]
+    bound = ro.gradient_bounds(lambda x: torch.erf(x), **problem)["x"].certified.numpy()
+    holds(found, exact, bound)
+    assert (bound >= 2.0**-21).all()
+
+
+def test_products_that_underflow_are_counted() -> None:
+    rng = np.random.default_rng(1)
+    inputs = {n: ro.round_to(rng.random(200) * 2.0**-6, NARROW) for n in "xyz"}
+    trace = prune(trace_gradients(lambda x, y, z: (x * y * z).sum(), inputs, None, None))
+    exact = reference_of_trace(trace, inputs, format=NARROW)
+    found = simulate(trace, Simulated(NARROW), {k: v[None] for k, v in inputs.items()})
+    for name, bound in bounds_of_trace(trace, inputs, NARROW).items():
+        holds(found[name][0], exact[name], bound.certain)
+        error = np.abs(found[name][0] - exact[name].high)
+        assert (error > 4 * NARROW.u * np.abs(exact[name].high)).any(), "nothing underflowed"
+
+
+def test_a_cancelling_product_is_still_enclosed() -> None:
+    rng = np.random.default_rng(3)
+    a = rng.standard_normal((6, 40))
+    b = rng.standard_normal((40, 5))
+    a, b = np.concatenate([a, -a], axis=1), np.concatenate([b, b * (1 + 2.0**-50)], axis=0)
+    trace = trace_gradients(torch.matmul, {"input": a, "other": b}, None, torch.sum)
+    trace = trace_gradients(
+        lambda a, b, g: ((a @ b) * g).sum(), {"a": a, "b": b, "g": np.ones((6, 5))}, ("g",), None
+    )
+    given = {"a": a, "b": b, "g": np.ones((6, 5))}
+    exact = reference_of_trace(prune(trace), given, format="float64")["g"]
+    found = walk(prune(trace), Running("float64"), given)["g"]
+    gap = np.abs((found.value - exact.high) - exact.low)
+    assert gap.max() > 0 and (gap <= found.own).all()
+
+
+def test_partial_sums_that_may_overflow_have_no_finite_bound() -> None:
+    inputs = {"w": np.array([1.0]), "x": np.array([6e4, 6e4, -6e4])}
+    for order, finite in ((None, False), ("sequential", False), ("pairwise", False)):
+        found = ro.gradient_bounds(
+            lambda w, x: (w * x).sum(), inputs, ("w",), format="float16", order=order
+        )
+        assert bool(torch.isfinite(found["w"].certified).all()) is finite
+
+
+def test_a_quotient_by_something_uncertain() -> None:
+    """1/b with b between 0.5 and 1.5 is 2 where the exact quotient is 1."""
+    from roundoff.arithmetic.enclosed import PROPAGATED, Enclosed
+
+    a, b = Enclosed(np.ones(1), 0.0, 0.0), Enclosed(np.ones(1), 0.0, np.array([0.5]))
+    assert PROPAGATED["div"](np.ones(1), a, b)[1] >= 1.0
+    lost = Enclosed(np.ones(1), 0.0, np.array([1.0]))
+    with np.errstate(divide="ignore"):
+        assert PROPAGATED["div"](np.ones(1), a, lost)[1] == np.inf
+
+
+def test_long_narrow_sums_are_certain_or_nothing() -> None:
+    from roundoff.arithmetic.laws import Certain, Likely
+
+    likely, certain = Likely(2.0**-8, 1e-3, 5), Certain(2.0**-8)
+    assert likely.sum(1000) == certain.sum(1000) and likely.dot(1000) == certain.dot(1000)
+    assert likely.sum(120) < certain.sum(120)
+    # Shared by more sums, each has less.
+    assert Likely(2.0**-24, 1e-3, 5000).dot(3000) > Likely(2.0**-24, 1e-3, 1).dot(3000)
+
+
+def test_expected_errors_of_both_operands_count() -> None:
+    from roundoff.arithmetic.expected import Expected, Varied
+    from roundoff.trace.steps import Contract
+
+    rng = np.random.default_rng(0)
+    a, b, s, t = (rng.random(shape) for shape in ((1, 2, 4), (1, 4, 3), (1, 2, 4), (1, 4, 3)))
+    step = Contract((1, 2, 3), (0, 1), 4)
+    found = Expected("float64").contract(step, Varied(a, s), Varied(b, t))
+    np.testing.assert_allclose(found.variance, s @ b**2 + a**2 @ t, rtol=2.0**-40)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from roundoff import bounds, orders
+from roundoff.bounds import along
 from roundoff.errors import ArgumentError, InapplicableError
 from roundoff.formats import Format, round_to
 
@@ -469,3 +470,60 @@ def test_kahans_linear_system() -> None:
         on_sum, on_scale = bounds.kahan(n, 2.0**-p)
         assert on_sum == 2.0**-p
         assert (1 + u) * lost <= on_scale <= (1 + u) * lost * (1 + context.mpf(2) ** -50)
+
+
+# ----------------------------------------------------------------------- formulas, term by term
+
+
+def test_neumaiers_formula() -> None:
+    for n, u in ((2, 0.25), (3, U16), (1000, U32)):
+        r = Fraction(u)
+        exact = (1 + r) * (n - 1) * (n - 2) * r * r
+        on_sum, on_scale = bounds.neumaier(n, u)
+        assert on_sum == u and exact <= Fraction(on_scale) <= exact * (1 + Fraction(1, 2**50))
+
+
+@pytest.mark.parametrize("order", ["sequential", "pairwise", "blocked(4)"])
+def test_partial_sums_are_the_recursion_in_rational_numbers(order: str) -> None:
+    """Low precision, where errors of errors count."""
+    rng = np.random.default_rng(5)
+    x = round_to(rng.standard_normal((30, 20)), P3)
+    tree = orders.as_order(order).tree(20)
+    found = np.asarray(bounds.sum(x, P3, order).named["partial sums"].value)
+    sizes, squares = along.sizes_along(x.T.copy(), tree)
+    unit = Fraction(P3.u) / (1 + Fraction(P3.u))
+    for k, row in enumerate(x.tolist()):
+        nodes = [(Fraction(v), Fraction(0)) for v in row]
+        for left, right in tree.children.tolist():
+            (a, ea), (b, eb) = nodes[left], nodes[right]
+            local = min(unit * (abs(a + b) + ea + eb), abs(a) + ea, abs(b) + eb)
+            nodes.append((a + b, ea + eb + local))
+        exact = nodes[-1][1]
+        assert exact <= Fraction(float(found[k])) <= exact * (1 + Fraction(1, 2**30))
+        partial = [abs(s) for s, _ in nodes[20:]]
+        assert sizes[k] == pytest.approx(float(sum(partial)))
+        assert squares[k] == pytest.approx(float(sum(s * s for s in partial)))
+
+
+def test_a_result_that_the_format_cannot_hold_has_no_finite_bound() -> None:
+    found = bounds.sum([[3e4, 3e4, 1e4], [1.0, 2.0, 3.0]], "float16", accumulate="float32")
+    assert np.isinf(found.certified[0]) and np.isfinite(found.certified[1])
+
+
+def test_any_order_is_never_below_a_stated_one() -> None:
+    x = round_to(np.random.default_rng(2).standard_normal((40, 50)), "float32")
+    free = bounds.sum(x, "float32")
+    for order in ("sequential", "reverse", "pairwise", "strided(8)"):
+        stated = bounds.sum(x, "float32", order)
+        name = "Hallman and Ipsen"
+        assert (stated.named[name].value(0.01) <= free.named[name].value(0.01)).all()
+        assert (stated.certified <= free.certified).all()
+
+
+def test_kahans_carries_pass_zeros_too() -> None:
+    x = np.zeros(5000)
+    x[[0, 4999]] = 1.0, 0.3
+    x = round_to(x, "float16")
+    on_sum, on_scale = bounds.kahan(5000, U16)
+    expected = on_sum * x.sum() + on_scale * x.sum()
+    assert bounds.sum(x, "float16", "kahan").certified == pytest.approx(expected, rel=2.0**-40)
