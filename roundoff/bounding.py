@@ -26,7 +26,8 @@ from roundoff.trace.steps import Map, Trace
 Array = npt.NDArray[np.float64]
 
 _STEPS = (
-    "a kernel that takes the steps of the trace, each rounded once at most, to the format or wider"
+    "a kernel that takes the steps of the trace, each rounded once at most, to the format or wider, "
+    "with sums in the accumulator or wider and without flush to zero"
 )
 
 
@@ -44,8 +45,10 @@ def gradient_bounds(
     """Bounds on the error of every element of every gradient of loss(function(**inputs)).
 
     The inputs are rounded to the format first (design decision 1); the bounds are on the error that
-    comes after.  accumulate: the format that sums are kept in (default: the format); order: of all
-    sums, None for any.  Elementary functions err by the ulp of `arithmetic.slopes.ULP`.
+    comes after.  accumulate: the format that sums are kept in (default: the format, which covers wider
+    ones; torch's float16 convolutions on some CPUs do not keep float32 sums); order: of all sums, None for
+    any: then a matrix product and what is added to it are one sum.  Elementary functions err by the
+    ulp of `arithmetic.slopes.ULP`.
 
     Shapes: those of the gradients, as tensors.
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced.
@@ -121,7 +124,8 @@ def bounds_of_trace(
                 lambda failure, name=name: likely(name, failure),  # type: ignore[misc]
                 "Hallman and Ipsen, arXiv 2107.01604, "
                 + ("in every sum, in any order" if chosen is None else "along every tree"),
-                "rounding errors inside each sum that are independent and of mean zero; errors of "
+                "rounding errors inside each sum that are independent and of mean zero (not so for "
+                "terms that repeat or hardly vary); errors of "
                 f"earlier steps add up in the worst way; the failure is shared by {sums} sums; "
                 "where 2 n u > 1 (stagnation) a sum has its certified factor",
             ),

@@ -515,6 +515,10 @@ def dot_in_order(
             f"x of shape {a.shape} and y of shape {b.shape} do not broadcast; give matching shapes"
         ) from None
     order = _fitting(order, len(first))
+    if fma and order.compensation:
+        raise ArgumentError(
+            f"order {order} has products of its own; leave out fma, or take order 'fma'"
+        )
     narrow, on = machine(target), machine(wide)
     first, second = (narrow.store(narrow.load(v)) for v in (first, second))
     results = on.store(dots(first, second, order, order.tree(len(first)), on, fma))

@@ -368,7 +368,7 @@ def _nearest(mantissa: int, exponent: int) -> float:
     if size > 1024:
         return math.inf if mantissa > 0 else -math.inf
     if size < -1100 or not mantissa:
-        return math.copysign(0.0, mantissa)
+        return -0.0 if mantissa < 0 else 0.0
     try:
         return float(mantissa << exponent) if exponent >= 0 else mantissa / (1 << -exponent)
     except OverflowError:

@@ -497,3 +497,74 @@ def test_expected_errors_of_both_operands_count() -> None:
     step = Contract((1, 2, 3), (0, 1), 4)
     found = Expected("float64").contract(step, Varied(a, s), Varied(b, t))
     np.testing.assert_allclose(found.variance, s @ b**2 + a**2 @ t, rtol=2.0**-40)
+
+
+@pytest.mark.parametrize("size", [1.0, 100.0, 1e4])
+@pytest.mark.parametrize("format", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ["conv1d", "conv2d", "addmm"])
+def test_a_bias_may_be_part_of_the_sum(kind, format, size) -> None:
+    """Kernels start their sums at the bias: every partial sum is then as large as the bias."""
+    rng = np.random.default_rng(0)
+    if kind == "addmm":
+        function = lambda s, x, w, b: s * torch.addmm(b, x, w)
+        shapes = {"x": (6, 300), "w": (300, 5), "b": (6, 5)}
+    else:
+        function = lambda s, x, w, b: s * getattr(F, kind)(x, w, b)
+        ends = (8,) if kind == "conv1d" else (4, 3)
+        shapes = {"x": (3, 300, *ends), "w": (4, 300, *[1] * len(ends)), "b": (4,)}
+    inputs = {k: rng.random(v) for k, v in shapes.items()}
+    inputs["b"] = inputs["b"] * size
+    inputs["w"] = inputs["w"] * 1e-2
+    inputs["s"] = np.ones((6, 5)) if kind == "addmm" else np.ones((3, 4, *ends))
+    problem = {"inputs": inputs, "wrt": ("s",), "loss": torch.sum, "format": format}
+    found = ro.native_gradients(function, **problem)["s"]
+    exact = ro.reference_gradients(function, **problem)["s"]
+    bound = ro.gradient_bounds(function, **problem)["s"].certified.numpy()
+    holds(found, exact, bound)
+    # A sum that starts at the bias, carried out by hand.
+    if kind == "addmm":
+        given = {k: ro.round_to(v, format) for k, v in inputs.items()}
+        terms = np.concatenate(
+            [given["b"][..., None], given["x"][:, None, :] * given["w"].T[None]], axis=-1
+        )
+        if format == "float32":
+            computed = ro.sum_in_order(terms, "sequential", format)
+            holds(np.asarray(computed), exact, bound)
+
+
+def test_sigmoid_of_what_overflows() -> None:
+    for format, x in (("float32", -90.0), ("float64", -720.0), ("bfloat16", -90.0)):
+        problem = {"inputs": {"input": np.array([x])}, "loss": squares, "format": format}
+        found = ro.native_gradients(torch.sigmoid, **problem)["input"]
+        exact = ro.reference_gradients(torch.sigmoid, **problem)["input"]
+        bound = ro.gradient_bounds(torch.sigmoid, **problem)["input"].certified.numpy()
+        holds(found, exact, bound)
+
+
+def test_products_below_float64s_own_range() -> None:
+    for a, w in ((1.3 * 2.0**-530, 1.7 * 2.0**-540), (1.3 * 2.0**-540, 1.1 * 2.0**-540)):
+        for order in (None, "sequential", "fma", "kahan"):
+            bound = ro.gradient_bounds(
+                lambda a, w: a @ w, {"a": [[a]], "w": [[w]]}, ("a",), upstream=[[a]],
+                format="float64", order=order,
+            )["a"].certified  # fmt: skip
+            assert bound >= 2.0**-1074
+
+
+def test_a_fused_tree_rounds_a_product_per_pair() -> None:
+    rng = np.random.default_rng(0)
+    order = ro.orders.Order("fused pairwise", ro.orders.pairwise, fused=True)
+    c = ro.round_to(rng.random(20000) + 1, "float32")
+    lost = c * c - ro.round_to(c * c, "float32")
+    r = c[np.argmax(lost / (c * c))]
+    x, w = np.tile([r, float(ro.round_to(r * r, "float32"))], 8), np.tile([r, -1.0], 8)
+    inputs = {"s": np.ones((1, 1)), "x": x[None], "w": w[:, None]}
+    bound = ro.gradient_bounds(
+        lambda s, x, w: s * (x @ w), inputs, ("s",), torch.sum, format="float32", order=order
+    )["s"].certified
+    computed = float(ro.dot_in_order(x, w, order, "float32"))
+    exact = sum(
+        (Fraction(a) * Fraction(b) for a, b in zip(x.tolist(), w.tolist(), strict=True)),
+        Fraction(0),
+    )
+    assert abs(Fraction(computed) - exact) <= Fraction(float(bound))

@@ -230,7 +230,9 @@ def test_every_bound_holds_for_every_dot_product_of_a_small_format(fma: bool) ->
     pairs = everything(some[:: 1 if fma else 2], 4)
     x, y = pairs[:, :2], pairs[:, 2:]
     exact = (x * y).sum(axis=-1)
-    for order in ("sequential", "fma", "kahan", "neumaier", "sum2"):
+    fused = orders.Order("fused pairwise", orders.pairwise, fused=True)
+    names = ("sequential", "fma", fused) if fma else ("sequential", "kahan", "neumaier", "sum2")
+    for order in names:
         error = np.abs(orders.dot_in_order(x, y, order, P3, fma=fma) - exact)
         for statement in bounds.dot(x, y, P3, order, fma=fma).statements:
             if statement.kind in ("certified", "running") and statement.value is not None:
@@ -527,3 +529,53 @@ def test_kahans_carries_pass_zeros_too() -> None:
     on_sum, on_scale = bounds.kahan(5000, U16)
     expected = on_sum * x.sum() + on_scale * x.sum()
     assert bounds.sum(x, "float16", "kahan").certified == pytest.approx(expected, rel=2.0**-40)
+
+
+def test_what_a_reader_found() -> None:
+    # Rounding the inputs may lose all, below float64's own range.
+    lost = bounds.dot([2.0**-1000], [2.0**-100], "float32").certified
+    assert lost > 0
+    with pytest.raises(ArgumentError, match="leave out fma"):
+        bounds.dot([1.0, 2.0], [1.0, 2.0], "float32", "kahan", fma=True)
+    with pytest.raises(ArgumentError, match="leave out fma"):
+        orders.dot_in_order([1.0, 2.0], [1.0, 2.0], "neumaier", "float32", fma=True)
+    # A theorem that does not apply to an element has no number there, and is not infinite.
+    tiny = bounds.dot([1.0, 2.0**-14], [1.0, 2.0**-14], "float16")
+    assert np.isnan(tiny.named["Jeannerod and Rump"].value)
+    cycled = np.tile([0.1, 0.3, 0.7], 40000)
+    with pytest.raises(InapplicableError, match="all of them few"):
+        bounds.sum(cycled, "float32").probabilistic(1e-3)
+    assert "<Bound on a sum of 2 terms in float32" in repr(bounds.sum([1.0, 2.0], "float32"))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: bounds.sum([1.0, 2.0], "float32", order=3), "is no order|an order is a name"),
+        (lambda: bounds.sum([1.0, 2.0], "float32").probabilistic(None), "failure is None"),
+        (lambda: bounds.gamma(3, "float32"), "u is 'float32'"),
+        (lambda: bounds.hallman_ipsen(1.0, 5, 3, U32, 0.1, 0), "outputs 0"),
+        (
+            lambda: bounds.matmul(np.ones((2, 3, 4)), np.ones((3, 4, 5)), "float32"),
+            "do not broadcast",
+        ),
+        (
+            lambda: bounds.conv_gradients(
+                np.ones((1, 1, 2)), np.ones((1, 1, 5)), np.ones((1, 1, 0)), "float32"
+            ),
+            "do not fit",
+        ),
+        (
+            lambda: bounds.conv_gradients(
+                np.ones((1, 1, 4)), np.ones((1, 1, 2)), np.ones((1, 1, 3)), "float32", stride="a"
+            ),
+            "stride is 'a'",
+        ),
+        (lambda: bounds.conv_gradients(1.0, 2.0, 3.0, "float32"), "at least 3"),
+        (lambda: bounds.dot([[1.0], [math.inf]], [1.0], "float32"), r"x holds inf at \[1, 0\]"),
+    ],
+)
+def test_more_bad_input_is_named(make: Any, message: str) -> None:
+    with pytest.raises((ArgumentError, InapplicableError), match=message):
+        make()
+    assert bounds.higham_mary(10**400, U64, 0.1) == math.inf

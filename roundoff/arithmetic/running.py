@@ -35,6 +35,7 @@ from roundoff.arithmetic.scale import FUNCTIONS
 from roundoff.arithmetic.slopes import absolute_of, ulp_of
 from roundoff.bounds import theorems
 from roundoff.bounds.along import along, sizes_along
+from roundoff.bounds.terms import rounded_products
 from roundoff.errors import InapplicableError
 from roundoff.formats import FLOAT64, Format, as_format, round_to
 from roundoff.orders import Order, accumulator, as_order
@@ -108,6 +109,7 @@ class Running:
             move_elements([o.value for o in operands], index, shape, 0),
             _moved([o.own for o in operands], operands, index, shape),
             _moved([o.error for o in operands], operands, index, shape),
+            max(o.terms for o in operands),
         )
 
     # -------------------------------------------------------------------------------------- maps
@@ -156,9 +158,23 @@ class Running:
         most = None
         if name in SUMS:
             most = np.minimum(operands[0].computed, operands[1].computed)
+            error = error + self._joined(operands[0], operands[1])
+            error = error + self._joined(operands[1], operands[0])
         return self._result(
             value, own, error, self.format, ulp=ulp, most=most, underflows=name not in SUMS
         )
+
+    def _joined(self, product: Enclosed, other: Enclosed) -> Any:
+        """What it costs if `other` is one more term of the sums of a matrix product.
+
+        n + 1 terms are added by n roundings, each at most u times all magnitudes: n u |other|, and u times
+        the products, of which the error of the product is at least dot(n).
+        """
+        n = product.terms
+        if not n:
+            return 0.0
+        again = self.wide.u * (1.0 + self.wide.u) / self.law.dot(n)
+        return (n * self.wide.u * other.computed + again * product.error) * slack(1)
 
     def _result(
         self, value: Any, own: Any, error: Any, target: Format, *,
@@ -220,9 +236,10 @@ class Running:
             if not exact(first.error):
                 error = error + first.error @ ((1.0 + factor) * second.computed)
             lost = n * (1.0 + self.law.sum(n)) * self._underflow
-            error = (error + np.where(error > 0, lost, 0.0)) * slack(n)
+            error = (error + np.where(_nonzero(error, first, second), lost, 0.0)) * slack(n)
             size = error / factor if factor else error
-            return self._store(Terms(value, own, size, error), error)
+            found = self._store(Terms(value, own, size, error), error)
+            return Enclosed(found.value, found.own, found.error, n)
 
     @property
     def _underflow(self) -> float:
@@ -239,15 +256,15 @@ class Running:
     ) -> Enclosed:
         n, unit = present(step), self.wide.u / (1.0 + self.wide.u)
         tree = order.restricted(step.leaves, step.kept)
+        alone = rounded_products(tree, order.fused)
         computed = first.computed @ second.computed
         before = _product(first.size, second.error) + _product(first.error, second.computed)
         rounded: Any = computed
         if order.compensation == "sum2":  # Dot2 loses nothing in the products
             rounded = 0.0
-        elif order.fused:  # a plain loop rounds its first product only
-            k = int(tree.children[0, 0]) if tree.n > 1 else 0
-            rounded = first.computed[:, :, k, None] * second.computed[:, k, None, :]
-        lost = np.where(computed > 0, n * self._underflow, 0.0)
+        elif order.fused:
+            rounded = first.computed[:, :, alone] @ second.computed[:, alone, :]
+        lost = np.where(_nonzero(computed, first, second), n * self._underflow, 0.0)
         before = (before + unit * rounded + lost) * slack(n)
         once: Array | float = 0.0
         if not exact(rounded) and not isinstance(self.law, Certain):
@@ -262,18 +279,15 @@ class Running:
 
         def errors(order: Order) -> tuple[Array, Array]:
             def one(left: Sequence[Array], right: Sequence[Array]) -> tuple[Array, ...]:
-                parts = _products(Enclosed(*left), Enclosed(*right))
+                sides = (Enclosed(v[0], v[1], v[2]) for v in (left, right))
+                parts = _products(*sides)
                 of = [np.array(part.reshape(n, -1)) for part in parts]
                 small = np.abs(of[0]) - of[1] - of[2] < self.wide.smallest_normal * 2.0**60
                 of[2] += np.where((np.abs(of[0]) + of[1] + of[2] > 0) & small, self._underflow, 0.0)
                 product = unit * (np.abs(of[0]) + of[1] + of[2])
-                if order.fused:
-                    of[2][k] += product[k]
-                else:
-                    of[2] += product
+                of[2][alone] += product[alone]
                 return self._walked(of, order, step, fused=order.fused)
 
-            k = int(tree.children[0, 0]) if tree.n > 1 else 0
             left, right = (
                 [x.value, *(np.broadcast_to(v, x.value.shape) for v in (x.own, x.error))]
                 for x in (first, second)
@@ -354,6 +368,17 @@ def _sum(radius: Any, value: Array) -> Any:
 
 def _product(a: Any, b: Any) -> Any:
     return 0.0 if exact(a) or exact(b) else a @ b
+
+
+def _nonzero(sums: Array, first: Enclosed, second: Enclosed) -> Any:
+    """Which sums of products may have any: those that are positive, unless float64 itself may underflow."""
+    sizes = [np.where(v.computed > 0, v.computed, np.inf) for v in (first, second)]
+    least = sizes[0].min(initial=np.inf) * sizes[1].min(initial=np.inf)
+    if least > 2.0**-900:
+        return sums > 0
+    return (first.computed > 0).any(axis=-1)[..., None] & (second.computed > 0).any(axis=-2)[
+        ..., None, :
+    ]
 
 
 def _norm(radius: Any, axis: int, n: int) -> Any:

@@ -65,6 +65,9 @@ class Bound:
     size_of_S: Array | Callable[[], Array]
     give_back: Callable[[Array], Any] = field(default=_same, repr=False)
 
+    def __repr__(self) -> str:
+        return f"<Bound on {self.what} in {self.format}, {self.order}; print it for the theorems>"
+
     @property
     def size(self) -> int:
         """How many elements share a failure probability."""
@@ -199,7 +202,14 @@ def describe(bound: Bound) -> str:
             notes.append(f"  {statement.name}: {statement.source}{assumes}")
     notes += [f"  does not apply: {reason}" for reason in _reasons(bound.statements)]
     if any(s.kind == "probabilistic" and s.value is not None for s in bound.statements):
-        notes.append(f"  A failure probability is shared by {_elements(bound)}.")
+        shared = (
+            ""
+            if any("shared by" in note for note in notes)
+            else f" is shared by {_elements(bound)}, and"
+        )
+        notes.append(
+            f"  A failure probability{shared} is for the smaller of that bound and the certified one."
+        )
     return "\n".join([*lines, *notes])
 
 

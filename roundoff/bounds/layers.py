@@ -7,6 +7,7 @@ it): the shortcuts say which one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,11 @@ def conv_gradients(
         )
     (values, _), (w, _), (g, give_back) = as_float64(x), as_float64(weight), as_float64(upstream)
     dims = w.ndim - 2
+    if dims < 1 or values.ndim != w.ndim or g.ndim != w.ndim or not isinstance(groups, Integral):
+        raise ArgumentError(
+            f"conv_gradients: x {values.shape}, weight {w.shape}, upstream {g.shape} and groups {groups!r}; "
+            "give arrays of one number of axes, at least 3, and whole groups"
+        )
     steps, pads, holes = (
         _each(name, value, dims, least)
         for name, value, least in (
@@ -117,7 +123,7 @@ def conv_gradients(
         (n + 2 * p - d * (k - 1) - 1) // s + 1
         for n, p, d, k, s in zip(size, pads, holes, taps, steps, strict=False)
     )
-    fits = dims >= 1 and values.ndim == w.ndim and groups >= 1 and w.shape[0] % max(1, groups) == 0
+    fits = min(outputs) >= 1 and groups >= 1 and w.shape[0] % max(1, groups) == 0
     if (
         not fits
         or values.shape[1] != w.shape[1] * groups
@@ -160,10 +166,12 @@ def _named(what: str, bound: Bound, shape: tuple[int, ...] | None = None) -> Bou
 
 
 def _each(name: str, value: int | Sequence[int], dims: int, least: int) -> tuple[int, ...]:
-    found = (value,) * dims if isinstance(value, int) else tuple(value)
-    if len(found) != dims or any(v < least for v in found):
+    many = isinstance(value, Sequence) and not isinstance(value, str)
+    found: tuple[Any, ...] = tuple(value) if many else (value,) * dims  # type: ignore[arg-type]
+    whole = all(isinstance(v, Integral) and int(v) >= least for v in found)
+    if len(found) != dims or not whole:
         raise ArgumentError(
-            f"conv_gradients: {name} is {value}; give a whole number of at least {least}, or {dims} of them"
+            f"conv_gradients: {name} is {value!r}; give a whole number of at least {least}, or {dims} of them"
         )
     return found
 

@@ -52,9 +52,7 @@ class Sheet:
             error = (error + terms.given) * theorems.MARGIN
             # A few units for products that are rounded in float64's own subnormal range.
             error = np.where(error > 0, error + 2.0**-1070, error)
-            return np.where(
-                over & (terms.count > 0), np.inf, np.where(np.isnan(error), np.nan, error)
-            )
+            return np.where(over & (terms.count > 0) & ~np.isnan(error), np.inf, error)
 
     def state(
         self, name: str, kind: str, make: Callable[[], Any], source: str, assumes: str = "",
@@ -346,7 +344,11 @@ def _reason(terms: Terms, kernel: Kernel, withheld: Mask) -> str:
     count = int(withheld.sum())
     if not count:
         return ""
-    equal = "" if terms.equal is None or not terms.equal.any() else " or most terms are equal"
+    equal = (
+        ""
+        if terms.equal is None or not terms.equal.any()
+        else " or most terms are equal, or all of them few"
+    )
     return (
         f"withheld for {count} of {withheld.size} elements: in {kernel.wide} a partial sum can swallow half "
         f"a typical term (stagnation){equal}, so errors have no mean of zero; use a wider accumulator"

@@ -100,6 +100,8 @@ def dot(
             "along the last axis"
         )
     kernel = _with_tree(kernel, order, first.shape[-1])
+    held(a, kernel.format, "x")  # for the place in the message
+    held(b, kernel.format, "y")
     terms = measure_products(columns(first), columns(second), kernel, ("x", "y"))
     n = first.shape[-1]
     return make_bound(f"a dot product of {n} terms", terms, kernel, first.shape[:-1], give_back)
@@ -136,7 +138,15 @@ def matmul(
         )
     k = x.shape[-1]
     kernel = _with_tree(kernel, order, k)
-    shape = (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
+    held(x, kernel.format, "a")
+    held(y, kernel.format, "b")
+    try:
+        batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    except ValueError:
+        raise ArgumentError(
+            f"matmul: the leading axes of a {x.shape} and b {y.shape} do not broadcast"
+        ) from None
+    shape = (*batch, x.shape[-2], y.shape[-1])
     measured = (
         contraction(x, y, kernel) if kernel.order is None else _in_blocks(x, y, shape, kernel)
     )
@@ -180,6 +190,10 @@ def _kernel(
     else:
         found = None if order is None else as_order(order)
     fused = fma or bool(found and found.fused)
+    if fma and found is not None and found.compensation:
+        raise ArgumentError(
+            f"order {found} has products of its own; leave out fma, or take order 'fma'"
+        )
     if rounding != "nearest" and found is not None and found.compensation:
         raise ArgumentError(
             f"order {found} is compensated, which is analysed for rounding to nearest only"

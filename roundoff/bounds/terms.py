@@ -102,6 +102,8 @@ def measure_products(x: Array, y: Array, kernel: Kernel, names: tuple[str, str])
     first, second = held(x, kernel.format, names[0]), held(y, kernel.format, names[1])
     dx, dy = np.abs(x - first), np.abs(y - second)
     given = (dx * np.abs(second) + np.abs(first) * dy + dx * dy).sum(axis=0)
+    changed = ((dx > 0) & (y != 0)) | ((dy > 0) & (x != 0))
+    given = given + changed.sum(axis=0) * 2.0**-1072  # these products may underflow in float64
     return measure(first, second, given * (1.0 + (len(x) + 8) * 2.0**-52), kernel)
 
 
@@ -150,20 +152,22 @@ def _product_limit(kernel: Kernel) -> float:
 
 
 def _mostly_equal(sizes: Array) -> Mask:
-    """Whether more than half of the terms of a sum have one magnitude."""
+    """Whether more than half of the terms of a sum have one magnitude, or all have few: below sqrt(n)."""
     n = len(sizes)
     if n < 4:
         return np.zeros(sizes.shape[1:], bool)
     ordered = np.sort(sizes, axis=0)
     lag = n // 2
     same: Mask = ((ordered[lag:] == ordered[:-lag]) & (ordered[lag:] > 0)).any(axis=0)
-    return same
+    distinct = 1 + (ordered[1:] != ordered[:-1]).sum(axis=0)
+    few: Mask = (distinct.astype(np.float64) ** 2 < n) & (n >= 16)
+    return same | few
 
 
 def _along_tree(known: Terms, terms: Array, x: Array, y: Array | None, kernel: Kernel) -> Terms:
     order = cast(Order, kernel.order)
     tree = order.tree(known.length)
-    rounded = _rounded_products(tree, kernel.fused) if y is not None else np.zeros(tree.n, bool)
+    rounded = rounded_products(tree, kernel.fused) if y is not None else np.zeros(tree.n, bool)
     exact = y is None or (kernel.exact_products and not known.tiny.any())
     rounded &= not exact
     weights = theorems.compounded(tree.depths + rounded, kernel.unit)
@@ -207,7 +211,7 @@ def _along_tree(known: Terms, terms: Array, x: Array, y: Array | None, kernel: K
     return replace(known, **known_to_walk)
 
 
-def _rounded_products(tree: ReductionTree, fused: bool) -> Mask:
+def rounded_products(tree: ReductionTree, fused: bool) -> Mask:
     """Which products are rounded before they are added (see orders.multiply_and_add)."""
     if not fused or tree.n == 1:
         return np.ones(tree.n, bool)
@@ -258,7 +262,7 @@ def contraction(
         total = np.minimum(np.abs(value) + (k + 4) * 2.0**-52 * scale, scale)
         changed = np.zeros_like(scale)
         if dx.any() or dy.any():
-            changed = (dx @ (b + dy) + a @ dy) * slack
+            changed = (dx @ (b + dy) + a @ dy) * slack + k * 2.0**-1071
         tiny = np.where(smallest < _product_limit(kernel) * (1 + 2.0**-50), present, 0.0)
         flat = [v.ravel() for v in (present, scale, total, value, (a * a) @ (b * b), tiny, changed)]
     return Terms(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -260,8 +260,8 @@ def higham_mary(n: int, u: float, failure: float, outputs: int = 1) -> float:
 
 def growth(n: int, u: float, factor: float) -> float:
     """exp(lambda sqrt(n) u + n u^2 / (1 - u)) - 1 for a given lambda, rounded upward."""
-    exponent = (factor * math.sqrt(n) * u + n * u * u / (1.0 - u)) * MARGIN
     try:
+        exponent = (factor * math.sqrt(n) * u + n * u * u / (1.0 - u)) * MARGIN
         return math.expm1(exponent) * MARGIN
     except OverflowError:
         return math.inf
@@ -295,6 +295,10 @@ def hallman_ipsen(
     """
     check_failure(failure)
     _count("hallman_ipsen", roundings, u)
+    if outputs < 1 or height < 0:
+        raise ArgumentError(
+            f"hallman_ipsen: outputs {outputs} and height {height}; they start at 1 and at 0"
+        )
     share = failure / outputs
     delta, eta = 0.9 * share, 0.1 * share
     deviations = math.sqrt(2.0 * math.log(2.0 / delta))
@@ -312,8 +316,8 @@ def hallman_ipsen(
 
 def check_failure(failure: float) -> None:
     """Refuse what is no probability that a bound can fail with."""
-    if not 0.0 < failure < 1.0:
-        raise ArgumentError(f"failure is {failure}; it is a probability in (0, 1)")
+    if not isinstance(failure, Real) or not 0.0 < failure < 1.0:
+        raise ArgumentError(f"failure is {failure!r}; it is a probability in (0, 1)")
 
 
 def upward(value: Fraction) -> float:
@@ -335,5 +339,5 @@ def _count(name: str, n: Any, u: float) -> int:
 def _check(n: int, u: float) -> None:
     if n < 0:
         raise ArgumentError(f"bounds: n is {n}; a number of terms is not negative")
-    if not 0.0 < u < 1.0:
-        raise ArgumentError(f"bounds: u is {u}; the unit roundoff 2^-p is in (0, 1)")
+    if not isinstance(u, Real) or not 0.0 < u < 1.0:
+        raise ArgumentError(f"bounds: u is {u!r}; the unit roundoff 2^-p is in (0, 1)")
