@@ -372,6 +372,8 @@ def _product(a: Any, b: Any) -> Any:
 
 def _nonzero(sums: Array, first: Enclosed, second: Enclosed) -> Any:
     """Which sums of products may have any: those that are positive, unless float64 itself may underflow."""
+    if (sums > 0).all():
+        return True
     sizes = [np.where(v.computed > 0, v.computed, np.inf) for v in (first, second)]
     least = sizes[0].min(initial=np.inf) * sizes[1].min(initial=np.inf)
     if least > 2.0**-900:
