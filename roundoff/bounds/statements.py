@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.bounds import theorems
-from roundoff.bounds.along import Walked
 from roundoff.bounds.bound import Bound, Statement
 from roundoff.bounds.terms import Kernel, Terms
 from roundoff.errors import InapplicableError
@@ -70,7 +69,7 @@ class Sheet:
         self.statements.append(Statement(name, kind, found, source, assumes, refused))
 
     def per_count(self, function: Callable[[int], float], less: int) -> Array:
-        """function(count - less) S, per element; what it refuses for all counts it refuses."""
+        """function(count - less) per element, NaN where it refuses; refused for all counts, it raises."""
         counts = np.maximum(self.terms.count - less, 0)
         factors, refusals = np.full(counts.shape, np.nan), []
         for count in np.unique(counts).tolist():
@@ -157,8 +156,9 @@ def _certified(sheet: Sheet) -> None:
             "sum of computed products", "certified", scaled(theorems.dot, 0),
             f"{_RUMP}, for the computed products, underflow included", "round to nearest",
         )  # fmt: skip
-    if terms.walked is not None and terms.depth_weighted is not None:
-        walked, depth = terms.walked, terms.depth_weighted
+    walked = terms.walked
+    if walked is not None and terms.depth_weighted is not None:
+        depth = terms.depth_weighted
         growth = theorems.compounded([terms.height], kernel.unit)[0]
         sheet.state("depth-weighted", "certified", lambda: depth + (1.0 + growth) * eta,
                     f"{_HIGHAM}, 4.2: every term times (1 + u)^depth - 1")  # fmt: skip
@@ -168,18 +168,14 @@ def _certified(sheet: Sheet) -> None:
     if kernel.order is None:
         reason = "partial sums are known only in a stated order; pass order="
         sheet.statements.append(Statement("running", "running", None, "", "", reason))
-    if terms.running is not None and terms.running_ufp is not None:
+    if walked is not None and terms.running is not None and terms.running_ufp is not None:
         for name, found, text in (
             ("running", terms.running, "u times every computed partial sum"),
             ("running, ufp", terms.running_ufp, "u times the power of two below each"),
         ):
             value = np.where(np.isfinite(cast(Array, terms.computed)), found, np.inf)
             sheet.state(name, "running", partial(np.copy, value), f"Wilkinson; {_HIGHAM}, 3.3: {text}",
-                        "the stated order, carried out in the format", peak=_peak(terms))  # fmt: skip
-
-
-def _peak(terms: Terms) -> Array:
-    return cast(Walked, terms.walked).peak
+                        "the stated order, carried out in the format", peak=walked.peak)  # fmt: skip
 
 
 def _factors(kernel: Kernel) -> Callable[[int, float], float]:
@@ -313,7 +309,8 @@ def _any_order(sheet: Sheet, withheld: Mask, assumes: str, reason: str) -> None:
         squares = np.maximum(terms.count - 1, 0) * most**2 + products
         height = n - 1 + rounds
         error = theorems.hallman_ipsen(squares, 2 * n, height, kernel.step, failure, outputs)
-        found = sheet.finish(error + (1.0 + theorems.jeannerod_rump(n, kernel.step)) * eta)
+        growth = theorems.compounded([height], kernel.unit)[0]
+        found = sheet.finish(error + (1.0 + growth) * eta)
         return np.where(withheld, np.nan, found).reshape(sheet.shape)
 
     empty = withheld.size and withheld.all()

@@ -56,7 +56,7 @@ def sum(
     kernel = _kernel(format, order, accumulate, rounding)
     numbers, give_back = as_float64(values)
     _check_rank("sum", "values", numbers, 1)
-    kernel = _with_tree(kernel, order, numbers.shape[-1])
+    _check_tree(order, numbers.shape[-1])
     rounded = held(numbers, kernel.format, "values")
     flat = columns(rounded)
     given = np.abs(columns(numbers) - flat).sum(axis=0)
@@ -99,7 +99,7 @@ def dot(
             f"dot: x has shape {a.shape} and y {b.shape}; pass arrays that broadcast, with as many terms "
             "along the last axis"
         )
-    kernel = _with_tree(kernel, order, first.shape[-1])
+    _check_tree(order, first.shape[-1])
     held(a, kernel.format, "x")  # for the place in the message
     held(b, kernel.format, "y")
     terms = measure_products(columns(first), columns(second), kernel, ("x", "y"))
@@ -137,7 +137,7 @@ def matmul(
             "the last but one of b"
         )
     k = x.shape[-1]
-    kernel = _with_tree(kernel, order, k)
+    _check_tree(order, k)
     held(x, kernel.format, "a")
     held(y, kernel.format, "b")
     try:
@@ -201,10 +201,9 @@ def _kernel(
     return Kernel(target, wide, found, rounding, products, fused and products)
 
 
-def _with_tree(kernel: Kernel, order: Any, n: int) -> Kernel:
+def _check_tree(order: Any, n: int) -> None:
     if isinstance(order, ReductionTree) and order.n != n:
         raise ArgumentError(f"a tree of {order.n} leaves for {n} terms; make the tree for {n}")
-    return kernel
 
 
 def _check_rank(function: str, name: str, values: Array, least: int) -> None:
