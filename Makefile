@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
 
-.PHONY: report reports soundness test env lint types layers check quick bench lock clean
+.PHONY: report reports soundness docs test env lint types layers check quick bench lock clean
 
 report: $(STAMP)
 	$(RUN) experiments/slicing.py
@@ -17,6 +17,10 @@ reports: report
 # Every bound against millions of sums; the table is in the report on bounds.
 soundness: $(STAMP)
 	$(RUN) benchmarks/soundness.py
+
+# The table of operations that can be traced.
+docs: $(STAMP)
+	$(RUN) -m roundoff.trace.operations > docs/operations.md
 
 test: $(STAMP)
 	$(RUN) -m pytest -q

@@ -24,6 +24,7 @@ _HOMES = {
     "roundoff.bounding": ("gradient_bounds",),
     "roundoff.bounds.bound": ("Bound",),
     "roundoff.compare": ("Verdict",),
+    "roundoff.modules": ("functional",),
     "roundoff.native": ("native_gradients",),
     "roundoff.reference": ("Reference", "GradientReference", "reference_gradients"),
     "roundoff.report": ("Report", "write_report"),

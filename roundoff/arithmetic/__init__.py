@@ -25,7 +25,7 @@ class Arithmetic(Protocol[A]):
         """An input, whose float64 numbers are exact."""
         ...
 
-    def constant(self, value: Fraction, shape: Shape) -> A:
+    def constant(self, value: Fraction | float, shape: Shape) -> A:
         """A rational number at every element."""
         ...
 

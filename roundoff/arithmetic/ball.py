@@ -71,9 +71,10 @@ class Ball:
     def load(self, values: npt.NDArray[np.float64]) -> Balls:
         return _array(map(arb, values.ravel().tolist()), values.shape)
 
-    def constant(self, value: Fraction, shape: Shape) -> Balls:
+    def constant(self, value: Fraction | float, shape: Shape) -> Balls:
         with ctx.workprec(self.bits):
-            ball = arb(fmpq(value.numerator, value.denominator))
+            exact = value if isinstance(value, float) else fmpq(value.numerator, value.denominator)
+            ball = arb(exact)
         return _array((ball for _ in range(int(np.prod(shape)))), shape)
 
     def move(self, operands: Sequence[Balls], index: Index | None, shape: Shape) -> Balls:

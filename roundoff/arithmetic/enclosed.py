@@ -72,6 +72,13 @@ def logical(name: str, operands: Sequence[Enclosed]) -> Enclosed:
     return Enclosed(FUNCTIONS[name](*(o.value for o in operands)), own, error)
 
 
+def settled(found: Enclosed, operands: Sequence[Enclosed]) -> Enclosed:
+    """Without error where an operand is an infinity put in by the function: what comes of it is exact."""
+    given = np.logical_or.reduce([np.isinf(o.value) & np.equal(o.error, 0) for o in operands])
+    own, error = (np.where(given, 0.0, radius) for radius in (found.own, found.error))
+    return Enclosed(found.value, own, error, found.terms)
+
+
 def selected(condition: Enclosed, a: Enclosed, b: Enclosed) -> Enclosed:
     """One of two values; where the condition is undecided, either."""
     taken = np.asarray(condition.value, bool)

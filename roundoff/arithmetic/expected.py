@@ -45,13 +45,15 @@ class Expected:
         self.format = as_format(format)
         self.wide = accumulator(self.format, accumulate)
         self.order = None if order is None else as_order(order)
+        self.infinite = False
         self.once = (RMS_ROUNDING * self.format.u) ** 2
         self.wide_once = (RMS_ROUNDING * self.wide.u) ** 2
 
     def load(self, values: Array) -> Varied:
         return Varied(values, np.zeros(values.shape))
 
-    def constant(self, value: Fraction, shape: Shape) -> Varied:
+    def constant(self, value: Fraction | float, shape: Shape) -> Varied:
+        self.infinite = self.infinite or isinstance(value, float)
         return Varied(np.full(shape, float(value)), np.zeros(shape))
 
     def move(self, operands: Sequence[Varied], index: Index | None, shape: Shape) -> Varied:
@@ -74,7 +76,10 @@ class Expected:
             if name in ("maximum", "minimum"):
                 first = value == a.value
                 return Varied(value, np.where(first, a.variance, operands[1].variance))
-            return Varied(value, _propagated(name, value, operands) + self.once * value**2)
+            variance = _propagated(name, value, operands) + self.once * value**2
+            if self.infinite:
+                variance = np.where(np.isinf(value) | (value == 0), 0.0, variance)
+            return Varied(value, variance)
 
     def reduce(self, step: Reduce, operand: Varied) -> Varied:
         value = np.asarray(operand.value, np.float64)

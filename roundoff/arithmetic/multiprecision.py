@@ -145,7 +145,9 @@ class Multiprecision:
     def load(self, values: npt.NDArray[np.float64]) -> Numbers:
         return _array(map(from_float, values.ravel().tolist()), values.shape)
 
-    def constant(self, value: Fraction, shape: Shape) -> Numbers:
+    def constant(self, value: Fraction | float, shape: Shape) -> Numbers:
+        if isinstance(value, float):
+            return _array((from_float(value) for _ in range(int(np.prod(shape)))), shape)
         numerator, denominator = from_int(value.numerator), from_int(value.denominator)
         number = mpf_div(numerator, denominator, max(self.bits, 64), "n")
         if value.denominator & (value.denominator - 1) == 0:

@@ -26,6 +26,7 @@ from roundoff.arithmetic.enclosed import (
     extreme,
     logical,
     selected,
+    settled,
     sign_of,
     slack,
     unary,
@@ -89,14 +90,18 @@ class Running:
         self.wide = accumulator(self.format, accumulate)
         self.order = None if order is None else as_order(order)
         self.law = law or Certain(self.wide.u)
+        self.infinite = False
 
     # -------------------------------------------------------------------------- values and moves
 
     def load(self, values: Array) -> Enclosed:
         return Enclosed(values, 0.0, 0.0)
 
-    def constant(self, value: Fraction, shape: Shape) -> Enclosed:
+    def constant(self, value: Fraction | float, shape: Shape) -> Enclosed:
         near = float(value)
+        if isinstance(value, float):
+            self.infinite = True
+            return Enclosed(np.full(shape, near), 0.0, 0.0)
         own = theorems.upward(abs(Fraction(near) - value))
         held = Fraction(float(round_to(near, self.format))) == value
         # Rounded once as a number of the format, or computed by a quotient of two.
@@ -133,7 +138,8 @@ class Running:
                 return extreme(name, a, operands[1])
             if name == "cast":
                 return self._cast(a, as_format(step.format))
-            return self._rounded_map(name, operands)
+            found = self._rounded_map(name, operands)
+            return settled(found, operands) if self.infinite else found
 
     def _cast(self, a: Enclosed, target: Format) -> Enclosed:
         value = Enclosed(np.asarray(a.value, np.float64), a.own, a.error)

@@ -23,10 +23,15 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
-    """A float64 value and its condition scale S, of one shape."""
+    """A float64 value, its condition scale S, and the scale of its last sums, of one shape.
+
+    terms: the sum of the |terms| of the last sum alone, as computed, products resetting it: what the
+    value was made of in its last step.  S compounds over a trace, and soon says little of a deep one.
+    """
 
     value: Any
     scale: Any
+    terms: Any
 
 
 #: float64 functions for the maps that are one numpy or scipy call.
@@ -91,16 +96,16 @@ class Scale:
     """The arithmetic that carries S."""
 
     def load(self, values: Array) -> Scaled:
-        return Scaled(values, np.abs(values))
+        return Scaled(values, np.abs(values), np.abs(values))
 
-    def constant(self, value: Fraction, shape: Shape) -> Scaled:
-        return self.load(np.full(shape, float(value)))
+    def constant(self, value: Fraction | float, shape: Shape) -> Scaled:
+        full = np.full(shape, float(value))
+        size = np.where(np.isinf(full), 0.0, np.abs(full))  # infinities carry no error
+        return Scaled(full, size, size)
 
     def move(self, operands: Sequence[Scaled], index: Index | None, shape: Shape) -> Scaled:
-        values, scales = [o.value for o in operands], [o.scale for o in operands]
-        return Scaled(
-            move_elements(values, index, shape, 0), move_elements(scales, index, shape, 0)
-        )
+        parts = ([getattr(o, name) for o in operands] for name in ("value", "scale", "terms"))
+        return Scaled(*(move_elements(part, index, shape, 0) for part in parts))
 
     def map(self, step: Map, operands: Sequence[Scaled]) -> Scaled:
         x, s = [o.value for o in operands], [o.scale for o in operands]
@@ -108,13 +113,30 @@ class Scale:
             return operands[0]
         with np.errstate(all="ignore"):
             value = FUNCTIONS[step.function](*x)
-            return Scaled(value, _scale_of_map(step.function, x, s, value))
+            terms = np.abs(value)
+            if step.function in ("add", "sub"):
+                terms = operands[0].terms + operands[1].terms
+            elif step.function in ("neg", "abs"):
+                terms = operands[0].terms
+            scale = _scale_of_map(step.function, x, s, value)
+            return Scaled(value, _finite(scale), _finite(terms))
 
     def reduce(self, step: Reduce, operand: Scaled) -> Scaled:
-        return Scaled(operand.value.sum(axis=-1), operand.scale.sum(axis=-1))
+        with np.errstate(all="ignore"):
+            sums = (v.sum(axis=-1) for v in (operand.value, operand.scale, operand.terms))
+            value, scale, terms = sums
+        return Scaled(value, _finite(scale), terms)
 
     def contract(self, step: Contract, first: Scaled, second: Scaled) -> Scaled:
-        return Scaled(first.value @ second.value, first.scale @ second.scale)
+        with np.errstate(all="ignore"):
+            scale = _finite(first.scale @ second.scale)
+            terms = np.abs(first.value) @ np.abs(second.value)
+            return Scaled(first.value @ second.value, scale, terms)
+
+
+def _finite(scale: Any) -> Any:
+    """The largest float64 stands for more: S grows without limit in deep traces."""
+    return np.nan_to_num(scale, nan=np.finfo(np.float64).max, posinf=np.finfo(np.float64).max)
 
 
 def _scale_of_map(function: str, x: list[Any], s: list[Any], value: Any) -> Any:

@@ -51,7 +51,7 @@ class Simulated:
     def load(self, values: Array) -> Array:
         return values
 
-    def constant(self, value: Fraction, shape: Shape) -> Array:
+    def constant(self, value: Fraction | float, shape: Shape) -> Array:
         return np.full((*shape, 1), round_to(float(value), self.format))
 
     def move(self, operands: Sequence[Any], index: Index | None, shape: Shape) -> Any:

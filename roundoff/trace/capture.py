@@ -18,6 +18,7 @@ from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from roundoff.errors import ArgumentError, RoundoffError, UnsupportedError
+from roundoff.trace.exactly import ExactConstants
 from roundoff.trace.lowering import Value, literal, lower
 from roundoff.trace.steps import Builder, Trace
 
@@ -167,7 +168,7 @@ def _plain_kernels() -> Iterator[None]:
 
 
 def _capture(function: Callable[..., Any], examples: list[torch.Tensor]) -> torch.fx.GraphModule:
-    with _plain_kernels():
+    with _plain_kernels(), ExactConstants():
         try:
             graph = make_fx(function)(*examples)
             graph = make_fx(functionalize(graph))(*examples)
@@ -232,6 +233,8 @@ def _placeholder(build: Builder, name: str, example: torch.Tensor) -> Any:
 def _closure(build: Builder, name: str, tensor: torch.Tensor, closures: dict[str, Any]) -> Any:
     if not tensor.is_floating_point():
         return tensor
+    if torch.isinf(tensor).any():  # a mask
+        return literal(build, tensor)
     closures[name] = tensor.detach().to(device="cpu", dtype=torch.float64).numpy().copy()
     shape = tuple(tensor.shape)
     return Value(build.input(name, shape), shape)

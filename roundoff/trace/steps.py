@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from math import prod
+from math import isinf, prod
 from typing import Any
 
 import numpy as np
@@ -35,10 +35,10 @@ class Input:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """An exact rational number at every element."""
+    """An exact rational number, or an infinity, at every element."""
 
     shape: Shape
-    value: Fraction
+    value: Fraction | float  # a float only where it is infinite
     operands: tuple[int, ...] = ()
 
 
@@ -132,6 +132,12 @@ MAPS: dict[str, MapKind] = {
 }
 
 
+#: Maps whose results are true or false.
+BOOLEAN = frozenset(
+    ("gt", "ge", "lt", "le", "eq", "ne", "logical_and", "logical_or", "logical_not")
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Trace:
     """The steps of one or more gradients; operands always stand before their users.
@@ -213,7 +219,15 @@ class Builder:
         return self.put(Input(shape, name))
 
     def constant(self, value: Any, shape: Shape = ()) -> int:
-        return self.put(Constant(shape, Fraction(value)))
+        infinite = isinstance(value, float) and isinf(value)
+        return self.put(Constant(shape, value if infinite else Fraction(value)))
+
+    def boolean(self, value: int) -> bool:
+        """Whether a step's elements are true or false."""
+        step = self.steps[value]
+        if isinstance(step, Map):
+            return step.function in BOOLEAN
+        return isinstance(step, Move) and any(self.boolean(o) for o in step.operands)
 
     def move(self, operands: tuple[int, ...], index: Index) -> int:
         """A move; one that leaves everything in place becomes a reshape, or nothing."""

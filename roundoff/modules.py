@@ -1,0 +1,55 @@
+"""Modules as functions of their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from roundoff.errors import ArgumentError
+
+
+def functional(
+    module: torch.nn.Module,
+) -> tuple[Callable[..., Any], dict[str, torch.Tensor]]:
+    """A module's function of its parameters and inputs, and its parameters by name.
+
+    The function takes all of them by name: parameters as in `module.named_parameters()`, inputs as the
+    arguments of `forward` are called.  Buffers take the parameters' type; running statistics that a call
+    updates are copies, so every call sees the same ones and the module itself does not change.
+
+    Raises: ArgumentError for what is no module, and where a parameter and an input share a name.
+
+    >>> linear = torch.nn.Linear(2, 1)
+    >>> function, parameters = functional(linear)
+    >>> sorted(parameters)
+    ['bias', 'weight']
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise ArgumentError(f"functional: got a {type(module).__name__}; give a torch.nn.Module")
+    parameters = {name: value.detach() for name, value in module.named_parameters()}
+    buffers = {name: value.detach() for name, value in module.named_buffers()}
+
+    def function(**values: Any) -> Any:
+        missing = [name for name in parameters if name not in values]
+        if missing:
+            raise ArgumentError(
+                f"the module's parameter {missing[0]!r} is not among the inputs; pass the parameters that "
+                "functional returned"
+            )
+        held = {name: values.pop(name) for name in parameters}
+        floating = [v for v in (*held.values(), *values.values()) if _floats(v)]
+        copies = {
+            name: value.to(floating[0]) if _floats(value) and floating else value.clone()
+            for name, value in buffers.items()
+        }
+        copies = {name: value.clone() for name, value in copies.items()}
+        return torch.func.functional_call(module, {**copies, **held}, (), values)
+
+    function.__name__ = type(module).__name__
+    return function, parameters
+
+
+def _floats(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()

@@ -1,0 +1,180 @@
+"""What torch's own Python and C++ layers compute with rounded constants, written with exact ones.
+
+Attention's 1/sqrt(d), the 2/(n - 1) of a variance's gradient and the 2/sqrt(pi) of erf's reach the graph
+as doubles, and no precision can tell them from what they stand for (design decision 4).  While
+a function is traced these calls are replaced: constants become tensors of whole numbers, on which the graph records the operation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+from roundoff.errors import UnsupportedError
+
+
+def _whole(like: torch.Tensor, value: int) -> torch.Tensor:
+    return torch.full((), float(value), dtype=like.dtype, device=like.device)
+
+
+def attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: Any = None,
+    dropout_p: float = 0.0, is_causal: bool = False, scale: Any = None, enable_gqa: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    """scaled_dot_product_attention with the square root of d as an operation."""
+    if dropout_p:
+        raise UnsupportedError("attention with dropout draws random numbers; set dropout to 0")
+    if enable_gqa:
+        repeats = query.shape[-3] // key.shape[-3]
+        key, value = (v.repeat_interleave(repeats, -3) for v in (key, value))
+    scores = query @ key.transpose(-2, -1)
+    root = _whole(query, query.shape[-1]).sqrt()
+    scores = scores / root if scale is None else scores * scale
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attn_mask, -math.inf)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    return scores.softmax(-1) @ value
+
+
+class _Variance(torch.autograd.Function):
+    """The variance, with a gradient whose 2 / (n - correction) is a product and a quotient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, dim: Any, correction: Any, keepdim: bool
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        ctx.dim, ctx.correction, ctx.keepdim = dim, correction, keepdim
+        return torch.ops.aten.var.correction(x, dim, correction=correction, keepdim=keepdim)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        (grad,) = upstream
+        dims = ctx.dim if ctx.dim else list(range(x.dim()))
+        if not ctx.keepdim and ctx.dim:
+            for axis in sorted(d % x.dim() for d in dims):
+                grad = grad.unsqueeze(axis)
+        count = math.prod(x.shape[d] for d in dims) - int(ctx.correction)
+        apart = x - x.mean(dims, keepdim=True)
+        return (grad * 2 / _whole(x, count)) * apart, None, None, None
+
+
+def _variance(
+    input: torch.Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
+    correction: Any = None,
+) -> torch.Tensor:  # fmt: skip
+    if isinstance(dim, bool):  # var(x, unbiased)
+        dim, unbiased = None, dim
+    if correction is None:
+        correction = 1 if unbiased in (None, True) else 0
+    dims = [dim] if isinstance(dim, int) else (list(dim) if dim is not None else None)
+    found: torch.Tensor = _Variance.apply(input, dims, correction, keepdim)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _deviation(*args: Any, **kwargs: Any) -> torch.Tensor:
+    return _variance(*args, **kwargs).sqrt()
+
+
+def _rms_norm(
+    input: torch.Tensor, normalized_shape: Any, weight: Any = None, eps: Any = None
+) -> torch.Tensor:
+    if eps is None:
+        raise UnsupportedError(
+            "rms_norm without eps takes the spacing of the format it runs in, so it is another function in "
+            "every format; pass eps=, for instance 1e-6"
+        )
+    dims = list(range(-len(normalized_shape), 0))
+    found = input * (input.pow(2).mean(dims, keepdim=True) + eps).rsqrt()
+    return found if weight is None else found * weight
+
+
+class _Erf(torch.autograd.Function):
+    """erf, with a gradient whose 2 / sqrt(pi) is a quotient and a square root."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return torch.ops.aten.erf.default(x)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        pi = 4 * _whole(x, 1).atan()
+        return upstream[0] * 2 / pi.sqrt() * torch.exp(-(x * x))
+
+
+def _erf(input: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = _Erf.apply(input)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _erfc(input: torch.Tensor) -> torch.Tensor:
+    return 1 - _erf(input)
+
+
+def _exp2(input: torch.Tensor) -> torch.Tensor:
+    return (input * _whole(input, 2).log()).exp()
+
+
+def _log_to(base: int) -> Callable[..., torch.Tensor]:
+    return lambda input: input.log() / _whole(input, base).log()
+
+
+_REPLACED: dict[Any, Callable[..., torch.Tensor]] = {
+    F.scaled_dot_product_attention: attention,
+    F.rms_norm: _rms_norm,
+    torch.rms_norm: _rms_norm,
+    torch.var: _variance,
+    torch.Tensor.var: _variance,
+    torch.std: _deviation,
+    torch.Tensor.std: _deviation,
+    **dict.fromkeys((torch.erf, torch.Tensor.erf, torch.special.erf), _erf),
+    **dict.fromkeys((torch.erfc, torch.Tensor.erfc, torch.special.erfc), _erfc),
+    **dict.fromkeys((torch.exp2, torch.Tensor.exp2, torch.special.exp2), _exp2),
+    **dict.fromkeys((torch.log2, torch.Tensor.log2), _log_to(2)),
+    **dict.fromkeys((torch.log10, torch.Tensor.log10), _log_to(10)),
+}
+
+_PRODUCTS = (torch.Tensor.mul, torch.Tensor.__mul__, torch.mul)
+
+
+class ExactConstants(TorchFunctionMode):
+    """Replaces those calls; inside multi-head attention also the product with sqrt(1 / d)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = 0
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in _REPLACED:
+            return _REPLACED[function](*args, **kwargs)
+        if function is F.multi_head_attention_forward:
+            return self._within(function, args, kwargs)
+        if self.inside and function in _PRODUCTS and isinstance(args[1], float):
+            size = args[0].shape[-1]
+            if args[1] == math.sqrt(1.0 / float(size)):
+                return args[0] / _whole(args[0], size).sqrt()
+        return function(*args, **kwargs)
+
+    def _within(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """The Python code of a function, whose calls come here; it would come here itself again."""
+        self.inside += 1
+        try:
+            with mock.patch.object(F, "has_torch_function", return_value=False), self:
+                return function(*args, **kwargs)
+        finally:
+            self.inside -= 1

@@ -1,0 +1,275 @@
+"""Elementwise operations, factories and casts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from roundoff.errors import UnsupportedError
+from roundoff.trace.lowering.registry import (
+    Expression,
+    Value,
+    apply,
+    as_number,
+    as_value,
+    exact,
+    formula,
+    lowers,
+)
+from roundoff.trace.steps import Builder
+
+
+def _register_plain_maps() -> None:
+    names = """neg abs sqrt exp expm1 log log1p log2 log10 sin cos tan asin acos atan sinh cosh tanh
+    asinh erf sigmoid div mul maximum minimum gt ge lt le eq ne"""
+    for name in names.split():
+
+        def function(
+            build: Builder, *args: Any, _name: str = name, rounding_mode: str | None = None
+        ) -> Value:
+            if rounding_mode is not None:
+                raise UnsupportedError(
+                    f"cannot trace aten::div with rounding_mode={rounding_mode!r}; "
+                    "it is not differentiable, compute it outside the function"
+                )
+            return apply(build, _name, *args)
+
+        lowers(name)(function)
+
+
+_register_plain_maps()
+
+
+@lowers("sgn", "sign")
+def _sign(build: Builder, x: Any) -> Value:
+    return apply(build, "sign", x)
+
+
+def _logical(name: str) -> None:
+    @lowers(name, f"bitwise_{name.removeprefix('logical_')}")
+    def logical(build: Builder, *operands: Any) -> Value:
+        return apply(build, name, *operands)
+
+
+for _name in ("logical_and", "logical_or", "logical_not"):
+    _logical(_name)
+
+
+@lowers("add")
+def _add(build: Builder, x: Any, y: Any, alpha: Any = 1) -> Value:
+    return apply(build, "add", x, scaled(build, alpha, as_value(build, y)))
+
+
+@lowers("sub")
+def _sub(build: Builder, x: Any, y: Any, alpha: Any = 1) -> Value:
+    return apply(build, "sub", x, scaled(build, alpha, as_value(build, y)))
+
+
+@lowers("rsub")
+def _rsub(build: Builder, x: Any, y: Any, alpha: Any = 1) -> Value:
+    return apply(build, "sub", y, scaled(build, alpha, as_value(build, x)))
+
+
+def scaled(build: Builder, factor: Any, value: Value) -> Value:
+    """factor times value, without a step where the factor is one."""
+    return value if factor == 1 else apply(build, "mul", factor, value)
+
+
+@lowers("square")
+def _square(build: Builder, x: Any) -> Value:
+    return apply(build, "mul", x, x)
+
+
+@lowers("reciprocal")
+def _reciprocal(build: Builder, x: Any) -> Value:
+    return apply(build, "div", 1, x)
+
+
+@lowers("rsqrt")
+def _rsqrt(build: Builder, x: Any) -> Value:
+    return apply(build, "div", 1, apply(build, "sqrt", x))
+
+
+@lowers("pow")
+def _pow(build: Builder, base: Any, exponent: Any) -> Value:
+    """Integer powers are products, from the left as torch multiplies them."""
+    if isinstance(exponent, int | float) and exponent == int(exponent) and abs(exponent) <= 64:
+        base = as_value(build, base)
+        if exponent == 0:
+            return Value(build.constant(1, base.shape), base.shape)
+        result = base
+        for _ in range(abs(int(exponent)) - 1):
+            result = apply(build, "mul", result, base)
+        return result if exponent > 0 else apply(build, "div", 1, result)
+    if isinstance(exponent, float) and abs(exponent) == 0.5:
+        root = apply(build, "sqrt", base)
+        return root if exponent > 0 else apply(build, "div", 1, root)
+    return apply(build, "pow", base, exponent)
+
+
+@lowers("relu")
+def _relu(build: Builder, x: Any) -> Value:
+    return apply(build, "where", apply(build, "gt", x, 0), x, 0)
+
+
+@lowers("threshold_backward")
+def _threshold_backward(build: Builder, upstream: Any, x: Any, threshold: Any) -> Value:
+    return apply(build, "where", apply(build, "gt", x, threshold), upstream, 0)
+
+
+@lowers("sigmoid_backward")
+def _sigmoid_backward(build: Builder, upstream: Any, y: Any) -> Value:
+    slope = apply(build, "mul", apply(build, "sub", 1, y), y)
+    return apply(build, "mul", upstream, slope)
+
+
+@lowers("tanh_backward")
+def _tanh_backward(build: Builder, upstream: Any, y: Any) -> Value:
+    slope = apply(build, "sub", 1, apply(build, "mul", y, y))
+    return apply(build, "mul", upstream, slope)
+
+
+@lowers("where")
+def _where(build: Builder, condition: Any, x: Any, y: Any) -> Value:
+    return apply(build, "where", condition, x, y)
+
+
+@lowers("masked_fill")
+def _masked_fill(build: Builder, x: Any, mask: Any, value: Any) -> Value:
+    return apply(build, "where", mask, value, x)
+
+
+@lowers("clamp")
+def _clamp(build: Builder, x: Any, low: Any = None, high: Any = None) -> Any:
+    for bound, function in ((low, "maximum"), (high, "minimum")):
+        x = x if bound is None else apply(build, function, x, bound)
+    return x
+
+
+@lowers("clamp_min")
+def _clamp_min(build: Builder, x: Any, low: Any) -> Any:
+    return _clamp(build, x, low)
+
+
+@lowers("clamp_max")
+def _clamp_max(build: Builder, x: Any, high: Any) -> Any:
+    return _clamp(build, x, None, high)
+
+
+def _filled(build: Builder, shape: Any, value: Any) -> Value:
+    shape = tuple(shape)
+    return Value(build.constant(exact(value), shape), shape)
+
+
+@lowers("ones_like", "new_ones")
+def _ones_like(build: Builder, x: Any, *rest: Any, out: Any, **ignored: Any) -> Any:
+    return _filled(build, out.shape, 1) if out.is_floating_point() else torch.ones_like(out)
+
+
+@lowers("zeros_like", "new_zeros", "empty_like", "new_empty", "new_empty_strided")
+def _zeros_like(build: Builder, x: Any, *rest: Any, out: Any, **ignored: Any) -> Any:
+    return _filled(build, out.shape, 0) if out.is_floating_point() else torch.zeros_like(out)
+
+
+@lowers("full_like", "new_full", "fill")
+def _full_like(build: Builder, x: Any, *rest: Any, out: Any, **ignored: Any) -> Any:
+    if isinstance(rest[-1], Value):
+        return Value(build.expand(rest[-1].step, tuple(out.shape)), tuple(out.shape))
+    return _filled(build, out.shape, rest[-1])
+
+
+@lowers("_to_copy")
+def _to_copy(build: Builder, x: Any, *, out: Any, **ignored: Any) -> Any:
+    """A cast between floating-point types is exact in references and one rounding elsewhere."""
+    if isinstance(x, torch.Tensor):
+        return x.to(out.dtype)
+    if not out.is_floating_point():
+        raise UnsupportedError(
+            f"cannot trace a cast to {out.dtype}: the result would depend on rounding; "
+            "compute integers from integers"
+        )
+    if out.dtype in (torch.float32, torch.float64):
+        return Value(as_number(build, x.step), x.shape)
+    name = str(out.dtype).removeprefix("torch.")
+    return Value(build.map("cast", x.step, format=name), x.shape)
+
+
+@formula("addcmul")
+def _addcmul(x: Expression, y: Any, z: Any, value: Any = 1) -> Expression:
+    product = x.lift(y) * z
+    return x + (product if value == 1 else product * value)
+
+
+@formula("addcdiv")
+def _addcdiv(x: Expression, y: Any, z: Any, value: Any = 1) -> Expression:
+    quotient = x.lift(y) / z
+    return x + (quotient if value == 1 else quotient * value)
+
+
+@formula("lerp")
+def _lerp(start: Expression, end: Any, weight: Any) -> Expression:
+    return start + start.lift(weight) * (start.lift(end) - start)
+
+
+@formula("exp2")
+def _exp2(x: Expression) -> Expression:
+    return (x * x.constant(2).log()).exp()
+
+
+@formula("acosh")
+def _acosh(x: Expression) -> Expression:
+    return (x + (x * x - 1).sqrt()).log()
+
+
+@formula("atanh")
+def _atanh(x: Expression) -> Expression:
+    return (2 * x / (1 - x)).map("log1p") / 2
+
+
+@formula("erfc")
+def _erfc(x: Expression) -> Expression:
+    return 1 - x.map("erf")
+
+
+@formula("logit")
+def _logit(x: Expression, eps: Any = None) -> Expression:
+    if eps is not None:
+        x = x.map("maximum", eps).map("minimum", 1 - x.constant(eps))
+    return (x / (1 - x)).log()
+
+
+@formula("logit_backward")
+def _logit_backward(upstream: Expression, x: Expression, eps: Any = None) -> Expression:
+    slope = upstream / (x * (1 - x))
+    if eps is None:
+        return slope
+    return ((x >= eps) & (x <= 1 - x.constant(eps))).where(slope, 0)
+
+
+@formula("hypot")
+def _hypot(x: Expression, y: Any) -> Expression:
+    return (x * x + x.lift(y) * y).sqrt()
+
+
+@formula("logaddexp")
+def _logaddexp(x: Expression, y: Any) -> Expression:
+    return x.map("maximum", y) + (-abs(x - y)).exp().map("log1p")
+
+
+@formula("xlogy")
+def _xlogy(x: Expression, y: Any) -> Expression:
+    """x log y, and 0 where x is 0."""
+    zero = x.map("eq", 0)
+    return zero.where(0, x * zero.where(1, y).log())
+
+
+@formula("isnan", "isinf")
+def _isnan(x: Expression) -> Expression:
+    """Never: a reference is a number."""
+    return x.constant(0).map("ne", 0).expand(x.shape)
+
+
+@formula("nan_to_num")
+def _nan_to_num(x: Expression, *ignored: Any) -> Expression:
+    return x

@@ -1,0 +1,391 @@
+"""How ATen operations become steps: one function each, registered by its ATen name.
+
+A value while lowering is a step number wrapped in `Value`, a tensor that depends on no float
+(folded: integers, booleans), a `Selection` (indices that depend on floats), or a plain Python argument.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+
+from roundoff.errors import UnsupportedError
+from roundoff.trace.steps import Builder, Index, Shape, numbered
+
+
+@dataclass(frozen=True)
+class Value:
+    """A step's result, with the strides that the tensor has in PyTorch."""
+
+    step: int
+    shape: Shape
+    strides: tuple[int, ...] | None = None
+
+
+#: Names that no user writes, left out of messages.
+INTERNAL = re.compile(
+    r"^_|_data$|^native_batch_norm_legit|^safe_|^unsafe_|_backward$|_copy$|_fresh|_strided|^new_|_like$|^bitwise|^clamp_|scatter$|^l[et]$"
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Indices that depend on floats: the result of an arg-max.
+
+    masks: a boolean step per candidate, exactly one of them true per element; candidates: the index
+    that each stands for.  Shapes: masks (*shape), candidates (*shape, number of masks).
+    """
+
+    masks: tuple[int, ...]
+    candidates: Index
+
+    def moved(self, build: Builder, places: Index) -> Selection:
+        """The same indices at other places; places: element numbers from 1."""
+        masks = tuple(build.move((mask,), places) for mask in self.masks)
+        flat = self.candidates.reshape(-1, len(self.masks))
+        return Selection(masks, flat[places.ravel() - 1].reshape(*places.shape, -1))
+
+
+Lowering = Callable[..., Any]
+LOWERINGS: dict[str, Lowering] = {}
+
+#: Movement operations: run on element numbers, their result is the index.  Only what moves whole
+#: elements belongs here; sort, convolution and accumulating scatters also run on numbers and
+#: return plausible nonsense.
+MOVES = frozenset(
+    """alias as_strided cat clone constant_pad_nd contiguous detach diagonal expand flip gather
+    index index_select lift_fresh lift_fresh_copy movedim narrow permute pixel_shuffle
+    pixel_unshuffle repeat reshape roll rot90 select select_backward slice slice_backward split
+    split_with_sizes squeeze stack t transpose tril triu unbind unfold unsqueeze _unsafe_view
+    view slice_scatter select_scatter diagonal_backward copy _reshape_alias view_as
+    expand_as as_strided_scatter diagonal_scatter unsafe_split unsafe_chunk reflection_pad1d
+    reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d im2col diag_embed
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d""".split()
+)
+
+
+#: Factories and casts, which are told what the result looks like.
+WANTS_OUT = frozenset(
+    """ones_like new_ones zeros_like new_zeros empty_like new_empty new_empty_strided full_like new_full
+    fill _to_copy""".split()
+)
+
+
+def lowers(*names: str) -> Callable[[Lowering], Lowering]:
+    """Register a function (build, *args, **kwargs) for ATen operations, overloads aside."""
+
+    def register(function: Lowering) -> Lowering:
+        function.kind = function.__module__.rpartition(".")[2]  # type: ignore[attr-defined]
+        LOWERINGS.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
+    """One ATen call.  out: the fake result, for its shape, strides and type.
+
+    Raises: UnsupportedError for an operation that is not known, naming it and the known ones.
+    """
+    name = str(target.overloadpacket.__name__)
+    if torch.Tag.nondeterministic_seeded in target.tags:
+        raise UnsupportedError(
+            f"cannot trace the operation aten::{name}: it draws random numbers; draw them outside the "
+            "function and pass them as an input"
+        )
+    found = _floats(args, kwargs)
+    if not found and (name not in LOWERINGS or not _floating(out)):
+        return target(*args, **kwargs)
+    if name in MOVES:
+        if isinstance(args[0], Selection):
+            return _move_selection(build, target, args, kwargs)
+        return lower_move(build, target, args, kwargs)
+    if name not in LOWERINGS:
+        known = ", ".join(sorted(n for n in {*MOVES, *LOWERINGS} if not INTERNAL.search(n)))
+        raise UnsupportedError(
+            f"cannot trace the operation aten::{name}; write the function with known ones: {known}"
+        )
+    extra = {"out": out} if name in WANTS_OUT else {}
+    return _laid(LOWERINGS[name](build, *args, **kwargs, **extra), out)
+
+
+def _laid(result: Any, out: Any) -> Any:
+    """Results with the strides that PyTorch gives them: a later view depends on those."""
+    if isinstance(result, tuple) and isinstance(out, tuple | list):
+        return tuple(map(_laid, result, out))
+    if isinstance(result, Value) and isinstance(out, torch.Tensor) and result.strides is None:
+        return Value(result.step, result.shape, tuple(out.stride()))
+    return result
+
+
+def _floats(*trees: Any) -> list[Any]:
+    leaves = torch.utils._pytree.tree_leaves(trees)
+    return [leaf for leaf in leaves if isinstance(leaf, Value | Selection)]
+
+
+def _floating(out: Any) -> bool:
+    leaves = torch.utils._pytree.tree_leaves(out)
+    return any(isinstance(leaf, torch.Tensor) and leaf.is_floating_point() for leaf in leaves)
+
+
+# ------------------------------------------------------------------------------------- movement
+
+
+def lower_move(build: Builder, target: Any, args: Any, kwargs: Any) -> Any:
+    """The ATen operation itself, run on element numbers."""
+    operands: list[int] = []
+    start = 1
+
+    def numbers(leaf: Any) -> Any:
+        nonlocal start
+        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
+            leaf = literal(build, leaf)
+        if not isinstance(leaf, Value):
+            return leaf
+        operands.append(leaf.step)
+        tensor = _with_numbers(leaf, start)
+        start += prod(leaf.shape)
+        return tensor
+
+    tree_map = torch.utils._pytree.tree_map
+    args, kwargs = tree_map(numbers, (args, kwargs))
+    kwargs = {k: v for k, v in kwargs.items() if k not in ("dtype", "device", "layout")}
+    if "constant_pad_nd" in str(target) and len(args) > 2 and args[2] != 0:
+        operands.append(build.constant(exact(args[2])))
+        args = (*args[:2], start)
+
+    def index(tensor: torch.Tensor) -> Value:
+        places = tensor.numpy().astype(np.int64)
+        shape = tuple(tensor.shape)
+        return Value(build.move(tuple(operands), places), shape, tuple(tensor.stride()))
+
+    return tree_map(index, target(*args, **kwargs))
+
+
+def _move_selection(build: Builder, target: Any, args: Any, kwargs: Any) -> Selection:
+    chosen = args[0]
+    numbers = torch.arange(1, 1 + len(chosen.candidates.reshape(-1, len(chosen.masks))))
+    moved = target(numbers.reshape(chosen.candidates.shape[:-1]), *args[1:], **kwargs)
+    return chosen.moved(build, moved.numpy())
+
+
+def _with_numbers(value: Value, start: int) -> torch.Tensor:
+    numbers = torch.arange(start, start + prod(value.shape), dtype=torch.float64)
+    numbers = numbers.reshape(value.shape)
+    if value.strides is None or 0 in value.strides:
+        return numbers
+    return torch.empty_strided(value.shape, value.strides, dtype=torch.float64).copy_(numbers)
+
+
+def as_value(build: Builder, x: Any) -> Value:
+    """A step's value, from a value, a number or a folded tensor."""
+    if isinstance(x, Value):
+        return x
+    if isinstance(x, torch.Tensor):
+        found = literal(build, x)
+        if x.dtype != torch.bool:
+            return found
+        return Value(build.map("ne", found.step, build.constant(0)), found.shape)
+    return Value(build.constant(exact(x)), ())
+
+
+def literal(build: Builder, tensor: torch.Tensor) -> Value:
+    """A folded tensor as exact constants: one Constant per distinct value, and a move."""
+    values = tensor.detach().to(torch.float64).numpy()
+    distinct, inverse = np.unique(values, return_inverse=True)
+    shape = tuple(tensor.shape)
+    if len(distinct) == 1:
+        return Value(build.constant(exact(distinct[0]), shape), shape)
+    constants = tuple(build.constant(exact(v)) for v in distinct)
+    index = (inverse.reshape(shape) + 1).astype(np.int64)
+    return Value(build.move(constants, index), shape)
+
+
+def exact(x: Any) -> Fraction | float:
+    """Infinities stay what they are: masks put them in, exponentials and maxima take them out."""
+    if isinstance(x, Fraction):
+        return x
+    if isinstance(x, float | np.floating):
+        if np.isnan(x):
+            raise UnsupportedError("cannot trace the constant nan; replace it by a number")
+        return float(x) if np.isinf(x) else Fraction(float(x))
+    return Fraction(int(x))
+
+
+def apply(build: Builder, function: str, *operands: Any) -> Value:
+    """A map of values, numbers and folded tensors, broadcast; booleans count as 0 and 1."""
+    if function == "where" and isinstance(operands[0], torch.Tensor):
+        return _picked(build, *operands)
+    steps = [as_value(build, operand).step for operand in operands]
+    if function not in _OF_BOOLEANS:
+        steps = [as_number(build, step) for step in steps]
+    elif function == "where":
+        steps = [steps[0], *(as_number(build, step) for step in steps[1:])]
+    result = build.map(function, *steps)
+    return Value(result, build.shape(result))
+
+
+def _picked(build: Builder, condition: torch.Tensor, first: Any, second: Any) -> Value:
+    """A choice that does not depend on floats is a move."""
+    steps = [as_number(build, as_value(build, x).step) for x in (first, second)]
+    shape = np.broadcast_shapes(tuple(condition.shape), *(build.shape(step) for step in steps))
+    one, two = (
+        np.broadcast_to(numbered(build.shape(step), start), shape)
+        for step, start in zip(steps, (1, 1 + prod(build.shape(steps[0]))), strict=True)
+    )
+    index = np.where(np.broadcast_to(condition.numpy(), shape), one, two)
+    return Value(build.move(tuple(steps), index), tuple(shape))
+
+
+_OF_BOOLEANS = frozenset(("where", "logical_and", "logical_or", "logical_not"))
+
+
+def as_number(build: Builder, step: int) -> int:
+    """0 and 1 for a boolean step."""
+    if not build.boolean(step):
+        return step
+    return build.map("where", step, build.constant(1), build.constant(0))
+
+
+def exact_to(build: Builder, value: Any, shape: Shape) -> Value:
+    """Any value, number or folded tensor, broadcast to a shape."""
+    return Value(build.expand(as_value(build, value).step, shape), shape)
+
+
+# -------------------------------------------------------------------------------- expressions
+
+
+class Expression:
+    """A value with operators, so that a lowering reads as its formula."""
+
+    def __init__(self, build: Builder, value: Any) -> None:
+        self.build, self.value = build, as_value(build, value)
+
+    @property
+    def shape(self) -> Shape:
+        return self.value.shape
+
+    def map(self, function: str, *others: Any) -> Expression:
+        operands = [o.value if isinstance(o, Expression) else o for o in others]
+        return Expression(self.build, apply(self.build, function, self.value, *operands))
+
+    def constant(self, value: Any) -> Expression:
+        """An exact number; doubles are what they are, so write fractions as Fraction."""
+        return Expression(self.build, Value(self.build.constant(exact(value)), ()))
+
+    def lift(self, value: Any) -> Expression:
+        return value if isinstance(value, Expression) else Expression(self.build, value)
+
+    def reshape(self, shape: Shape) -> Expression:
+        return Expression(self.build, Value(self.build.reshape(self.value.step, shape), shape))
+
+    def move(self, index: Index, *others: Expression) -> Expression:
+        """Elements by number, others numbered after this one's; 0 is zero."""
+        steps = tuple(as_number(self.build, o.value.step) for o in (self, *others))
+        return Expression(self.build, Value(self.build.move(steps, index), index.shape))
+
+    def sum_last(self) -> Expression:
+        return Expression(
+            self.build,
+            Value(self.build.reduce(as_number(self.build, self.value.step)), self.shape[:-1]),
+        )
+
+    def expand(self, shape: Shape) -> Expression:
+        return Expression(self.build, exact_to(self.build, self.value, shape))
+
+    def __add__(self, other: Any) -> Expression:
+        return self.map("add", other)
+
+    def __radd__(self, other: Any) -> Expression:
+        return self + other
+
+    def __sub__(self, other: Any) -> Expression:
+        return self.map("sub", other)
+
+    def __rsub__(self, other: Any) -> Expression:
+        return self.lift(other).map("sub", self)
+
+    def __mul__(self, other: Any) -> Expression:
+        return self.map("mul", other)
+
+    def __rmul__(self, other: Any) -> Expression:
+        return self * other
+
+    def __truediv__(self, other: Any) -> Expression:
+        return self.map("div", other)
+
+    def __rtruediv__(self, other: Any) -> Expression:
+        return self.lift(other).map("div", self)
+
+    def __neg__(self) -> Expression:
+        return self.map("neg")
+
+    def __abs__(self) -> Expression:
+        return self.map("abs")
+
+    def __gt__(self, other: Any) -> Expression:
+        return self.map("gt", other)
+
+    def __ge__(self, other: Any) -> Expression:
+        return self.map("ge", other)
+
+    def __lt__(self, other: Any) -> Expression:
+        return self.map("lt", other)
+
+    def __le__(self, other: Any) -> Expression:
+        return self.map("le", other)
+
+    def __and__(self, other: Any) -> Expression:
+        return self.map("logical_and", other)
+
+    def __invert__(self) -> Expression:
+        return self.map("logical_not")
+
+    def where(self, first: Any, second: Any) -> Expression:
+        """first where this is true, else second."""
+        first = self.lift(first)
+        return self.map("where", first, second)
+
+    def exp(self) -> Expression:
+        return self.map("exp")
+
+    def log(self) -> Expression:
+        return self.map("log")
+
+    def sqrt(self) -> Expression:
+        return self.map("sqrt")
+
+    def tanh(self) -> Expression:
+        return self.map("tanh")
+
+    def sigmoid(self) -> Expression:
+        return self.map("sigmoid")
+
+
+def formula(*names: str) -> Callable[[Lowering], Lowering]:
+    """Register a function of expressions for ATen operations."""
+
+    def register(function: Lowering) -> Lowering:
+        def lowering(build: Builder, *args: Any, **kwargs: Any) -> Any:
+            def wrap(x: Any) -> Any:
+                floating = isinstance(x, torch.Tensor) and x.is_floating_point()
+                return Expression(build, x) if isinstance(x, Value) or floating else x
+
+            def unwrap(x: Any) -> Any:
+                if isinstance(x, tuple):
+                    return tuple(map(unwrap, x))
+                return x.value if isinstance(x, Expression) else x
+
+            return unwrap(function(*map(wrap, args), **{k: wrap(v) for k, v in kwargs.items()}))
+
+        lowering.__module__ = function.__module__
+        return lowers(*names)(lowering)
+
+    return register
