@@ -13,7 +13,7 @@ import torch
 from roundoff.errors import ArgumentError, UnsupportedError
 from roundoff.formats import Format, as_format, round_to
 from roundoff.reference import float64_array
-from roundoff.trace.capture import UPSTREAM, as_tensor, check_wrt, differentiate
+from roundoff.trace.capture import OUTPUT, UPSTREAM, as_tensor, call, check_wrt, evaluate
 
 Array = npt.NDArray[np.float64]
 
@@ -47,12 +47,15 @@ def native_gradients(
     *,
     format: Any = "float32",
     device: Any = "cpu",
+    output: Any = None,
+    forward: bool = False,
 ) -> dict[str, Array]:
     """The gradients of loss(function(**inputs)) as PyTorch computes them in a format.
 
     Floating-point inputs are rounded to the format, once, and have its dtype; the others, and
     tensors that the function brings along (a module's weights, say), go as they are: pass as inputs
-    what a reference is to round as well.  The results are float64 arrays of the format's numbers.
+    what a reference is to round as well.  output: which of several outputs; forward: the result has the
+    function's output, too, as "output".  The results are float64 arrays of the format's numbers.
     Thread count and numeric flags are torch's at the time: see `threads`.
 
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for a format that torch does
@@ -69,13 +72,31 @@ def native_gradients(
         ) from None
     wrt = check_wrt({n: t for n, t in tensors.items() if n != UPSTREAM}, wrt)
     try:
-        found = differentiate(function, tensors, wrt, loss)
+        out, found = evaluate(function, tensors, wrt, loss, output)
     except RuntimeError as error:
         raise UnsupportedError(
             f"PyTorch could not compute the gradients in {target}: {_first_line(error)}; leave this "
             "format out, or pass tensors that the function brings along as inputs, which are cast to it"
         ) from error
-    return {name: float64_array(g) for name, g in zip(wrt, found, strict=True)}
+    gradients = {name: float64_array(g) for name, g in zip(wrt, found, strict=True)}
+    return {**gradients, OUTPUT: float64_array(out)} if forward else gradients
+
+
+def native_output(
+    function: Callable[..., Any], inputs: Mapping[str, Any], *, output: Any = None
+) -> torch.Tensor:
+    """What the function returns for its inputs in float32.
+
+    Raises: ArgumentError where that is not one tensor; UnsupportedError where PyTorch cannot run it.
+    """
+    target = as_format("float32")
+    tensors = {n: _cast(as_tensor(n, v), target, torch.float32, "cpu") for n, v in inputs.items()}
+    try:
+        return call(function, tensors, output).detach()
+    except RuntimeError as error:
+        raise UnsupportedError(
+            f"PyTorch could not run the function: {_first_line(error)}"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from mpmath.libmp import from_man_exp, mpf_abs, mpf_sub
 
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.multiprecision import Multiprecision, Number
-from roundoff.arithmetic.scale import Scale
+from roundoff.arithmetic.scale import Scale, Scaled
 from roundoff.errors import ArgumentError, PrecisionError, UnsupportedError
 from roundoff.formats import Format, as_format, rounder, spacing
 from roundoff.trace.prune import prune
@@ -47,9 +47,10 @@ RADIUS_FACTOR = 2.0**-20
 class GradientReference:
     """One reference gradient.
 
-    Shapes: high, low, error, scale and numbers have the gradient's shape.
+    Shapes: high, low, error, scale, terms and numbers have the gradient's shape.
     high + low: the reference rounded to two float64; error: a bound (or, where the reference is not
-    rigorous, an estimate) of |high + low - true|; scale: the condition scale S; numbers: mpmath's raw
+    rigorous, an estimate) of |high + low - true|; scale: the condition scale S; terms: the sum of
+    the |terms| of the last step alone; numbers: mpmath's raw
     tuples of the engine's own midpoint.
     """
 
@@ -57,6 +58,7 @@ class GradientReference:
     low: Array
     error: Array
     scale: Array
+    terms: Array
     numbers: npt.NDArray[np.object_]
 
     @property
@@ -142,18 +144,20 @@ def reference_gradients(
     *,
     format: Any = "float32",
     engine: str = "auto",
+    output: Any = None,
 ) -> Reference:
     """The gradients of loss(function(**inputs)) in arbitrary precision.
 
     The inputs are rounded to the format first (design decision 1).  engine: "mpmath" is the reference
-    of record; "ball" has a proven radius; "auto" takes mpmath for small work, balls for large.
+    of record; "ball" has a proven radius; "auto" takes mpmath for small work, balls for large.  output:
+    which of several outputs, an index or a key.
 
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced
     or has no value; PrecisionError when LIMIT_BITS do not suffice.
     """
     from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
 
-    trace = trace_gradients(function, inputs, wrt, loss, upstream)
+    trace = trace_gradients(function, inputs, wrt, loss, upstream, output=output)
     values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}
     arrays = {name: float64_array(as_tensor(name, value)) for name, value in values.items()}
     return reference_of_trace(prune(trace), arrays, format=format, engine=engine)
@@ -167,7 +171,7 @@ def reference_of_trace(
     if engine not in ENGINES:
         raise ArgumentError(f"unknown engine {engine!r}; use one of: {', '.join(ENGINES)}")
     rounded = round_inputs(trace, inputs, target)
-    scales = {name: s.scale for name, s in walk(trace, Scale(), rounded).items()}
+    scales = walk(trace, Scale(), rounded)
     if engine == "auto":
         engine = "mpmath" if work(trace) <= MULTIPRECISION_WORK else "ball"
     make = _multiprecision if engine == "mpmath" else _ball
@@ -228,7 +232,7 @@ def work(trace: Trace) -> int:
 
 
 def _multiprecision(
-    trace: Trace, inputs: dict[str, Array], target: Format, scales: dict[str, Array]
+    trace: Trace, inputs: dict[str, Array], target: Format, scales: dict[str, Scaled]
 ) -> Reference:
     if trace.polynomial:
         numbers = walk(trace, Multiprecision(0), inputs)
@@ -249,7 +253,7 @@ def _multiprecision(
 
 
 def _ball(
-    trace: Trace, inputs: dict[str, Array], target: Format, scales: dict[str, Array]
+    trace: Trace, inputs: dict[str, Array], target: Format, scales: dict[str, Scaled]
 ) -> Reference:
     from roundoff.arithmetic.ball import Ball
 
@@ -302,7 +306,7 @@ def _differences(fine: npt.NDArray[np.object_], coarse: npt.NDArray[np.object_])
     return np.fromiter(changes, np.float64, fine.size).reshape(fine.shape)
 
 
-def _from_balls(balls: npt.NDArray[np.object_], scale: Array) -> GradientReference:
+def _from_balls(balls: npt.NDArray[np.object_], scale: Scaled) -> GradientReference:
     def raw(x: Any) -> Number:
         if not x.is_finite():
             raise UnsupportedError(
@@ -318,7 +322,7 @@ def _from_balls(balls: npt.NDArray[np.object_], scale: Array) -> GradientReferen
     return _gradient(numbers.reshape(balls.shape), radii.reshape(balls.shape), scale)
 
 
-def _gradient(numbers: npt.NDArray[np.object_], error: Array, scale: Array) -> GradientReference:
+def _gradient(numbers: npt.NDArray[np.object_], error: Array, scale: Scaled) -> GradientReference:
     """hi, lo and the whole radius of raw numbers with an error of their own."""
     shape, flat = numbers.shape, numbers.ravel()
     parts = np.array([split(number) for number in flat], np.float64).reshape(-1, 3)
@@ -326,7 +330,8 @@ def _gradient(numbers: npt.NDArray[np.object_], error: Array, scale: Array) -> G
     total = np.where(
         rest == 0, error, np.where(error == 0, rest, np.nextafter(error + rest, np.inf))
     )
-    return GradientReference(high, low, total, np.asarray(scale), numbers)
+    sizes = np.asarray(scale.scale), np.asarray(scale.terms)
+    return GradientReference(high, low, total, *sizes, numbers)
 
 
 def split(number: Number) -> tuple[float, float, float]:

@@ -104,7 +104,7 @@ class Ball:
         return _array(results, step.shape)
 
     def reduce(self, step: Reduce, operand: Balls) -> Balls:
-        rows = operand.reshape(int(np.prod(step.shape)), -1)
+        rows = operand.reshape(int(np.prod(step.shape)), operand.shape[-1])
         ones = arb_mat(rows.shape[1], 1, [1] * rows.shape[1])
         with ctx.workprec(self.bits):
             sums = (_matrix(rows) * ones).entries()

@@ -182,7 +182,7 @@ class Multiprecision:
             ) from None
 
     def reduce(self, step: Reduce, operand: Numbers) -> Numbers:
-        rows = operand.reshape(int(np.prod(step.shape)), -1)
+        rows = operand.reshape(int(np.prod(step.shape)), operand.shape[-1])
         sums = ((sum(integers), exponent) for integers, exponent in map(_aligned, rows.tolist()))
         return _array((from_man_exp(total, exponent) for total, exponent in sums), step.shape)
 

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from roundoff import figures, provenance
-from roundoff.compare import Verdict
 from roundoff.data import digest
 from roundoff.figures import Plot
 from roundoff.findings.verdicts import ENOUGH, Question, by_order, listed, summary, verdicts
 from roundoff.report import Report, Table, number, percent
 from roundoff.study import Inputs, Problem, Tables
+from roundoff.verdict import Verdict
 
 
 def slicing_report(

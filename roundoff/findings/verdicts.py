@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from roundoff import statistics
-from roundoff.compare import Verdict, gravest
 from roundoff.figures import REAL
 from roundoff.formats import as_format
+from roundoff.verdict import Verdict, gravest
 
 #: Who is called closer: false discovery rate, and the fewest seeds with which anybody can be.
 LEVEL = 0.01

@@ -13,12 +13,12 @@ from roundoff import accuracy, statistics
 from roundoff.arithmetic.simulated import Simulated, simulate
 from roundoff.bounding import bounds_of_trace, tolerance
 from roundoff.bounds import Bound
-from roundoff.compare import FAILURE, judge
 from roundoff.formats import FLOAT32, Format, round_to, spacing
 from roundoff.native import as_native, native_gradients
 from roundoff.reference import Reference, reference_of_trace, round_inputs
 from roundoff.study.problem import Inputs, Problem
 from roundoff.trace import UPSTREAM, Input
+from roundoff.verdict import FAILURE, judge
 
 Array = npt.NDArray[np.float64]
 Tables = dict[str, pd.DataFrame]

@@ -24,6 +24,7 @@ from roundoff.trace.steps import Builder, Trace
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 UPSTREAM = "upstream gradient"
+OUTPUT = "output"
 
 
 def trace_gradients(
@@ -32,13 +33,17 @@ def trace_gradients(
     wrt: Sequence[str] | None = None,
     loss: Loss | None = None,
     upstream: Any = None,
+    *,
+    output: Any = None,
+    forward: bool = False,
 ) -> Trace:
     """The gradients of loss(function(**inputs)) as a Trace with one output per name in wrt.
 
     inputs: tensors, arrays or numbers; their values do not matter, only shapes and types.
     wrt: names of floating-point inputs (default: all of them).  loss maps the output to a scalar; without
     it the output itself is the scalar, or upstream is its fixed upstream gradient (an input of the trace
-    then).
+    then).  output: which of several outputs, an index or a key; forward: the trace has the function's
+    output beside the gradients, as "output".
 
     Raises: ArgumentError for arguments that do not fit each other; UnsupportedError for what cannot
     be traced, by name.
@@ -64,10 +69,13 @@ def trace_gradients(
     ]
 
     def gradients(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return differentiate(function, dict(zip(names, values, strict=True)), wrt, loss)
+        given = dict(zip(names, values, strict=True))
+        out, found = evaluate(function, given, wrt, loss, output)
+        return (*found, out.detach()) if forward else found
 
     graph = _capture(gradients, examples)
-    return _lower_graph(graph, dict(zip(names, examples, strict=True)), wrt)
+    outputs = (*wrt, OUTPUT) if forward else wrt
+    return _lower_graph(graph, dict(zip(names, examples, strict=True)), outputs)
 
 
 def as_tensor(name: str, value: Any) -> torch.Tensor:
@@ -103,13 +111,14 @@ def check_wrt(tensors: Mapping[str, torch.Tensor], wrt: Sequence[str] | None) ->
     return wrt
 
 
-def differentiate(
+def evaluate(
     function: Callable[..., Any],
     tensors: Mapping[str, torch.Tensor],
     wrt: Sequence[str],
     loss: Loss | None,
-) -> tuple[torch.Tensor, ...]:
-    """torch's own gradients by the inputs in wrt; used to trace and to run natively.
+    output: Any = None,
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """The function's output and torch's own gradients; used to trace and to run natively.
 
     Raises: ArgumentError where the output is not one tensor, or not a scalar and there is no loss.
     """
@@ -119,20 +128,12 @@ def differentiate(
             for name, t in tensors.items()
         }
         upstream = values.pop(UPSTREAM, None)
-        try:
-            out = function(**values)
-        except TypeError as error:
-            raise ArgumentError(
-                f"the function could not be called with the inputs {', '.join(values)}: {error}"
-            ) from error
-        if not isinstance(out, torch.Tensor):
-            raise ArgumentError(f"the function returned a {type(out).__name__}; return one tensor")
-        out = out if loss is None else loss(out)
-        if upstream is None and out.numel() != 1:
-            raise ArgumentError(
-                f"the function's output has shape {tuple(out.shape)}, not a scalar; "
-                "give loss= or upstream="
-            )
+        result = call(function, values, output)
+        out = result if loss is None else loss(result)
+        if not isinstance(out, torch.Tensor) or (upstream is None and out.numel() != 1):
+            what = f"shape {tuple(out.shape)}" if isinstance(out, torch.Tensor) else "no tensor"
+            whose = "the function's output" if loss is None else "the loss"
+            raise ArgumentError(f"{whose} has {what}, not a scalar; give loss= or upstream=")
         if upstream is not None and upstream.shape != out.shape:
             raise ArgumentError(
                 f"upstream has shape {tuple(upstream.shape)}, the output {tuple(out.shape)}; "
@@ -143,10 +144,37 @@ def differentiate(
         grads = torch.autograd.grad(
             out, [values[name] for name in wrt], grad_outputs=upstream, allow_unused=True
         )
-    return tuple(
+    return result, tuple(
         torch.zeros_like(values[name]) if g is None else g
         for name, g in zip(wrt, grads, strict=True)
     )
+
+
+def call(
+    function: Callable[..., Any], values: Mapping[str, torch.Tensor], output: Any = None
+) -> torch.Tensor:
+    """The function's one output, or the chosen one.
+
+    Raises: ArgumentError where it cannot be called, or does not return what is asked for.
+    """
+    try:
+        out = function(**values)
+    except TypeError as error:
+        raise ArgumentError(
+            f"the function could not be called with the inputs {', '.join(values)}: {error}"
+        ) from error
+    if output is not None:
+        try:
+            out = out[output]
+        except (IndexError, KeyError, TypeError):
+            raise ArgumentError(
+                f"output={output!r}, but the function returned a {type(out).__name__} without that"
+            ) from None
+    if not isinstance(out, torch.Tensor):
+        several = isinstance(out, tuple | list | Mapping)
+        hint = f" of {len(out)}; pick one with output=" if several else "; return one tensor"
+        raise ArgumentError(f"the function returned a {type(out).__name__}{hint}")
+    return out
 
 
 @contextlib.contextmanager
@@ -181,7 +209,8 @@ def _capture(function: Callable[..., Any], examples: list[torch.Tensor]) -> torc
                     "Python number); write it with torch.where"
                 ) from None
             first = str(error).strip().splitlines()[0]
-            raise ArgumentError(f"PyTorch could not run the function: {first}") from error
+            hint = "; let it copy first, x.clone()" if "in-place" in first else ""
+            raise ArgumentError(f"PyTorch could not run the function: {first}{hint}") from error
     graph.graph.eliminate_dead_code()
     return graph
 

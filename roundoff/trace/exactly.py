@@ -1,8 +1,9 @@
 """What torch's own Python and C++ layers compute with rounded constants, written with exact ones.
 
 Attention's 1/sqrt(d), the 2/(n - 1) of a variance's gradient and the 2/sqrt(pi) of erf's reach the graph
-as doubles, and no precision can tell them from what they stand for (design decision 4).  While
-a function is traced these calls are replaced: constants become tensors of whole numbers, on which the graph records the operation.
+as doubles, and no precision can tell them from what they stand for (design decision 4).  While a function
+is traced these calls are replaced: constants become tensors of whole numbers, on which the graph records
+the operation.
 """
 
 from __future__ import annotations

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 
 import roundoff as ro
-from roundoff import compare
+from roundoff import verdict as verdicts
 from roundoff.arithmetic.simulated import Simulated, simulate
 from roundoff.bounding import bounds_of_trace, tolerance
-from roundoff.compare import Verdict, judge
 from roundoff.native import native_gradients, threads
 from roundoff.reference import reference_of_trace
 from roundoff.trace import prune, trace_gradients
+from roundoff.verdict import Verdict, judge
 
 FORMATS = ("float16", "bfloat16", "float32", "float64")
 WRT = ("weight", "bias")
@@ -185,7 +185,7 @@ def test_too_few_bits_are_undecided() -> None:
 def test_unproven_references_cannot_say_different() -> None:
     class Fake:
         high, low, error = np.array([1.0]), np.array([0.0]), np.array([0.0])
-        scale, numbers = np.array([1.0]), None
+        scale, terms, numbers = np.array([1.0]), np.array([1.0]), None
 
     class Other(Fake):
         high = np.array([2.0])
@@ -199,10 +199,10 @@ def test_unproven_references_cannot_say_different() -> None:
 
 def test_the_gravest_verdict_stands() -> None:
     assert (
-        compare.gravest([Verdict.ROUNDOFF, Verdict.DIFFERENT, Verdict.IDENTICAL])
+        verdicts.gravest([Verdict.ROUNDOFF, Verdict.DIFFERENT, Verdict.IDENTICAL])
         is Verdict.DIFFERENT
     )
-    assert compare.gravest([Verdict.IDENTICAL, Verdict.ROUNDOFF]) is Verdict.ROUNDOFF
+    assert verdicts.gravest([Verdict.IDENTICAL, Verdict.ROUNDOFF]) is Verdict.ROUNDOFF
 
 
 @pytest.mark.parametrize("format", [*FORMATS, ro.Format("narrow", 8, -9, 12)], ids=str)

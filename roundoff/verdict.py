@@ -57,6 +57,41 @@ def same_reference(
     return np.asarray(gap <= (first.error + second.error) * (1 + 2.0**-50))
 
 
+#: References closer than this part of their terms differ by a constant rounded to double, not by a bug.
+SUSPECT = 2.0**-50
+
+
+def different(
+    first: GradientReference,
+    second: GradientReference,
+    *,
+    exact: bool,
+    rigorous: bool,
+    where: str = "",
+) -> Judgement | None:
+    """DIFFERENT (or UNDECIDED, where nothing is proven) by the references; None where they agree.
+
+    They agree, too, where all that separates them is below SUSPECT: a literal rounded to double.
+    """
+    same = same_reference(first, second, exact=exact)
+    if same.all() or constant_apart(first, second):
+        return None
+    at = _place(~same)
+    values = f"{first.high[at]:.6g} and {second.high[at]:.6g}"
+    text = f"{where}at element {list(map(int, at))} the exact gradients are {values}"
+    if not rigorous:
+        return Judgement(Verdict.UNDECIDED, f"{text}, by references that are not proven")
+    return Judgement(Verdict.DIFFERENT, f"different functions: {text}")
+
+
+def constant_apart(first: GradientReference, second: GradientReference) -> bool:
+    """Whether two references differ by less than SUSPECT of what they were added from."""
+    with np.errstate(invalid="ignore"):
+        gap = np.abs((first.high - second.high) + (first.low - second.low))
+    size = np.minimum(first.terms, second.terms).max(initial=0.0)
+    return bool((gap <= SUSPECT * size).all())
+
+
 def judge(
     first: GradientReference,
     second: GradientReference,
@@ -73,27 +108,64 @@ def judge(
 
     Shapes: the computed gradients have the references' shape.
     """
-    same = same_reference(first, second, exact=exact)
-    if not same.all():
-        at = _place(~same)
-        values = f"{first.high[at]:.6g} and {second.high[at]:.6g}"
-        where = f"at element {list(map(int, at))} the exact gradients are {values}"
-        if not rigorous:
-            return Judgement(Verdict.UNDECIDED, f"{where}, by references that are not proven")
-        return Judgement(Verdict.DIFFERENT, f"different functions: {where}")
-    if bitwise_equal(computed_first, computed_second).all():
+    found = different(first, second, exact=exact, rigorous=rigorous)
+    if found is not None:
+        return found
+    finite = np.isfinite(computed_first).all()
+    if finite and bitwise_equal(computed_first, computed_second).all():
         return Judgement(Verdict.IDENTICAL, "all bits are equal")
     sides = [
         (names[0], computed_first, first, bound_first),
         (names[1], computed_second, second, bound_second),
     ]
+    found = _by_rounding(sides)
+    if found is not None:
+        return found
+    text = "the same function; both errors are what rounding does"
+    if not same_reference(first, second, exact=exact).all():
+        text += (
+            " (their references agree to 2^-50 only: a literal rounded to double sets them apart)"
+        )
+    return Judgement(Verdict.ROUNDOFF, text)
+
+
+def judge_opaque(
+    reference: GradientReference,
+    computed_first: Array,
+    computed_second: Array,
+    bound: Bound,
+    *,
+    names: tuple[str, str] = ("first", "second"),
+) -> Judgement:
+    """The verdict where one side cannot be traced: by the other's reference and bound.
+
+    SUSPICIOUS is the worst that can be said: its algorithm is not known.
+    """
+    finite = np.isfinite(computed_first).all()
+    if finite and bitwise_equal(computed_first, computed_second).all():
+        return Judgement(Verdict.IDENTICAL, "all bits are equal")
+    both = zip(names, (computed_first, computed_second), strict=True)
+    found = _by_rounding([(name, computed, reference, bound) for name, computed in both])
+    if found is None:
+        return Judgement(Verdict.ROUNDOFF, "both errors are what rounding does in the traced side")
+    if found.verdict == Verdict.SUSPICIOUS:
+        return Judgement(found.verdict, f"not explained by rounding: {found.reason}")
+    return found
+
+
+def _by_rounding(
+    sides: list[tuple[str, Array, GradientReference, Bound]],
+) -> Judgement | None:
+    """SUSPICIOUS or UNDECIDED by the bounds; None where all errors are what rounding does."""
     for name, computed, reference, bound in sides:
         found = _suspicion(name, computed, reference, bound.certain, bound.format)
         if found:
             return Judgement(Verdict.SUSPICIOUS, found)
     for name, computed, reference, bound in sides:
         likely = bound.likely(FAILURE)
-        if (likely > reference.scale / 8)[reference.scale > 0].any():
+        vague = (likely > reference.scale / 8)[reference.scale > 0].any()
+        whole = reference.terms.max(initial=0.0)
+        if vague or (whole > 0 and likely.max(initial=0.0) > whole / 8):
             return Judgement(
                 Verdict.UNDECIDED,
                 f"cannot tell rounding from a bug in {bound.format}: too few bits",
@@ -104,7 +176,7 @@ def judge(
                 Verdict.SUSPICIOUS,
                 f"{name} errs more than rounding does but once in {1 / FAILURE:.0e} comparisons",
             )
-    return Judgement(Verdict.ROUNDOFF, "the same function; both errors are what rounding does")
+    return None
 
 
 def _error(computed: Array, reference: GradientReference) -> Array:
@@ -115,8 +187,9 @@ def _error(computed: Array, reference: GradientReference) -> Array:
 def _suspicion(
     name: str, computed: Array, reference: GradientReference, certified: Array, format: Format
 ) -> str | None:
-    # Where the bound reaches the largest number, an overflow may be rounding's doing.
-    representable = np.abs(reference.high) + certified < format.overflow_threshold
+    # Where a finite bound reaches the largest number, an overflow may be rounding's doing.
+    reach = np.where(np.isfinite(certified), certified, 0.0)
+    representable = np.abs(reference.high) + reach < format.overflow_threshold
     lost = ~np.isfinite(computed) & representable
     if lost.any():
         at = _place(lost)

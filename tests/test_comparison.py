@@ -1,0 +1,236 @@
+"""`ro.compare`: honest pairs and their bug twins, opaque sides, modules, bad input."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+import roundoff as ro
+from roundoff.trace import prune, trace_gradients
+from roundoff.trace.degree import degree
+
+FORMATS = ("float32", "float64")
+FLAGGED = {"DIFFERENT", "SUSPICIOUS"}
+
+
+def normal(*shape, seed=0):
+    return torch.from_numpy(np.random.default_rng([seed, *shape]).standard_normal(shape)).float()
+
+
+def verdicts(result):
+    return {str(pair.judgement.verdict) for pair in result.pairs.values()}
+
+
+def layer_norm(x, w, b, unbiased=False):
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / torch.sqrt(x.var(-1, unbiased=unbiased, keepdim=True) + 1e-5) * w + b
+
+
+def micro(w, x, t, ragged=False):
+    parts = list(zip(x.split(4), t.split(4), strict=True))
+    if ragged:
+        return sum(F.mse_loss(a @ w, b) for a, b in parts) / len(parts)
+    return sum(F.mse_loss(a @ w, b) * len(a) for a, b in parts) / len(x)
+
+
+def attention(query, key, value, scale=None):
+    return (query @ key.mT / (scale or math.sqrt(3))).softmax(-1) @ value
+
+
+QKV = {name: normal(1, 2, 4, 3, seed=k) for k, name in enumerate(("query", "key", "value"))}
+NORM = {"x": normal(4, 6), "w": normal(6), "b": normal(6, seed=1)}
+BATCH = {"w": normal(4, 2), "x": normal(6, 4), "t": normal(6, 2)}
+PAIRS = {
+    "mse": (F.mse_loss, lambda input, target: ((input - target) ** 2).mean(),
+            lambda input, target: ((input - target) ** 2).sum() / (input.numel() - 1),
+            {"input": normal(3, 7), "target": normal(3, 7, seed=1)}),
+    "attention": (F.scaled_dot_product_attention, attention,
+                  lambda query, key, value: attention(query, key, value, scale=3.0), QKV),
+    "layer norm": (lambda x, w, b: F.layer_norm(x, (6,), w, b), layer_norm,
+                   lambda x, w, b: layer_norm(x, w, b, unbiased=True), NORM),
+    "micro-batches": (lambda w, x, t: F.mse_loss(x @ w, t), micro,
+                      lambda w, x, t: micro(w, x, t, ragged=True), BATCH),
+    "chain": (lambda a, b, c: (a @ b) @ c, lambda a, b, c: a @ (b @ c), lambda a, b, c: a @ (b.flip(0) @ c),
+              {"a": normal(3, 4), "b": normal(4, 4), "c": normal(4, 2)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_honest_pairs_are_roundoff_and_their_twins_are_different(name) -> None:
+    first, second, twin, inputs = PAIRS[name]
+    assert verdicts(ro.compare(first, second, inputs, formats=FORMATS)) <= {"ROUNDOFF", "IDENTICAL"}
+    flagged = ro.compare(first, twin, inputs, formats=FORMATS)
+    assert flagged.verdict("output", "float32") == ro.Verdict.DIFFERENT
+    for pair in flagged.pairs.values():
+        assert str(pair.judgement.verdict) in {"DIFFERENT", "ROUNDOFF", "IDENTICAL"}
+    assert "DIFFERENT" in str(flagged) and "different functions" in str(flagged)
+
+
+def test_a_side_that_overflows_is_named() -> None:
+    def naive(x):
+        return torch.log(torch.exp(x) / torch.exp(x).sum(-1, keepdim=True))
+
+    def stable(x):
+        return F.log_softmax(x, -1)
+
+    near = ro.compare(stable, naive, {"x": normal(3, 5)}, formats=FORMATS)
+    assert verdicts(near) <= {"ROUNDOFF", "IDENTICAL"}
+    far = ro.compare(stable, naive, {"x": 200 * normal(3, 5)}, formats=("float32",))
+    assert far.verdict("output", "float32") == ro.Verdict.SUSPICIOUS
+    assert "naive is " in far.reason("output", "float32")
+
+
+def test_the_cancelled_gradient_of_batch_norm_is_no_bug() -> None:
+    def with_bias(x, w, b):
+        return F.batch_norm(F.conv1d(x, w, b), None, None, training=True)
+
+    def without(x, w, b):
+        return F.batch_norm(F.conv1d(x, w), None, None, training=True) + 0 * b.sum()
+
+    inputs = {"x": normal(4, 3, 6), "w": normal(2, 3, 1), "b": normal(2)}
+    found = ro.compare(with_bias, without, inputs, formats=FORMATS)
+    assert not verdicts(found) & FLAGGED
+    exact = found["b", "float64"].references[0]
+    assert (np.abs(exact.high) <= exact.error).all() and exact.error.max() < 2.0**-100
+
+
+def test_opaque_sides_are_judged_by_the_other_and_say_their_power() -> None:
+    def opaque(x):
+        return torch.sort(x).values.sum() + (x * x).sum()
+
+    def traced(x):
+        return (x * x).sum() + x.sum()
+
+    inputs = {"x": normal(9)}
+    found = ro.compare(opaque, traced, inputs, formats=FORMATS)
+    assert verdicts(found) <= {"ROUNDOFF", "IDENTICAL"}
+    power = found["x", "float32"].power
+    assert power is not None and power.factor is not None and power.factor >= 18
+    assert "opaque" in str(found) and "would have flagged" in str(found)
+    for k in (power.factor - 1, 10):
+        planted = {"x": (2 * inputs["x"] + 1) * (1 + 2.0**-k)}
+        worse = ro.compare(planted, traced, inputs)
+        assert worse.verdict("x", "float32") == ro.Verdict.SUSPICIOUS
+        assert "not explained by rounding" in worse.reason("x", "float32")
+    honest = ro.compare({"x": 2 * inputs["x"] + 1}, traced, inputs)
+    assert verdicts(honest) <= {"ROUNDOFF", "IDENTICAL"}
+    with pytest.raises(ro.UnsupportedError, match="neither side"):
+        ro.compare(opaque, opaque, inputs)
+
+
+def test_modules_are_matched_by_name() -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 3)
+
+        def forward(self, input):
+            return self.inner(input)
+
+    inputs = {"input": normal(5, 4)}
+    names = {"weight": "inner.weight", "bias": "inner.bias"}
+    found = ro.compare(nn.Linear(4, 3), Wrapped(), inputs, rename=names, formats=FORMATS)
+    assert verdicts(found) <= {"ROUNDOFF", "IDENTICAL"}
+    assert ("weight", "float32") in found.pairs
+    with pytest.raises(ro.ArgumentError, match=r"inner\.weight.*rename"):
+        ro.compare(nn.Linear(4, 3), Wrapped(), inputs)
+    with pytest.raises(ro.ArgumentError, match="shape"):
+        ro.compare(nn.Linear(4, 3), nn.Linear(4, 2), inputs)
+    with pytest.raises(ro.ArgumentError, match="partner"):
+        ro.compare(nn.Linear(4, 3), nn.Linear(4, 3, bias=False), inputs)
+
+
+@pytest.mark.parametrize("name", ["tel", "gru", "bn2", "maxpool2", "ce"])
+def test_a_function_against_itself_is_never_flagged(name) -> None:
+    from zoo import Z, loss
+
+    function, inputs = Z[name]
+    found = ro.compare(function, lambda **v: function(**v), inputs, loss=loss, formats=FORMATS)
+    assert not verdicts(found) & FLAGGED
+
+
+def test_kinks_are_undecided_only_where_the_functions_agree_beside_them() -> None:
+    inputs = {"x": torch.tensor([0.0, 1.0, -1.0])}
+    first, second = lambda x: F.relu(x).sum(), lambda x: x.clamp(min=0).sum()
+    found = ro.compare(first, second, inputs, formats=("float32",))
+    assert found.verdict("x", "float32") == ro.Verdict.UNDECIDED
+    assert "kink" in found.reason("x", "float32") and "[0]" in found.reason("x", "float32")
+    found = ro.compare(first, lambda x: x.clamp(min=0).sum() * 1.5, inputs, formats=("float32",))
+    assert found.verdict("x", "float32") == ro.Verdict.DIFFERENT
+
+
+def test_a_reference_without_a_value_is_undecided_and_nan_is_not_equal() -> None:
+    found = ro.compare(lambda x: x.sqrt().sum(), lambda x: (x**0.5).sum(), {"x": -torch.ones(3)},
+                       formats=("float32",))  # fmt: skip
+    assert verdicts(found) == {"UNDECIDED"}
+    assert "no value" in found.reason("x", "float32")
+    wide = {"x": torch.full((3,), 1e5)}
+    found = ro.compare(lambda x: x.sum(), lambda x: x.sum(), wide, formats=("float16", "float32"))
+    assert found.verdict("x", "float16") == ro.Verdict.UNDECIDED
+    assert found.verdict("x", "float32") == ro.Verdict.IDENTICAL
+
+
+def test_closer_in_general_has_an_interval() -> None:
+    first, second, _, inputs = PAIRS["chain"]
+    found = ro.compare(first, second, inputs, formats=("float32",), seeds=6)
+    row = found.table.set_index("gradient").loc["b"]
+    assert row["seeds"] == 6 and row["ratio_low"] <= row["ratio_in_general"] <= row["ratio_high"]
+    assert "in general (b, float32, 6 seeds)" in str(found)
+
+
+def test_a_literal_rounded_to_double_is_not_another_function() -> None:
+    inputs = {"x": normal(5)}
+    found = ro.compare(lambda x: (x / torch.full((), 3.0).to(x)).sum(), lambda x: (x * (1 / 3)).sum(), inputs,
+                       formats=("float64",))  # fmt: skip
+    assert verdicts(found) <= {"ROUNDOFF", "IDENTICAL"}
+    found = ro.compare(
+        lambda x: (x / 3).sum(), lambda x: (x * 0.33333334).sum(), inputs, formats=("float64",)
+    )
+    assert found.verdict("x", "float64") == ro.Verdict.DIFFERENT
+
+
+def test_the_degree_of_a_trace() -> None:
+    cases = (
+        (lambda x, y: ((x @ y) ** 2).sum(), 3),
+        (lambda x, y: (x @ y).mean(), 1),
+        (lambda x, y: (x.exp() @ y).sum(), None),
+        (lambda x, y: (F.relu(x) @ y).sum(), None),
+    )
+    for function, expected in cases:
+        trace = prune(trace_gradients(function, {"x": normal(2, 3), "y": normal(3, 2)}))
+        assert degree(trace) == expected
+
+
+def test_bad_input_gets_one_sentence() -> None:
+    x = {"x": normal(3)}
+
+    def total(x):
+        return x.sum()
+
+    cases = (
+        (lambda: ro.compare(lambda x: (x, x), total, x), r"tuple of 2; pick one with output="),
+        (lambda: ro.compare(lambda x: (x, x), total, x, output=5), r"output=5"),
+        (lambda: ro.compare(lambda x: None, total, x), r"NoneType; return one tensor"),
+        (lambda: ro.compare(lambda x: x, lambda x: x, x, loss=lambda out: out), r"the loss has shape \(3,\)"),
+        (lambda: ro.compare(total, total, {"x": torch.arange(3)}), r"no floating-point input"),
+        (lambda: ro.compare(lambda x: (x * torch.rand(3)).sum(), total, x), r"every call.*manual_seed"),
+        (lambda: ro.compare(total, total, x, device="no such device"), r"no such device"),
+        (lambda: ro.compare(total, 3, x), r"got a int; give functions"),
+        (lambda: ro.compare(total, total, x, formats=()), r"formats is empty"),
+        (lambda: ro.compare(total, total, x, formats=("float33",)), r"float33"),
+        (lambda: ro.compare(total, {"y": normal(3)}, x), r"name none of output, x"),
+        (lambda: ro.compare(total, {"x": normal(4)}, x), r"shape \(4,\)"),
+        (lambda: ro.compare(lambda x: x.mul_(2).sum(), total, x), r"x\.clone\(\)"),
+        (lambda: ro.compare(total, total, x)["z", "float32"], r"there are output, x"),
+    )  # fmt: skip
+    for call, words in cases:
+        with pytest.raises(ro.ArgumentError, match=words):
+            call()
+    flow = ro.compare(lambda x: x.sum() if x.sum() > 0 else -x.sum(), total, {"x": normal(3).abs()},
+                      formats=("float32",))  # fmt: skip
+    assert any("control flow" in note for note in flow.notes)
