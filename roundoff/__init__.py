@@ -28,11 +28,12 @@ _HOMES = {
     "roundoff.modules": ("functional",),
     "roundoff.native": ("native_gradients",),
     "roundoff.reference": ("Reference", "GradientReference", "reference_gradients"),
+    "roundoff.tolerances": ("Tolerance", "tolerance"),
     "roundoff.report": ("Report", "write_report"),
 }  # fmt: skip
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_ROOMS = ("accuracy", "bounds", "formats", "orders", "statistics")
+_ROOMS = ("accuracy", "bounds", "formats", "orders", "statistics", "testing")
 
 __all__ = sorted([*_HOME_OF, *_ROOMS, "__version__"])  # noqa: PLE0605
 

@@ -1,0 +1,127 @@
+"""References and bounds kept on disk, by the bits of the trace and of its inputs: a suite pays once."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff import __version__
+from roundoff.bounding import bounds_of_trace
+from roundoff.files import make_folder, write_whole
+from roundoff.formats import Format
+from roundoff.reference import reference_of_trace, round_inputs
+from roundoff.trace.steps import Trace
+
+Array = npt.NDArray[np.float64]
+
+#: Where they are kept: this environment variable, or the user's cache folder.
+VARIABLE = "ROUNDOFF_CACHE"
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """high + low: the exact values; error: of those; terms: sums of |terms|; certain, likely: bounds."""
+
+    high: Array
+    low: Array
+    error: Array
+    terms: Array
+    certain: Array
+    likely: Array
+
+
+def folder() -> Path:
+    """Where references are kept."""
+    given = os.environ.get(VARIABLE)
+    return Path(given) if given else Path.home() / ".cache" / "roundoff"
+
+
+def known(
+    trace: Trace, inputs: Mapping[str, Array], target: Format, failure: float, accumulate: Any
+) -> dict[str, Known]:
+    """The reference and the bounds of every output of a pruned trace, from disk if they are there.
+
+    A file that cannot be read or written is as good as none.
+    """
+    rounded = round_inputs(trace, inputs, target)
+    path = folder() / f"{_key(trace, rounded, target, failure, accumulate)}.npz"
+    try:
+        with np.load(path) as stored:
+            fields = Known.__dataclass_fields__
+            return {
+                name: Known(**{field: stored[f"{field} {name}"] for field in fields})
+                for name in trace.outputs
+            }
+    except (OSError, KeyError, ValueError, EOFError):
+        pass
+    found = _compute(trace, rounded, target, failure, accumulate)
+    buffer = io.BytesIO()
+    np.savez(
+        buffer, **{f"{f} {n}": v for n, each in found.items() for f, v in asdict(each).items()}
+    )
+    try:
+        make_folder(path.parent)
+        write_whole(path, buffer.getvalue())
+    except Exception:  # a read-only disk is no reason to fail
+        return found
+    return found
+
+
+def _compute(
+    trace: Trace, rounded: Mapping[str, Array], target: Format, failure: float, accumulate: Any
+) -> dict[str, Known]:
+    engine = "auto" if trace.polynomial else "ball"
+    reference = reference_of_trace(trace, rounded, format=target, engine=engine)
+    bounds = bounds_of_trace(trace, rounded, target, accumulate=accumulate)
+    return {
+        name: Known(
+            each.high,
+            each.low,
+            each.error,
+            each.terms,
+            bounds[name].certain,
+            bounds[name].likely(failure),
+        )
+        for name, each in reference.gradients.items()
+    }
+
+
+@cache
+def _source() -> str:
+    """A hash of this package: what another version computed is not taken."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _key(
+    trace: Trace, rounded: Mapping[str, Array], target: Format, failure: float, accumulate: Any
+) -> str:
+    digest = hashlib.sha256()
+    settings = (
+        __version__,
+        _source(),
+        str(target),
+        failure,
+        str(accumulate),
+        sorted(trace.outputs.items()),
+    )
+    digest.update(repr(settings).encode())
+    for step in trace.steps:
+        digest.update(pickle.dumps((type(step).__name__, vars(step)), protocol=5))
+    for name, values in sorted(rounded.items()):
+        digest.update(
+            name.encode() + repr(values.shape).encode() + np.ascontiguousarray(values).tobytes()
+        )
+    return digest.hexdigest()

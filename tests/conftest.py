@@ -1,0 +1,12 @@
+"""References that tests keep on disk go to a folder of their own."""
+
+from __future__ import annotations
+
+import pytest
+
+from roundoff.known import VARIABLE
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "references"))
