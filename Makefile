@@ -13,6 +13,7 @@ report: $(STAMP)
 reports: report
 	$(RUN) experiments/slicing.py --data ecg
 	$(RUN) experiments/bounds.py
+	$(RUN) experiments/equivalences.py
 
 # Every bound against millions of sums; the table is in the report on bounds.
 soundness: $(STAMP)
@@ -50,6 +51,7 @@ check: lint types layers test
 quick: $(STAMP)
 	$(RUN) experiments/slicing.py --quick --out build/slicing-quick
 	$(RUN) experiments/bounds.py --quick --out build/bounds-quick
+	$(RUN) experiments/equivalences.py --quick --out build/equivalences-quick
 
 bench: $(STAMP)
 	for name in sums references bounds study; do $(RUN) benchmarks/$$name.py || exit 1; done

@@ -29,7 +29,8 @@ _HOMES = {
     "roundoff.native": ("native_gradients",),
     "roundoff.reference": ("Reference", "GradientReference", "reference_gradients"),
     "roundoff.tolerances": ("Tolerance", "tolerance"),
-    "roundoff.report": ("Report", "write_report"),
+    "roundoff.findings": ("write_report",),
+    "roundoff.report": ("Report",),
 }  # fmt: skip
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -3,6 +3,7 @@
 from roundoff.figures.base import REAL, Plot
 from roundoff.figures.bounds import LOOKS, bounds_against_n, ratios, tightness
 from roundoff.figures.distributions import ecdf, first_against_second, orders
+from roundoff.figures.equivalences import apart
 from roundoff.figures.maps import heat_map
 from roundoff.figures.trends import bias_against_noise, error_against_n, precision_ladder
 
@@ -10,6 +11,7 @@ __all__ = [
     "LOOKS",
     "REAL",
     "Plot",
+    "apart",
     "bias_against_noise",
     "bounds_against_n",
     "ecdf",

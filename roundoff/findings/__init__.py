@@ -1,6 +1,8 @@
 """From the rows of a study to its report."""
 
 from roundoff.findings.bounds import bounds_report
+from roundoff.findings.comparison import comparison_report, write_report
+from roundoff.findings.equivalences import equivalences_report
 from roundoff.findings.slicing import answer, slicing_report
 from roundoff.findings.verdicts import Question, by_order, summary, verdicts
 
@@ -9,7 +11,10 @@ __all__ = [
     "answer",
     "bounds_report",
     "by_order",
+    "comparison_report",
+    "equivalences_report",
     "slicing_report",
     "summary",
     "verdicts",
+    "write_report",
 ]
