@@ -54,7 +54,7 @@ quick: $(STAMP)
 	$(RUN) experiments/equivalences.py --quick --out build/equivalences-quick
 
 bench: $(STAMP)
-	for name in sums references bounds study; do $(RUN) benchmarks/$$name.py || exit 1; done
+	for name in sums references bounds study comparison; do $(RUN) benchmarks/$$name.py || exit 1; done
 
 # Resolves anew in an environment of its own; torch stays where pyproject and the pin below put it.
 lock:

@@ -24,11 +24,14 @@ from roundoff.errors import (
 )
 from roundoff.formats import Format, as_format
 from roundoff.reference import (
+    MULTIPRECISION_WORK,
     GradientReference,
     Reference,
     float64_array,
     reference_of_trace,
     round_inputs,
+    spot_check,
+    work,
 )
 from roundoff.trace import UPSTREAM, Trace, prune
 from roundoff.trace.degree import degree
@@ -174,7 +177,6 @@ def compare(
         raise ArgumentError("formats is empty; give at least one")
     traced = time.perf_counter()
     elsewhere, notes = problem.elsewhere(points)
-    notes = [*problem.notes, *notes]
     checked = time.perf_counter()
     pairs = {}
     for target in targets:
@@ -187,7 +189,7 @@ def compare(
         "formats": done - checked,
     }
     return Comparison(
-        (sides[0].name, sides[1].name), pairs, tuple(notes), {**spent, **problem.spent}
+        (sides[0].name, sides[1].name), pairs, (*problem.notes, *notes), {**spent, **problem.spent}
     )
 
 
@@ -485,6 +487,8 @@ class _Problem:
             return None
         began = time.perf_counter()
         reference = _reference(trace, self.values, target)
+        if OUTPUT in trace.outputs and not trace.polynomial and work(trace) > MULTIPRECISION_WORK:
+            self._spot_check(trace, reference, target)
         middle = time.perf_counter()
         rounded = round_inputs(trace, self.values, target)
         wide = (
@@ -495,6 +499,14 @@ class _Problem:
         bounds = bounds_of_trace(trace, rounded, target, accumulate=wide)
         self.spent["references"] = self.spent.get("references", 0.0) + middle - began
         return reference, bounds
+
+    def _spot_check(self, trace: Trace, reference: Reference, target: Format) -> None:
+        """Two outputs by mpmath, too: the other engine is the reference of record."""
+        size = reference[OUTPUT].high.size
+        count = spot_check(trace, self.values, reference, OUTPUT, [0, size - 1][: min(size, 2)])
+        note = f"mpmath agrees with {reference.engine} on {count} of {size} outputs, the first and the last"
+        if note not in self.notes:
+            self.notes.append(note)
 
     def _pair(
         self, name: str, target: Format, computed: Sequence[Mapping[str, Array]],

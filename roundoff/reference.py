@@ -21,7 +21,7 @@ from roundoff.arithmetic.scale import Scale, Scaled
 from roundoff.errors import ArgumentError, PrecisionError, UnsupportedError
 from roundoff.formats import Format, as_format, rounder, spacing
 from roundoff.trace.prune import prune
-from roundoff.trace.steps import Contract, Input, Reduce, Trace
+from roundoff.trace.steps import Contract, Input, Move, Reduce, Trace
 
 if TYPE_CHECKING:
     import torch
@@ -176,6 +176,36 @@ def reference_of_trace(
         engine = "mpmath" if work(trace) <= MULTIPRECISION_WORK else "ball"
     make = _multiprecision if engine == "mpmath" else _ball
     return make(trace, rounded, target, scales)
+
+
+def spot_check(
+    trace: Trace,
+    inputs: Mapping[str, Array],
+    reference: Reference,
+    name: str,
+    elements: Sequence[int],
+) -> int:
+    """Recompute elements of one output by mpmath at twice the bits; returns how many.
+
+    They must lie within the reference's radius.  elements: by number, in C order.
+    Raises: PrecisionError where one does not: one of the two engines is wrong then.
+    """
+    places = np.asarray(elements, np.int64) + 1
+    sample = Move(places.shape, (trace.outputs[name],), places)
+    steps = (*trace.steps, sample)
+    chosen = prune(Trace(steps, {name: len(steps) - 1}, trace.closures))
+    rounded = round_inputs(trace, inputs, reference.format)
+    numbers = walk(chosen, Multiprecision(2 * max(reference.bits, 64)), rounded)
+    found = reference[name]
+    for element, number in zip(elements, numbers[name].ravel(), strict=True):
+        high, low, rest = split(number)
+        gap = abs((high - found.high.flat[element]) + (low - found.low.flat[element]))
+        if not gap <= (found.error.flat[element] + rest) * (1 + 2.0**-50) + 2.0**-100 * abs(high):
+            raise PrecisionError(
+                f"mpmath and {reference.engine} disagree on element {element} of {name!r} by {gap:g}; "
+                "this is an error of roundoff, please report it"
+            )
+    return len(elements)
 
 
 def float64_array(tensor: torch.Tensor) -> Array:

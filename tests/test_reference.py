@@ -291,3 +291,28 @@ def test_splitting_is_nearest_with_a_true_bound(value) -> None:
     assert abs(truth - Fraction(high) - Fraction(low)) <= Fraction(rest)
     assert Fraction(float_up(mpmath.libmp.mpf_abs(number))) >= abs(truth)
     assert math.isinf(nearest(mpmath.libmp.from_man_exp(1, 1024)))
+
+
+def test_the_spot_check_passes_and_can_fail() -> None:
+    from dataclasses import replace
+
+    from roundoff.reference import reference_of_trace, spot_check
+    from roundoff.trace import prune, trace_gradients
+
+    rng = np.random.default_rng(5)
+    inputs = {"x": rng.standard_normal((4, 6)), "y": rng.standard_normal((6, 3))}
+    trace = prune(
+        trace_gradients(
+            lambda x, y: (x @ y).softmax(-1), inputs, loss=lambda o: (o * o).sum(), forward=True
+        )
+    )
+    found = reference_of_trace(trace, inputs, format="float32", engine="ball")
+    assert spot_check(trace, inputs, found, "output", [0, 11]) == 2
+    assert spot_check(trace, inputs, found, "y", [5]) == 1
+    good = found["output"]
+    shifted = good.low.copy()
+    shifted.flat[11] += 4 * good.error.flat[11] + 2.0**-90
+    wrong = replace(found, gradients={**found.gradients, "output": replace(good, low=shifted)})
+    assert spot_check(trace, inputs, wrong, "output", [0]) == 1
+    with pytest.raises(ro.PrecisionError, match="element 11 of 'output'"):
+        spot_check(trace, inputs, wrong, "output", [11])

@@ -17,7 +17,7 @@ from roundoff.trace.lowering.registry import (
     formula,
     lowers,
 )
-from roundoff.trace.steps import Builder
+from roundoff.trace.steps import Builder, Constant, Map
 
 
 def _register_plain_maps() -> None:
@@ -115,7 +115,21 @@ def _relu(build: Builder, x: Any) -> Value:
 
 @lowers("threshold_backward")
 def _threshold_backward(build: Builder, upstream: Any, x: Any, threshold: Any) -> Value:
-    return apply(build, "where", apply(build, "gt", x, threshold), upstream, 0)
+    """From the result of relu, by the comparison that made it: the result is often on the threshold."""
+    condition = _relu_condition(build, as_value(build, x)) if threshold == 0 else None
+    if condition is None:
+        condition = apply(build, "gt", x, threshold)
+    return apply(build, "where", condition, upstream, 0)
+
+
+def _relu_condition(build: Builder, x: Value) -> Value | None:
+    step = build.steps[x.step]
+    if isinstance(step, Map) and step.function == "where":
+        choice, _, other = (build.steps[operand] for operand in step.operands)
+        zero = isinstance(other, Constant) and other.value == 0
+        if zero and isinstance(choice, Map) and choice.function == "gt":
+            return Value(step.operands[0], x.shape)
+    return None
 
 
 @lowers("sigmoid_backward")
