@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,16 @@ Inputs = Mapping[str, Array]
 OUTPUT = "output"
 
 FORMATS = ("float16", "bfloat16", "float32", "float64")
+
+#: What tracing raises where it meets something that is not made of ATen operations.
+_UNTRACED = (
+    RoundoffError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    NotImplementedError,
+)
 
 #: Random factors 1 + j 2^-20 take this many values.
 VALUES = 1 << 20
@@ -299,9 +309,12 @@ class _Problem:
             raise ArgumentError(f"an input is called {OUTPUT!r}, as the output is; rename it")
         self.loss, self.output = loss, output
         self.upstream = self._upstream(upstream)
+        self.opaque: list[str] = []
         self.traces = [self._trace(side) for side in sides]
         if all(trace is None for trace in self.traces):
-            raise UnsupportedError(f"neither side can be judged: {'; '.join(self.notes)}")
+            reasons = "; ".join(self.opaque) or "no side is a function"
+            raise UnsupportedError(f"neither side can be judged: {reasons}")
+        self.notes += self.opaque
         self.values = {name: float64_array(value) for name, value in self.inputs.items()}
         if self.upstream is not None:
             self.values[UPSTREAM] = float64_array(as_tensor(UPSTREAM, self.upstream))
@@ -337,11 +350,26 @@ class _Problem:
                     output=self.output, forward=True,
                 )
             )  # fmt: skip
-        except UnsupportedError as error:
-            self.notes.append(
-                f"{side.name} is opaque, judged by the other side's reference: {error}"
+        except _UNTRACED as error:
+            if not isinstance(error, UnsupportedError):
+                self._runs(side, error)
+            reason = str(error).strip().split("\n")[0]
+            self.opaque.append(
+                f"{side.name} is opaque, judged by the other side's reference: {reason}"
             )
             return None
+
+    def _runs(self, side: _Side, error: Exception) -> None:
+        """What cannot be traced is opaque only if PyTorch itself can run it."""
+        from roundoff.native import native_gradients
+
+        try:
+            native_gradients(
+                cast(Callable[..., Any], side.function), self.inputs, self.wrt, self.loss, self.upstream,
+                output=self.output, device=self.device,
+            )  # fmt: skip
+        except RoundoffError:
+            raise error from None
 
     def _formats(self) -> list[Format] | None:
         """Tensors from elsewhere are of one format."""

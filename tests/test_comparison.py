@@ -123,6 +123,37 @@ def test_opaque_sides_are_judged_by_the_other_and_say_their_power() -> None:
         ro.compare(opaque, opaque, inputs)
 
 
+def test_what_runs_but_cannot_be_traced_is_opaque() -> None:
+    class Kernel(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return torch.from_numpy(
+                np.asarray(x.detach().numpy()) * np.float64(3).astype(x.detach().numpy().dtype)
+            )
+
+        @staticmethod
+        def backward(ctx, grad):
+            return 3 * grad
+
+    compiled = torch.compile(lambda x: (x * 3).sum(), backend="eager")
+    for function in (lambda x: Kernel.apply(x).sum(), compiled):
+        found = ro.compare(function, lambda x: (3 * x).sum(), {"x": normal(4)}, formats=FORMATS)
+        assert verdicts(found) <= {"ROUNDOFF", "IDENTICAL"}
+        assert any("opaque" in note for note in found.notes)
+
+
+def test_autocast_is_judged_by_its_casts() -> None:
+    def cast(w, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return F.linear(x, w)
+
+    inputs = {"w": normal(3, 4), "x": normal(5, 4)}
+    found = ro.compare(cast, lambda w, x: F.linear(x, w), inputs, formats=("float32",))
+    assert verdicts(found) <= {"ROUNDOFF", "IDENTICAL"}
+    one, two = found["w", "float32"].bounds
+    assert (one.certain > 2**10 * two.certain).all()
+
+
 def test_modules_are_matched_by_name() -> None:
     class Wrapped(nn.Module):
         def __init__(self) -> None:

@@ -330,3 +330,16 @@ def test_every_lowering_has_a_lower_case_aten_name() -> None:
     missing = [name for name in LOWERINGS if not hasattr(torch.ops.aten, name)]
     assert not missing, missing
     assert known
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda x: np.asarray(x.detach()),
+        lambda x: x.detach().numpy(),
+        lambda x: x.tolist(),
+    ],
+)
+def test_values_that_leave_pytorch_are_refused(leave) -> None:
+    with pytest.raises(ro.UnsupportedError, match="leave PyTorch"):
+        trace_gradients(lambda x: (x * torch.as_tensor(leave(x))).sum(), {"x": uniform(3)})

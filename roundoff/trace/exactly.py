@@ -147,6 +147,12 @@ _REPLACED: dict[Any, Callable[..., torch.Tensor]] = {
     **dict.fromkeys((torch.log10, torch.Tensor.log10), _log_to(10)),
 }
 
+#: By these, values leave PyTorch: a trace cannot follow them, and would take them for constants.
+_LEAVING = (
+    torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.tolist, torch.Tensor.data_ptr,
+    torch.Tensor.__dlpack__,
+)  # fmt: skip
+
 _PRODUCTS = (torch.Tensor.mul, torch.Tensor.__mul__, torch.mul)
 
 
@@ -161,6 +167,11 @@ class ExactConstants(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if function in _LEAVING:
+            raise UnsupportedError(
+                f"the function's values leave PyTorch (Tensor.{function.__name__}), where no trace follows; "
+                "write it with PyTorch's operations"
+            )
         if function in _REPLACED:
             return _REPLACED[function](*args, **kwargs)
         if function is F.multi_head_attention_forward:
