@@ -17,6 +17,7 @@ PACKAGES = (
 )  # fmt: skip
 
 #: Environment variables that change results.
+#: (threadpoolctl sets KMP_DUPLICATE_LIB_OK when it is imported, which changes none.)
 PREFIXES = ("OMP_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_", "KMP_", "OPENBLAS_", "TORCH_", "CUBLAS_")
 
 
@@ -110,7 +111,11 @@ def flags() -> dict[str, str]:
 
 def environment() -> dict[str, str]:
     """The variables that change results, as far as they are set."""
-    found = {name: value for name, value in sorted(os.environ.items()) if name.startswith(PREFIXES)}
+    found = {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith(PREFIXES) and name != "KMP_DUPLICATE_LIB_OK"
+    }
     # A value with a path in it says where, not what.
     shown = {name: "(a path)" if os.sep in value else value for name, value in found.items()}
     return shown or {"variables": f"none of {', '.join(p + '*' for p in PREFIXES)} is set"}
