@@ -343,3 +343,11 @@ def test_every_lowering_has_a_lower_case_aten_name() -> None:
 def test_values_that_leave_pytorch_are_refused(leave) -> None:
     with pytest.raises(ro.UnsupportedError, match="leave PyTorch"):
         trace_gradients(lambda x: (x * torch.as_tensor(leave(x))).sum(), {"x": uniform(3)})
+
+
+def test_indices_that_depend_on_floats_choose_but_are_no_numbers() -> None:
+    rng = np.random.default_rng(1)
+    x = torch.from_numpy(rng.standard_normal((3, 4)))
+    check(lambda x: (x * 2).gather(1, x.max(1, keepdim=True).indices), x=x)
+    with pytest.raises(ro.UnsupportedError, match="depend on floats"):
+        trace_gradients(lambda x: (x.max(1).indices.float() * x[:, 0]).sum(), {"x": x})

@@ -18,7 +18,7 @@ from roundoff.trace.lowering.registry import (
     exact_to,
     lowers,
 )
-from roundoff.trace.steps import Builder, Index, Shape, numbered
+from roundoff.trace.steps import Builder, Constant, Index, Shape, numbered
 
 
 def accumulated(build: Builder, base: Value, places: Index, values: Value) -> Value:
@@ -67,6 +67,8 @@ def _index_fill(build: Builder, x: Any, dim: int, index: Any, value: Any) -> Val
 @lowers("scatter_add")
 def _scatter_add(build: Builder, x: Any, dim: int, index: Any, values: Any) -> Value:
     base, source = as_value(build, x), as_value(build, values)
+    if isinstance(index, Selection):
+        return _scatter_selection(build, base, dim, index, values)
     places = torch.gather(torch.from_numpy(numbered(base.shape)), dim, index).numpy()
     inside = tuple(slice(0, size) for size in index.shape)
     chosen = Value(build.move((source.step,), numbered(source.shape)[inside]), tuple(index.shape))
@@ -168,6 +170,11 @@ def _scatter(build: Builder, x: Any, dim: int, index: Any, values: Any) -> Value
     base = as_value(build, x)
     numbers = torch.from_numpy(numbered(base.shape))
     if isinstance(index, Selection):
+        step = build.steps[base.step]
+        if not (isinstance(step, Constant) and step.value == 0):
+            raise UnsupportedError(
+                "cannot trace aten::scatter at indices that depend on floats; use scatter_add into zeros"
+            )
         return _scatter_selection(build, base, dim, index, values)
     places = torch.gather(numbers, dim, index).numpy()
     inside = tuple(slice(0, size) for size in index.shape)
@@ -193,20 +200,20 @@ def _scatter_selection(
     return apply(build, "add", base, total)
 
 
-def gather_selection(build: Builder, x: Any, dim: int, index: Selection) -> Value:
-    """Elements at indices that depend on floats."""
+@lowers("gather")
+def _gather(build: Builder, x: Any, dim: int, index: Any, **ignored: Any) -> Value:
     base = as_value(build, x)
     numbers = torch.from_numpy(numbered(base.shape))
-    total: Value | None = None
+    if not isinstance(index, Selection):
+        places = torch.gather(numbers, dim, index).numpy()
+        return Value(build.move((base.step,), places), places.shape)
+    found: Value | None = None
     for k, mask in enumerate(index.masks):
-        places = torch.gather(
-            numbers, dim, torch.from_numpy(index.candidates[..., k].copy())
-        ).numpy()
+        chosen = torch.from_numpy(index.candidates[..., k].copy())
+        places = torch.gather(numbers, dim, chosen).numpy()
         value = Value(build.move((base.step,), places), places.shape)
-        total = (
-            value
-            if total is None
-            else apply(build, "where", Value(mask, places.shape), value, total)
-        )
-    assert total is not None
-    return total
+        if found is not None:
+            value = apply(build, "where", Value(mask, places.shape), value, found)
+        found = value
+    assert found is not None
+    return found

@@ -60,7 +60,7 @@ LOWERINGS: dict[str, Lowering] = {}
 #: elements belongs here; sort, convolution and accumulating scatters also run on numbers and
 #: return plausible nonsense.
 MOVES = frozenset(
-    """alias as_strided cat clone constant_pad_nd contiguous detach diagonal expand flip gather
+    """alias as_strided cat clone constant_pad_nd contiguous detach diagonal expand flip
     index index_select lift_fresh lift_fresh_copy movedim narrow permute pixel_shuffle
     pixel_unshuffle repeat reshape roll rot90 select select_backward slice slice_backward split
     split_with_sizes squeeze stack t transpose tril triu unbind unfold unsqueeze _unsafe_view
@@ -75,6 +75,13 @@ MOVES = frozenset(
 WANTS_OUT = frozenset(
     """ones_like new_ones zeros_like new_zeros empty_like new_empty new_empty_strided full_like new_full
     fill _to_copy""".split()
+)
+
+
+#: What indices that depend on floats may be given to.
+SELECTING = frozenset(
+    """gather scatter scatter_add max_pool2d_with_indices_backward max_pool3d_with_indices_backward
+    adaptive_max_pool2d_backward adaptive_max_pool3d_backward""".split()
 )
 
 
@@ -107,6 +114,11 @@ def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
         if isinstance(args[0], Selection):
             return _move_selection(build, target, args, kwargs)
         return lower_move(build, target, args, kwargs)
+    if any(isinstance(each, Selection) for each in found) and name not in SELECTING:
+        raise UnsupportedError(
+            f"cannot trace aten::{name} of indices that depend on floats (an arg-max); they may only choose "
+            "elements, by gather or in the gradient of a maximum"
+        )
     if name not in LOWERINGS:
         known = ", ".join(sorted(n for n in {*MOVES, *LOWERINGS} if not INTERNAL.search(n)))
         raise UnsupportedError(
