@@ -27,6 +27,7 @@ _HOMES = {
     "roundoff.verdict": ("Verdict",),
     "roundoff.modules": ("functional",),
     "roundoff.native": ("native_gradients",),
+    "roundoff.probing": ("KernelTree", "Revealed", "reveal", "reveal_gradient"),
     "roundoff.reference": ("Reference", "GradientReference", "reference_gradients"),
     "roundoff.tolerances": ("Tolerance", "tolerance"),
     "roundoff.findings": ("write_report",),

@@ -1,0 +1,198 @@
+"""The gate: a tree counts as the kernel's only if its replay gives the kernel's bits, every time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from roundoff.formats import Format, round_to
+from roundoff.native import native_dtype
+from roundoff.probing.direct import Direct
+from roundoff.probing.gradient import Reduction
+from roundoff.probing.recovery import Ids
+from roundoff.probing.replay import replay
+from roundoff.probing.trees import KernelTree
+
+Array = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+#: Random trials of the gate, the user's own data not counted.
+TRIALS = 64
+
+#: Numbers held at a time in a replay.
+CHUNK = 1 << 24
+
+
+def draw(generator: np.random.Generator, format: Format, kind: int, count: int) -> Array:
+    """Random numbers of a format: normal, of widely different size, positive, or few among zeros.
+
+    The four kinds take turns; sizes stay within what sums of many products can hold.  Few terms show
+    roundings deep in a long sum, which later ones would hide.
+    """
+    values = generator.standard_normal(count)
+    spread = 4 if format.emax < 100 else 20
+    if kind % 4 == 1:
+        values *= 2.0 ** generator.integers(-spread, spread // 2, count)
+    elif kind % 4 == 2:
+        values = np.abs(values)
+    elif kind % 4 == 3:
+        values[generator.random(count) > max(0.1, min(0.75, 16 / count))] = 0.0
+    found: Array = round_to(values, format)
+    return found
+
+
+def cancelling(generator: np.random.Generator, format: Format, count: int) -> Array:
+    """Numbers of widely different size that add up to almost nothing, in random order.
+
+    What is left of their sum are the roundings of the accumulator, however wide it is: a sum in another
+    order leaves something else.
+    """
+    third = count // 3
+    low, high = {"float16": (-7, 7), "bfloat16": (-14, 14)}.get(format.name, (-24, 24))
+    # Two numbers of one binade with two zero bits at the end have a sum that is one of the format.  Three
+    # terms are better than a number and its negative, whose roundings would cancel as well.
+    digits = 2 ** (format.precision - 3)
+    first, second = generator.integers(digits, 2 * digits, (2, third)) / digits
+    scale = 2.0 ** generator.integers(low, high, third) * generator.choice([-1, 1], third)
+    rest = round_to(generator.standard_normal(count - 3 * third) * 2.0**low, format)
+    found = np.concatenate([scale * first, scale * second, -scale * (first + second), rest])
+    return generator.permutation(found)
+
+
+def same(a: Array, b: Array) -> Flags:
+    """Where bits are equal; NaN equals NaN, and zeros are equal whatever their sign."""
+    equal: Flags = (a == b) | (np.isnan(a) & np.isnan(b))
+    return equal
+
+
+def direct_trials(kernel: Direct, trials: int, seed: int) -> tuple[Array, Array | None, Array]:
+    """Random vectors and what the kernel returns for them.
+
+    Shapes: (trials, n) each, and (trials, outputs).
+    """
+    generator = np.random.default_rng([seed, kernel.n])
+    x = np.stack([_kind(generator, kernel.format, k, kernel.n) for k in range(trials)])
+    y = None
+    if kernel.products:
+        y = np.stack(
+            [
+                np.ones(kernel.n)
+                if _cancels(k)
+                else draw(generator, kernel.format, k // 5, kernel.n)
+                for k in range(trials)
+            ]
+        )
+    found = [kernel.evaluate(x[k], None if y is None else y[k]) for k in range(trials)]
+    return x, y, np.array(found)
+
+
+def _cancels(trial: int) -> bool:
+    """Every third trial."""
+    return trial % 3 == 2
+
+
+def _kind(generator: np.random.Generator, format: Format, trial: int, count: int) -> Array:
+    return (
+        cancelling(generator, format, count)
+        if _cancels(trial)
+        else draw(generator, format, trial, count)
+    )
+
+
+def replay_direct(tree: KernelTree, leaves: Ids, x: Array, y: Array | None) -> Array:
+    """The replay of one output.  Shapes: (trials, n) to (trials,)."""
+    first = _terms(tree, x[:, leaves].T)
+    second = None if y is None else _terms(tree, y[:, leaves].T)
+    return replay(tree, lambda k: (first[k], None if second is None else second[k]))
+
+
+def _terms(tree: KernelTree, values: Array) -> torch.Tensor:
+    """Numbers of the tree's format as a tensor that its sums are kept in."""
+    return torch.from_numpy(np.ascontiguousarray(values)).to(native_dtype(tree.accumulate))
+
+
+class GradientTrials:
+    """Random inputs and upstream gradients, the user's own first, and the gradients that PyTorch returns.
+
+    Shapes: upstream (trials, elements), inputs[name] and result likewise.
+    """
+
+    def __init__(self, reduction: Reduction, own_upstream: Array, trials: int, seed: int) -> None:
+        graph, name = reduction.graph, reduction.name
+        self.reduction = reduction
+        generator = np.random.default_rng([seed, len(own_upstream)])
+        format = graph.format
+        self.upstream = [own_upstream]
+        self.inputs: list[dict[str, Array]] = [graph.own]
+        graph.restore()
+        graph.forward()
+        graph.upstream.put(own_upstream)
+        self.result = [graph.backward(name)]
+        for k in range(trials):
+            one = np.ones if _cancels(k) else partial(draw, generator, format, k // 5)
+            self.inputs.append({key: buffer.draw(one) for key, buffer in graph.buffers.items()})
+            graph.forward()
+            if _cancels(k):
+                self.upstream.append(self._cancelling(generator, k // 3))
+                graph.upstream.put(self.upstream[-1])
+            else:
+                self.upstream.append(graph.upstream.draw(partial(draw, generator, format, k)))
+            self.result.append(graph.backward(name))
+        graph.restore()
+        graph.forward()
+
+    def _cancelling(self, generator: np.random.Generator, turn: int) -> Array:
+        """Terms that cancel in every independent sum of one group of elements; the groups take turns."""
+        alike = self.reduction.alike
+        probing = self.reduction.probing(alike[turn % len(alike)])
+        values = np.zeros(len(self.reduction.graph.upstream.where))
+        for row in probing.numbers:
+            values[row] = cancelling(generator, self.reduction.graph.format, len(row))
+        return values
+
+    def check(
+        self, tree: KernelTree, leaves: Ids, elements: Ids, count: int | None = None
+    ) -> Flags:
+        """Where the replay equals PyTorch's result, for the first `count` trials.
+
+        Shapes: (trials, elements).
+        """
+        count = len(self.result) if count is None else count
+        held = len(leaves) * len(elements) ** 0.5 + len(elements)
+        step = max(1, int(CHUNK / held))
+        found = []
+        for begin in range(0, count, step):
+            some = range(begin, min(begin + step, count))
+            got = self.replayed(tree, leaves, elements, some)
+            found.append(same(got, np.stack([self.result[k][elements] for k in some])))
+        return np.concatenate(found)
+
+    def replayed(
+        self, tree: KernelTree, leaves: Ids, elements: Ids, trials: Sequence[int]
+    ) -> Array:
+        """What the tree gives for some of the trials.  Shapes: (trials, elements)."""
+        terms = self.reduction.terms
+        rows, row_at = np.unique(terms.rows[elements], return_inverse=True)
+        columns, column_at = np.unique(terms.columns[elements], return_inverse=True)
+        upstream = np.stack([self.upstream[k] for k in trials])
+        # (leaves, trials, rows), (leaves, trials, columns)
+        x = _terms(tree, np.moveaxis(upstream[:, terms.upstream[rows][:, leaves] - 1], 2, 0))
+        other = terms.other[columns][:, leaves]
+        row, column = torch.from_numpy(row_at.ravel()), torch.from_numpy(column_at.ravel())
+        if (other < 0).all():
+            return replay(tree, lambda k: (x[k][:, row], None))
+        inputs = {
+            name: np.stack([self.inputs[k][name] for k in trials]) for name in self.reduction.starts
+        }
+        y = _terms(tree, np.moveaxis(self.reduction.factor(other, inputs), 2, 0))
+        grid = row * len(columns) + column
+        if len(rows) * len(columns) == len(elements) and torch.equal(
+            grid, torch.arange(len(elements))
+        ):
+            result = replay(tree, lambda k: (x[k][:, :, None], y[k][:, None, :]))
+            return result.reshape(len(trials), -1)
+        return replay(tree, lambda k: (x[k][:, row], y[k][:, column]))
