@@ -14,6 +14,7 @@ reports: report
 	$(RUN) experiments/slicing.py --data ecg
 	$(RUN) experiments/bounds.py
 	$(RUN) experiments/equivalences.py
+	$(RUN) experiments/kernels.py
 
 # Every bound against millions of sums; the table is in the report on bounds.
 soundness: $(STAMP)
@@ -52,6 +53,7 @@ quick: $(STAMP)
 	$(RUN) experiments/slicing.py --quick --out build/slicing-quick
 	$(RUN) experiments/bounds.py --quick --out build/bounds-quick
 	$(RUN) experiments/equivalences.py --quick --out build/equivalences-quick
+	$(RUN) experiments/kernels.py --quick --out build/kernels-quick
 
 bench: $(STAMP)
 	for name in sums references bounds study comparison; do $(RUN) benchmarks/$$name.py || exit 1; done

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from roundoff import data, study
+from roundoff import data, native, study
 from roundoff.command import main
 from roundoff.errors import ArgumentError
+from roundoff.explanation import Explanation, explain
 from roundoff.findings import Question, slicing_report
 from roundoff.orders import names
 from roundoff.report import write_report
@@ -253,6 +254,24 @@ def problems(config: Slicing) -> Iterator[study.Problem]:
             yield problem(config, long, "length sweep", 5 if config.quick else 30)
 
 
+def explanations(
+    config: Slicing, found: Sequence[study.Problem]
+) -> dict[tuple[str, str], Explanation]:
+    """Why the bits of seed 0 differ: the real kernels' trees, for the problems with kernel 1."""
+    reasons = {}
+    for problem in found:
+        if problem.case == "kernel 1":
+            inputs = problem.inputs(config.seed, 0)
+            upstream = inputs.pop(UPSTREAM, None)
+            for name in config.formats:
+                with native.threads(config.threads):
+                    reasons[problem.shape, name] = explain(
+                        *problem.methods.values(), inputs=inputs, wrt=problem.wrt, loss=problem.loss,
+                        upstream=upstream, format=name, names=problem.names,
+                    )  # fmt: skip
+    return reasons
+
+
 def run(config: Slicing) -> Path:
     """The study and its report."""
     found = list(problems(config))
@@ -269,7 +288,8 @@ def run(config: Slicing) -> Path:
             " Keep is the number of outputs: nothing is cut, both methods convolve the same series."
         )
     question = replace(QUESTION, data=text)
-    return write_report(slicing_report(question, config, found, tables), config.folder)
+    why = explanations(config, found)
+    return write_report(slicing_report(question, config, found, tables, why), config.folder)
 
 
 if __name__ == "__main__":

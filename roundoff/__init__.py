@@ -24,6 +24,7 @@ _HOMES = {
     "roundoff.bounding": ("gradient_bounds",),
     "roundoff.bounds.bound": ("Bound",),
     "roundoff.comparison": ("Comparison", "compare"),
+    "roundoff.explanation": ("Explanation", "explain"),
     "roundoff.verdict": ("Verdict",),
     "roundoff.modules": ("functional",),
     "roundoff.native": ("native_gradients",),

@@ -287,6 +287,31 @@ def test_float32_terms_summed_in_float64_are_told():
     assert str(found.kernel.accumulate) == "float64"
 
 
+@pytest.mark.parametrize(
+    ("family", "n"),
+    [
+        ("pairwise", 2000),
+        ("blocked(50)", 2000),
+        ("strided(8)", 2000),
+        ("reverse", 300),
+        ("shuffled(1)", 300),
+    ],
+)
+@pytest.mark.parametrize("format", ["float32", "bfloat16"])
+def test_round_trip_of_the_families(family, n, format):
+    tree = orders.as_order(family).tree(n)
+    if format == "bfloat16":
+        n = min(n, 300)  # 256 units at a time: more questions
+        tree = orders.as_order(family).tree(n)
+
+    def kernel(v):
+        return ro.sum_in_order(v, tree, format)
+
+    found = ro.reveal(kernel, n, format)
+    assert found.proven, str(found)
+    assert found.tree.same_as(tree)
+
+
 # ------------------------------------------------------------------------------- the gate
 
 

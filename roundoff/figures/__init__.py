@@ -5,6 +5,7 @@ from roundoff.figures.bounds import LOOKS, bounds_against_n, ratios, tightness
 from roundoff.figures.distributions import ecdf, first_against_second, orders
 from roundoff.figures.equivalences import apart
 from roundoff.figures.maps import heat_map
+from roundoff.figures.trees import trees
 from roundoff.figures.trends import bias_against_noise, error_against_n, precision_ladder
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "precision_ladder",
     "ratios",
     "tightness",
+    "trees",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,17 +11,23 @@ import pandas as pd
 
 from roundoff import figures, provenance
 from roundoff.data import digest
+from roundoff.explanation import Explanation
 from roundoff.figures import Plot
 from roundoff.findings.verdicts import ENOUGH, Question, by_order, listed, summary, verdicts
+from roundoff.findings.why import why_figure, why_notes, why_tables
 from roundoff.report import Report, Table, number, percent
 from roundoff.study import Inputs, Problem, Tables
 from roundoff.verdict import Verdict
 
 
 def slicing_report(
-    question: Question, configuration: Any, problems: Sequence[Problem], tables: Tables
+    question: Question,
+    configuration: Any,
+    problems: Sequence[Problem],
+    tables: Tables,
+    why: Mapping[tuple[str, str], Explanation],
 ) -> Report:
-    """The report of the slicing study."""
+    """The report of the slicing study; why: explanations of one seed by problem and format."""
     errors, pairs = tables["errors"], tables["pairs"]
     names = problems[0].names
     found = verdicts(pairs, names, configuration.seed)
@@ -37,13 +43,17 @@ def slicing_report(
         tables=[
             *_verdict_tables(found, names, main),
             _order_table(thread, main),
+            *why_tables(why),
             _errors_table(counted),
             Table(
                 "summary", "Every order, method and format, over the seeds.", counted, columns={}
             ),
         ],
-        figures=[_judged(plot, pairs) for plot in _plots(tables, problems)],
-        notes=list(_notes(question, found, counted, problems, pairs, tables["reads"])),
+        figures=[*(_judged(plot, pairs) for plot in _plots(tables, problems)), *why_figure(why)],
+        notes=[
+            *_notes(question, found, counted, problems, pairs, tables["reads"]),
+            *why_notes(why),
+        ],
         provenance=provenance.collect(
             seed=configuration.seed,
             configuration=settings,

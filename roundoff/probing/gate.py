@@ -10,11 +10,10 @@ import numpy.typing as npt
 import torch
 
 from roundoff.formats import Format, round_to
-from roundoff.native import native_dtype
 from roundoff.probing.direct import Direct
 from roundoff.probing.gradient import Reduction
 from roundoff.probing.recovery import Ids
-from roundoff.probing.replay import replay
+from roundoff.probing.replay import replay, terms_of
 from roundoff.probing.trees import KernelTree
 
 Array = npt.NDArray[np.float64]
@@ -105,14 +104,9 @@ def _kind(generator: np.random.Generator, format: Format, trial: int, count: int
 
 def replay_direct(tree: KernelTree, leaves: Ids, x: Array, y: Array | None) -> Array:
     """The replay of one output.  Shapes: (trials, n) to (trials,)."""
-    first = _terms(tree, x[:, leaves].T)
-    second = None if y is None else _terms(tree, y[:, leaves].T)
+    first = terms_of(tree, x[:, leaves].T)
+    second = None if y is None else terms_of(tree, y[:, leaves].T)
     return replay(tree, lambda k: (first[k], None if second is None else second[k]))
-
-
-def _terms(tree: KernelTree, values: Array) -> torch.Tensor:
-    """Numbers of the tree's format as a tensor that its sums are kept in."""
-    return torch.from_numpy(np.ascontiguousarray(values)).to(native_dtype(tree.accumulate))
 
 
 class GradientTrials:
@@ -180,15 +174,15 @@ class GradientTrials:
         columns, column_at = np.unique(terms.columns[elements], return_inverse=True)
         upstream = np.stack([self.upstream[k] for k in trials])
         # (leaves, trials, rows), (leaves, trials, columns)
-        x = _terms(tree, np.moveaxis(upstream[:, terms.upstream[rows][:, leaves] - 1], 2, 0))
+        x = terms_of(tree, np.moveaxis(upstream[:, terms.upstream[rows][:, leaves] - 1], 2, 0))
         other = terms.other[columns][:, leaves]
         row, column = torch.from_numpy(row_at.ravel()), torch.from_numpy(column_at.ravel())
         if (other < 0).all():
             return replay(tree, lambda k: (x[k][:, row], None))
-        inputs = {
-            name: np.stack([self.inputs[k][name] for k in trials]) for name in self.reduction.starts
-        }
-        y = _terms(tree, np.moveaxis(self.reduction.factor(other, inputs), 2, 0))
+        flat = np.stack([self.reduction.factor_values(self.inputs[k]) for k in trials])
+        y = terms_of(
+            tree, np.moveaxis(np.where(other > 0, flat[:, np.maximum(other - 1, 0)], 1.0), 2, 0)
+        )
         grid = row * len(columns) + column
         if len(rows) * len(columns) == len(elements) and torch.equal(
             grid, torch.arange(len(elements))

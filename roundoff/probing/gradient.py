@@ -145,15 +145,20 @@ class Reduction:
         """Questions to the elements of one group."""
         return Probing(self, part)
 
-    def factor(self, ids: Ids, values: Mapping[str, Array]) -> Array:
-        """Values of the other factors by number; ones where the factor is one.
+    def factor_values(self, values: Mapping[str, Array]) -> Array:
+        """All inputs' numbers, in the order of the terms' `other`, which counts from 1.
 
-        Shapes: values (..., elements) by input; ids of any shape; the result (..., *ids.shape).
+        Shapes: values (..., elements) by input, laid end to end along the last axis.
         """
-        names = list(self.starts)
-        flat = np.concatenate([values[n] for n in names], axis=-1)
-        found: Array = np.where(ids > 0, flat[..., np.maximum(ids - 1, 0)], 1.0)
-        return found
+        return np.concatenate([values[name] for name in self.starts], axis=-1)
+
+    def keys(self, elements: Ids, leaves: Ids) -> tuple[Ids, Ids]:
+        """The two factors' numbers of every term.  Shapes: (elements, leaves) each."""
+        terms = self.terms
+        return (
+            terms.upstream[terms.rows[elements]][:, leaves],
+            terms.other[terms.columns[elements]][:, leaves],
+        )
 
 
 class Probing:

@@ -32,12 +32,13 @@ class Masks:
 
 
 # float32 sums may be kept in float64, the 16-bit ones in float32.  float16 holds numbers from 2^-24 to
-# 2^16 only: 2048 units of 2^-20 together stay below half a spacing of float32 at 2^15.
+# 2^16 only: 2047 units of 2^-20 together stay below half a spacing of float32 at 1.5 2^15 (at 2^15 itself
+# the spacing below is half of that above).
 _MASKS = {
     "float64": Masks(2.0**200, 1.0, 2**52, 2.0**-60, 2.0**-27, FLOAT64),
     "float32": Masks(2.0**100, 1.0, 2**23, 2.0**-30, 2.0**-12, FLOAT64),
     "bfloat16": Masks(2.0**60, 1.0, 2**8, 2.0**-12, 2.0**-4, FLOAT32),
-    "float16": Masks(2.0**15, 2.0**-20, 2**11 - 1, 2.0**-13, 2.0**-6, FLOAT32),
+    "float16": Masks(1.5 * 2.0**15, 2.0**-20, 2**11 - 1, 2.0**-13, 2.0**-6, FLOAT32),
 }
 
 

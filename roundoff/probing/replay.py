@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from functools import lru_cache
 from math import fsum
 from typing import Any
@@ -20,6 +21,53 @@ Array = npt.NDArray[np.float64]
 
 #: The factors of leaf k as tensors of the accumulator's dtype, all sums at once; None for a factor 1.
 Factors = Callable[[int], tuple[torch.Tensor, torch.Tensor | None]]
+
+
+def partial_sums(kernel: KernelTree, x: Array, y: Array | None = None) -> tuple[Array, Array]:
+    """Every value of one sum and the error of its rounding: the readable definition of `replay`.
+
+    In rational arithmetic, term by term; nodes of several terms are not done.
+
+    Shapes: x, y (n,); both results (2n - 1,), leaves first; the result is the last value, rounded.
+    """
+    wide, narrow = kernel.accumulate, kernel.format
+    mixed = wide != narrow
+    values: list[Fraction] = []
+    errors: list[float] = []
+
+    def put(exact: Fraction, *targets: Format) -> None:
+        found = exact
+        for target in targets:
+            found = round_rational(found, target)
+        values.append(found)
+        errors.append(float(found - exact))
+
+    for k in range(kernel.n):
+        product = Fraction(x[k]) * (1 if y is None else Fraction(y[k]))
+        put(product, *([] if kernel.fused[k] else [narrow]))
+    for k, (left, right) in enumerate(kernel.tree.children.tolist()):
+        put(
+            values[left] + values[right],
+            *([wide, narrow] if mixed and kernel.narrow[k] else [wide]),
+        )
+    if kernel.n == 1:
+        values[0] = round_rational(values[0], narrow)
+    return np.array([float(v) for v in values]), np.array(errors)
+
+
+def round_rational(value: Fraction, target: Format) -> Fraction:
+    """A rational number rounded to the nearest number of a format, ties to even, whatever its size."""
+    if value == 0:
+        return value
+    exponent = abs(value.numerator).bit_length() - value.denominator.bit_length()
+    exponent -= Fraction(2) ** exponent > abs(value)
+    unit = Fraction(2) ** (max(exponent, target.emin) - target.precision + 1)
+    return round(value / unit) * unit
+
+
+def terms_of(kernel: KernelTree, values: Array) -> torch.Tensor:
+    """Numbers of the kernel's format as a tensor of its accumulator's dtype; leaves along the first axis."""
+    return torch.from_numpy(np.ascontiguousarray(values)).to(native_dtype(kernel.accumulate))
 
 
 def replay(kernel: KernelTree, factors: Factors) -> Array:

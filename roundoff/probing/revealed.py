@@ -54,7 +54,8 @@ class Revealed:
     """What was recovered of a reduction.
 
     classes: proven trees with their outputs; failures: why outputs are in none; trials: random data
-    sets that every output was replayed on, the user's own not counted; calls: runs of the kernel.
+    sets that every output was replayed on, the user's own not counted; calls: runs of the kernel;
+    products: whether terms are products; batch: the length of a gradient's first axis upstream.
 
     Shapes: the outputs of all classes are element numbers of `shape` in C order.
     """
@@ -66,6 +67,8 @@ class Revealed:
     trials: int
     calls: int
     what: str = "the reduction"
+    products: bool = False
+    batch: int | None = None
 
     @property
     def proven(self) -> bool:
@@ -160,7 +163,7 @@ def reveal(
             classes.append(TreeClass(found, leaves, np.array([output]), trials, trials))
     return Revealed(
         tuple(_merged(classes)), tuple(failures), np.array(unproven, np.int64), kernel.shape, trials,
-        kernel.calls, what,
+        kernel.calls, what, kernel.products,
     )  # fmt: skip
 
 
@@ -329,7 +332,8 @@ def revealed_gradient(
     return Revealed(
         tuple(_merged(search.classes)), tuple(search.failures),
         np.concatenate([np.empty(0, np.int64), *search.unproven]), reduction.terms.shape, trials,
-        graph.calls - before, f"gradient by {name}",
+        graph.calls - before, f"gradient by {name}", bool((reduction.terms.other > 0).any()),
+        graph.out.shape[0] if graph.out.ndim else None,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ that they depend on; an interrupted study goes on where it stopped.
 
 from roundoff.study.equivalences import FLAGS, Equivalence, equivalences
 from roundoff.study.grid import Cell, cells, run, run_cell
+from roundoff.study.kernels import Operation, kernels
 from roundoff.study.problem import Inputs, Problem
 from roundoff.study.rows import TABLES, Tables, accumulators, passes
 from roundoff.study.sweep import attained, sweep
@@ -16,12 +17,14 @@ __all__ = [
     "Cell",
     "Equivalence",
     "Inputs",
+    "Operation",
     "Problem",
     "Tables",
     "accumulators",
     "attained",
     "cells",
     "equivalences",
+    "kernels",
     "passes",
     "run",
     "run_cell",
