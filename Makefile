@@ -56,7 +56,7 @@ quick: $(STAMP)
 	$(RUN) experiments/kernels.py --quick --out build/kernels-quick
 
 bench: $(STAMP)
-	for name in sums references bounds study comparison; do $(RUN) benchmarks/$$name.py || exit 1; done
+	for name in sums references bounds study comparison kernels; do $(RUN) benchmarks/$$name.py || exit 1; done
 
 # Resolves anew in an environment of its own; torch stays where pyproject and the pin below put it.
 lock:

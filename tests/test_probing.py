@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from definition import one_pair_per_call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -114,6 +115,20 @@ def test_a_thousand_leaves_take_few_questions(family):
     found = recover(np.arange(n), oracle, 10**6)
     assert subtrees(found) == subtrees(nodes_of(tree))
     assert oracle.asked < 16 * n
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 40), st.sampled_from([5, 10**6]), st.integers(0, 10**6))
+def test_recovery_level_by_level_is_the_definition_one_pair_at_a_time(n, most, seed):
+    nodes = random_nodes(np.random.default_rng(seed), n, 2)
+    oracle = Swamping(nodes, n) if n > 1 else None
+    nested = one_pair_per_call(
+        range(n), lambda i, j, units: oracle.one(Question(i, np.array([j]), np.array(units)), j)
+    )
+    found = []
+    for children in recover(np.arange(n), oracle, most):
+        found.append(frozenset(c if c >= 0 else found[~c] for c in children))
+    assert (found[-1] if found else 0) == nested
 
 
 def ancestors(tree):
