@@ -86,7 +86,7 @@ def operations(config: Kernels) -> list[study.Operation]:
             of(f"numpy.dot of {n}", np.dot, n, dtype=numpy_dtype),
         ]
     if not config.quick:
-        found.append(of("torch.sum of 100000", torch.sum, 100_000))
+        found.append(of("torch.sum of 5000", torch.sum, 5000))
     layers = [
         ("linear", linear, tensors(config.seed, x=(24, 16), weight=(8, 16), bias=(8,))),
         ("conv1d", conv1d, tensors(config.seed, x=(4, 6, 20), weight=(8, 6, 1), bias=(8,))),

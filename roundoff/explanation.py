@@ -29,7 +29,7 @@ Array = npt.NDArray[np.float64]
 #: Operations that move or allocate.
 PLUMBING = tuple(
     """detach empty view resize as_strided zeros fill copy clone to _to_copy unsqueeze squeeze contiguous
-    slice narrow select _reshape reshape alias item _local_scalar""".split()
+    slice narrow select _reshape reshape alias item _local_scalar t transpose permute expand""".split()
 )
 
 
@@ -333,7 +333,7 @@ def _kernels(side: Gradients, upstream: Array) -> tuple[str, ...]:
         (event.self_cpu_time_total, event.key)
         for event in profile.key_averages()
         if event.key.startswith("aten::")
-        and not event.key.removeprefix("aten::").startswith(PLUMBING)
+        and event.key.removeprefix("aten::").removesuffix("_backward").rstrip("_") not in PLUMBING
     ]
     return tuple(name for _, name in sorted(names, reverse=True)[:4])
 

@@ -66,7 +66,7 @@ def answer(found: Found, rows: pd.DataFrame) -> str:
     apart = orders.groupby(["operation", "format"], sort=False).nunique() > 1
     changed = list(dict.fromkeys(apart[apart].index.get_level_values(0)))
     if changed:
-        text += f". The number of threads changes the order of {', '.join(changed)}"
+        text += f". The number of threads changes the order in {'; '.join(changed)}"
     return text + "."
 
 

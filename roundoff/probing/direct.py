@@ -97,7 +97,9 @@ class Direct:
         lone = lone[lone != 0]
         if not len(lone) or (lone == 1.0).all():
             return None
-        divisor = round(1.0 / lone[0]) if lone[0] > 0 else 0
+        # 1 / n is rounded, so that its reciprocal may be another whole number: n itself comes first.
+        near = abs(lone[0] * self.n - 1.0) <= 4 * self.format.u
+        divisor = self.n if near else round(1.0 / lone[0]) if lone[0] > 0 else 0
         if divisor < 2 or (np.abs(lone * divisor - 1.0) > 4 * self.format.u).any():
             raise NotATree(
                 f"a lone term 1 gives {lone[0]:.6g}, neither 1 nor 1 over a number of terms"

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from roundoff.errors import UnsupportedError
+from roundoff.errors import ArgumentError, RoundoffError, UnsupportedError
 from roundoff.formats import as_format, round_to
 from roundoff.probing.buffers import Buffer
 from roundoff.probing.flags import Probes
@@ -43,10 +43,17 @@ class Gradients:
         self.function, self.format, self.output = function, as_format(format), output
         tensors = {name: as_tensor(name, value) for name, value in inputs.items()}
         self.wrt = check_wrt(tensors, wrt)
-        self.buffers = {
-            n: Buffer(t, self.format, device) for n, t in tensors.items() if t.is_floating_point()
-        }
-        self.others = {n: t.to(device) for n, t in tensors.items() if not t.is_floating_point()}
+        floating = {name: t for name, t in tensors.items() if t.is_floating_point()}
+        try:
+            self.buffers = {n: Buffer(t, self.format, device) for n, t in floating.items()}
+            self.others = {n: t.to(device) for n, t in tensors.items() if n not in floating}
+        except RoundoffError:
+            raise
+        except (AssertionError, RuntimeError) as error:
+            first = str(error).strip().split("\n")[0]
+            raise ArgumentError(
+                f"cannot put the inputs on device {device!r}: {first}; use 'cpu'"
+            ) from None
         self.own = {
             n: round_to(float64_array(tensors[n]).ravel(), self.format) for n in self.buffers
         }

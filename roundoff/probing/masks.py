@@ -55,7 +55,7 @@ def whole(counts: Array) -> Ids:
     """Counts as integers.  Raises: NotATree for what is none."""
     nearest = np.rint(counts)
     with np.errstate(invalid="ignore"):
-        wrong = ~(np.abs(counts - nearest) <= 0.1) | (nearest < 0)
+        wrong = ~(np.abs(counts - nearest) <= 0.1) | ~(nearest >= 0) | (nearest > 2.0**53)
     if wrong.any():
         raise NotATree(
             f"{counts[wrong][0]:.6g} unit terms survive a huge pair, which is no count of terms"

@@ -91,6 +91,10 @@ class Naming:
             return refused
         if step.function == "cast":
             return one
+        if step.function == "add":  # an accumulation into zeros
+            terms = [v for v in operands if isinstance(v, Sums) or (v.first != ZERO).any()]
+            if len(terms) == 1:
+                return terms[0]  # type: ignore[no-any-return]
         if any(isinstance(value, Sums) for value in operands):
             return _several()
         if step.function == "mul" and all(
@@ -155,8 +159,8 @@ def _several() -> Refused:
 def _computed() -> Refused:
     return Refused(
         UnsupportedError(
-            "this gradient multiplies its upstream gradient by numbers that the function computes itself; "
-            "explain a function that takes them as an input"
+            "this gradient multiplies its upstream gradient by numbers that are no input (constants, or "
+            "what the function computes); explain a function that takes them as an input"
         )
     )
 
