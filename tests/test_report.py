@@ -28,7 +28,7 @@ def tables(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(tables):
-    return findings.slicing_report(slicing.QUESTION, *tables)
+    return findings.slicing_report(slicing.QUESTION, *tables, {})
 
 
 def test_files_beside_the_pdf(report, tmp_path) -> None:
@@ -49,7 +49,7 @@ def test_files_beside_the_pdf(report, tmp_path) -> None:
 
 def test_the_same_rows_give_the_same_bytes(tables, tmp_path) -> None:
     for name in "ab":
-        ro.write_report(findings.slicing_report(slicing.QUESTION, *tables), tmp_path / name)
+        ro.write_report(findings.slicing_report(slicing.QUESTION, *tables, {}), tmp_path / name)
     written = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()]
     for path in written:
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path

@@ -56,6 +56,8 @@ def _class(side: Revealed, one: TreeClass) -> dict[str, Any]:
 
 def why_tables(found: Found) -> Iterable[Table]:
     """The trees of the real kernels, a table per problem."""
+    if not found:
+        return
     rows = why_rows(found)
     explained = (
         "recovered by probing: outputs that share one, non-zero terms, the order, roundings; replays of the "
@@ -88,6 +90,8 @@ def why_notes(found: Found) -> list[tuple[str, str]]:
         for (problem, format), why in found.items()
         if any(cause.equal < cause.elements for cause in why.causes.values())
     ]
+    if not found:
+        return []
     if not texts:
         return [("Why do the bits differ?", "On this machine, at seed 0, they do not.")]
     return [("Why do the bits differ?", " ".join(texts))]

@@ -117,7 +117,7 @@ def _text(tree: ReductionTree, forms: _Forms, node: int, depth: int) -> str:
         count, step = _run(forms, spine, at)
         leaf = spine[at] < tree.n
         if leaf and count > 1:
-            stop = spine[at] + count * step
+            stop = min(spine[at] + count * step, tree.n)
             text = f"[{spine[at]}:{stop if stop >= 0 else ''}{f':{step}' if step != 1 else ''}]"
             parts.append(f"seq{text}" if at == 0 else text)
         elif count > 1:
