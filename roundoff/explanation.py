@@ -15,6 +15,7 @@ import torch
 from roundoff import provenance
 from roundoff.errors import ArgumentError, UnsupportedError
 from roundoff.formats import Format
+from roundoff.native import threads
 from roundoff.orders.patterns import describe, parting, pattern
 from roundoff.probing import KernelTree, Revealed, TreeClass
 from roundoff.probing.gate import TRIALS, same
@@ -28,8 +29,8 @@ Array = npt.NDArray[np.float64]
 
 #: Operations that move or allocate.
 PLUMBING = tuple(
-    """detach empty view resize as_strided zeros fill copy clone to _to_copy unsqueeze squeeze contiguous
-    slice narrow select _reshape reshape alias item _local_scalar t transpose permute expand""".split()
+    """detach empty view resize as_strided zero fill copy clone to_copy unsqueeze squeeze contiguous slice
+    narrow select reshape alias item local_scalar transpose permute expand resolve""".split()
 )
 
 
@@ -42,6 +43,7 @@ class Cause:
     (None where it could not be asked, with the reason in `refused`).  terms_alike: whether both add
     the same products; swapped: of the elements whose terms are the same, how many each side's terms
     give the other side's bits for, added in the other's tree: (first in second's, second in first's, of).
+    parts: where the trees part first; alone: each side's order with one thread, where that is another.
     tighter: how many times smaller the bound along each side's tree is than that for any order, median.
     """
 
@@ -54,6 +56,7 @@ class Cause:
     terms_alike: bool
     swapped: tuple[int, int, int]
     parts: str
+    alone: tuple[str, str]
     tighter: tuple[float, float]
     kernels: tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -210,9 +213,26 @@ def _cause(
         swapped = swap.matched[0], swap.matched[1], swap.of
     return Cause(
         name, len(own[0][name]), int(same(own[0][name], own[1][name]).sum()),
-        int(same(common[0][name], common[1][name]).sum()), trees, refused, alike, swapped, parts, tighter,
+        int(same(common[0][name], common[1][name]).sum()), trees, refused, alike, swapped, parts,
+        (_alone(sides[0], name, trees[0], upstream), _alone(sides[1], name, trees[1], upstream)), tighter,
         (_kernels(sides[0], upstream), _kernels(sides[1], upstream)),
     )  # fmt: skip
+
+
+def _alone(side: Gradients, name: str, known: Revealed | None, upstream: Array) -> str:
+    """The order with one thread, if there are as many blocks as threads and it is another; else nothing."""
+    count = torch.get_num_threads()
+    if count < 2 or known is None or not known.classes:
+        return ""
+    one = max(known.classes, key=lambda c: len(c.outputs))
+    if not describe(one.tree.tree).startswith(f"{count} blocks of"):
+        return ""
+    with threads(1):
+        found = revealed_gradient(side, name, upstream, TRIALS, 0)
+    if not found.classes:
+        return ""
+    words = order_in_words(found, max(found.classes, key=lambda c: len(c.outputs)))
+    return words if words != order_in_words(known, one) else ""
 
 
 class _Swap:
@@ -333,7 +353,8 @@ def _kernels(side: Gradients, upstream: Array) -> tuple[str, ...]:
         (event.self_cpu_time_total, event.key)
         for event in profile.key_averages()
         if event.key.startswith("aten::")
-        and event.key.removeprefix("aten::").removesuffix("_backward").rstrip("_") not in PLUMBING
+        and not event.key.removeprefix("aten::").strip("_").startswith(PLUMBING)
+        and event.key not in ("aten::t", "aten::to")
     ]
     return tuple(name for _, name in sorted(names, reverse=True)[:4])
 
@@ -378,14 +399,19 @@ def _sentence(why: Explanation) -> str:
         )
     proven = [c for c in after if c.proven]
     if proven:
+        what = f"{_listed(c.name for c in proven)} gradient{'s' * (len(proven) > 1)}"
         texts.append(
-            f"For the {_listed(c.name for c in proven)} gradient both add the very same numbers in "
-            "different orders, and rounding depends on the order: added in the other's order, each gives "
-            "exactly the other's bits."
+            f"For the {what} both add the very same numbers in different orders, and rounding depends on the "
+            "order: added in the other's order, each gives exactly the other's bits."
         )
         orders = [_largest(side) for side in proven[0].trees]
         if orders[0] != orders[1]:
             texts.append(f"{one} adds {orders[0]}; {two} {orders[1]}.")
+        for method, alone in zip(why.names, proven[0].alone, strict=True):
+            if alone:
+                texts.append(
+                    f"{method}'s sums are split over the threads: with one it adds {alone}."
+                )
     for cause in after:
         if not cause.proven:
             texts.append(
@@ -429,10 +455,14 @@ def _lines(why: Explanation) -> list[str]:
         if cause.refused:
             lines.append(f"  {cause.refused}")
             continue
-        for name, side, kernels, tighter in zip(
-            why.names, cause.trees, cause.kernels, cause.tighter, strict=True
+        for name, side, kernels, tighter, alone in zip(
+            why.names, cause.trees, cause.kernels, cause.tighter, cause.alone, strict=True
         ):
             lines += _side(name, side, kernels, tighter)
+            if alone:
+                lines.append(
+                    f"    split over {torch.get_num_threads()} threads: with one thread it adds {alone}"
+                )
         forth, back, of = cause.swapped
         if of:
             lines.append(

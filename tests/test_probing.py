@@ -314,9 +314,13 @@ def test_float32_terms_summed_in_float64_are_told():
 )
 @pytest.mark.parametrize("format", ["float32", "bfloat16"])
 def test_round_trip_of_the_families(family, n, format):
-    tree = orders.as_order(family).tree(n)
     if format == "bfloat16":
         n = min(n, 300)  # 256 units at a time: more questions
+    if family == "random":
+        nodes = random_nodes(np.random.default_rng(n), n, 2)
+        pairs = [[c if c >= 0 else n + ~c for c in children] for children in nodes]
+        tree = orders.ReductionTree(n, np.array(pairs))
+    else:
         tree = orders.as_order(family).tree(n)
 
     def kernel(v):
@@ -349,14 +353,18 @@ def by_size(v):
     return v[torch.argsort(v.abs())].cumsum(0)[-1]
 
 
-def winograd(v):
-    """Sums and differences of neighbours before the sum, as transformed kernels have them."""
-    even, odd = v[0::2], v[1::2]
-    return ((even + odd).cumsum(0)[-1] + (even - odd).cumsum(0)[-1]) / 2 + odd.cumsum(0)[-1]
+def winograd(a, b):
+    """Two products from sums and differences of neighbours, as transformed kernels have them."""
+    x, y, p, q = a[0::2], a[1::2], b[0::2], b[1::2]
+    return (((x + y) * (p + q) + (x - y) * (p - q)) / 2).cumsum(0)[-1]
 
 
-def fourier(v):
-    return torch.fft.fft(v.to(torch.complex64))[0].real
+def fourier(a, b):
+    """A dot product as element n - 1 of a convolution by the fast Fourier transform."""
+    size = 2 * len(a)
+    return torch.fft.irfft(torch.fft.rfft(a, size) * torch.fft.rfft(b.flip(0), size), size)[
+        len(a) - 1
+    ]
 
 
 def skipping(v):
@@ -378,7 +386,7 @@ def nonlinear(v):
 
 @pytest.mark.parametrize(
     "kernel",
-    [atomics, kahan, by_size, winograd, skipping, exact, constant, nonlinear],
+    [atomics, kahan, by_size, winograd, fourier, skipping, exact, constant, nonlinear],
     ids=lambda k: k.__name__,
 )
 def test_what_is_no_fixed_tree_fails_the_gate_and_says_so(kernel):
