@@ -409,7 +409,7 @@ def test_a_tree_that_replays_most_of_the_time_is_not_proven():
             else forward
         )
 
-    assert not ro.reveal(nearly, 30, "float32").proven
+    assert not ro.reveal(nearly, 30, "float64").proven
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8, 100, 1000])
@@ -474,7 +474,7 @@ def test_convolution_gradients_are_proven_or_refused_never_guessed(function, for
     total = sum(len(c.outputs) for c in found.classes) + len(found.unproven)
     elements = np.concatenate([*(c.outputs for c in found.classes), found.unproven])
     assert len(np.unique(elements)) == total == len(elements)
-    assert all(c.matched == c.replayed >= 65 * len(c.outputs) for c in found.classes)
+    assert all(c.matched == c.replayed >= 85 * len(c.outputs) for c in found.classes)
     if not found.proven:  # another machine's kernel
         assert "not a fixed tree" in str(found)
 

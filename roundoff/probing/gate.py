@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 
 from roundoff.formats import Format, round_to
 from roundoff.probing.direct import Direct
-from roundoff.probing.gradient import Reduction
+from roundoff.probing.gradient import Reduction, independent
 from roundoff.probing.recovery import Ids
 from roundoff.probing.replay import replay, terms_of
 from roundoff.probing.trees import KernelTree
@@ -21,6 +21,9 @@ Flags = npt.NDArray[np.bool_]
 
 #: Random trials of the gate, the user's own data not counted.
 TRIALS = 64
+
+#: Turns of data that cancel.
+MOST_TURNS = 128
 
 #: Numbers held at a time in a replay.
 CHUNK = 1 << 24
@@ -51,7 +54,7 @@ def cancelling(generator: np.random.Generator, format: Format, count: int) -> Ar
     order leaves something else.
     """
     third = count // 3
-    low, high = {"float16": (-7, 7), "bfloat16": (-14, 14)}.get(format.name, (-24, 24))
+    low, high = {"float16": (-12, 9), "bfloat16": (-14, 14)}.get(format.name, (-24, 24))
     # Two numbers of one binade with two zero bits at the end have a sum that is one of the format.  Three
     # terms are better than a number and its negative, whose roundings would cancel as well.
     digits = 2 ** (format.precision - 3)
@@ -69,37 +72,26 @@ def same(a: Array, b: Array) -> Flags:
 
 
 def direct_trials(kernel: Direct, trials: int, seed: int) -> tuple[Array, Array | None, Array]:
-    """Random vectors and what the kernel returns for them.
+    """Random vectors, half as many again that cancel, and what the kernel returns for them.
+
+    The outputs take turns in cancelling.
 
     Shapes: (trials, n) each, and (trials, outputs).
     """
     generator = np.random.default_rng([seed, kernel.n])
-    x = np.stack([_kind(generator, kernel.format, k, kernel.n) for k in range(trials)])
-    y = None
-    if kernel.products:
-        y = np.stack(
-            [
-                np.ones(kernel.n)
-                if _cancels(k)
-                else draw(generator, kernel.format, k // 5, kernel.n)
-                for k in range(trials)
-            ]
-        )
-    found = [kernel.evaluate(x[k], None if y is None else y[k]) for k in range(trials)]
-    return x, y, np.array(found)
-
-
-def _cancels(trial: int) -> bool:
-    """Every third trial."""
-    return trial % 3 == 2
-
-
-def _kind(generator: np.random.Generator, format: Format, trial: int, count: int) -> Array:
-    return (
-        cancelling(generator, format, count)
-        if _cancels(trial)
-        else draw(generator, format, trial, count)
-    )
+    n, format = kernel.n, kernel.format
+    x = [draw(generator, format, k, n) for k in range(trials)]
+    y = [draw(generator, format, k // 4, n) for k in range(trials)]
+    turns = generator.permutation(kernel.outputs)
+    for k in range(max(trials // 2, min(kernel.outputs, trials))):
+        members = kernel.members[turns[k % len(turns)]]
+        values = np.zeros(n)
+        values[members] = cancelling(generator, format, len(members))
+        x.append(values)
+        y.append(np.ones(n))
+    second = np.stack(y) if kernel.products else None
+    found = [kernel.evaluate(a, b if kernel.products else None) for a, b in zip(x, y, strict=True)]
+    return np.stack(x), second, np.array(found)
 
 
 def replay_direct(tree: KernelTree, leaves: Ids, x: Array, y: Array | None) -> Array:
@@ -127,26 +119,23 @@ class GradientTrials:
         graph.upstream.put(own_upstream)
         self.result = [graph.backward(name)]
         for k in range(trials):
-            one = np.ones if _cancels(k) else partial(draw, generator, format, k // 5)
+            one = partial(draw, generator, format, k // 4)
             self.inputs.append({key: buffer.draw(one) for key, buffer in graph.buffers.items()})
             graph.forward()
-            if _cancels(k):
-                self.upstream.append(self._cancelling(generator, k // 3))
-                graph.upstream.put(self.upstream[-1])
-            else:
-                self.upstream.append(graph.upstream.draw(partial(draw, generator, format, k)))
+            self.upstream.append(graph.upstream.draw(partial(draw, generator, format, k)))
+            self.result.append(graph.backward(name))
+        ones = {key: buffer.draw(np.ones) for key, buffer in graph.buffers.items()}
+        graph.forward()
+        for numbers in _turns(reduction, trials // 3):
+            values = np.zeros(len(graph.upstream.where))
+            for row in numbers:
+                values[row] = cancelling(generator, format, len(row))
+            self.inputs.append(ones)
+            self.upstream.append(values)
+            graph.upstream.put(values)
             self.result.append(graph.backward(name))
         graph.restore()
         graph.forward()
-
-    def _cancelling(self, generator: np.random.Generator, turn: int) -> Array:
-        """Terms that cancel in every independent sum of one group of elements; the groups take turns."""
-        alike = self.reduction.alike
-        probing = self.reduction.probing(alike[turn % len(alike)])
-        values = np.zeros(len(self.reduction.graph.upstream.where))
-        for row in probing.numbers:
-            values[row] = cancelling(generator, self.reduction.graph.format, len(row))
-        return values
 
     def check(
         self, tree: KernelTree, leaves: Ids, elements: Ids, count: int | None = None
@@ -190,3 +179,20 @@ class GradientTrials:
             result = replay(tree, lambda k: (x[k][:, :, None], y[k][:, None, :]))
             return result.reshape(len(trials), -1)
         return replay(tree, lambda k: (x[k][:, row], y[k][:, column]))
+
+
+def _turns(reduction: Reduction, least: int) -> Iterator[Ids]:
+    """Places upstream of sums that share none, until every sum had its turn: `least` turns or more.
+
+    Shapes: (sums, leaves) each.
+    """
+    sets = []
+    for part in reduction.alike:
+        numbers = reduction.terms.upstream[:, part.leaves]
+        rows = np.unique(reduction.terms.rows[part.elements])
+        while len(rows):
+            chosen = independent(numbers, rows)
+            sets.append(numbers[chosen] - 1)
+            rows = np.setdiff1d(rows, chosen)
+    for k in range(max(least, min(2 * len(sets), MOST_TURNS))):
+        yield sets[k % len(sets)]

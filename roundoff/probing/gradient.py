@@ -175,7 +175,7 @@ class Probing:
         self.reduction, self.part = reduction, part
         self.graph, self.masks = reduction.graph, reduction.masks
         terms, leaves = reduction.terms, part.leaves
-        self.rows = _independent(terms.upstream[:, leaves], terms.rows[part.elements])
+        self.rows = independent(terms.upstream[:, leaves], terms.rows[part.elements])
         chosen = [np.flatnonzero(terms.rows[part.elements] == row)[0] for row in self.rows]
         self.elements = part.elements[np.array(chosen)]
         self.numbers = terms.upstream[self.rows][:, leaves] - 1
@@ -243,7 +243,7 @@ class Probing:
         row_of, column_of = terms.rows[part.elements], terms.columns[part.elements]
         if (other[column_of] < 0).any() or not all(b.distinct for b in self.graph.buffers.values()):
             return None
-        columns = _independent(other, column_of)
+        columns = independent(other, column_of)
         at = np.full((len(terms.upstream), len(terms.other)), -1, np.int64)
         at[row_of, column_of] = part.elements
         elements = at[np.ix_(self.rows, columns)]
@@ -298,7 +298,7 @@ def _disjoint(leaves: Ids, most: int) -> Iterator[Ids]:
         yield np.array(batch)
 
 
-def _independent(numbers: Ids, chosen: Ids) -> Ids:
+def independent(numbers: Ids, chosen: Ids) -> Ids:
     """Rows among the chosen ones of which no two have a number in common, greedily."""
     used = np.zeros(int(numbers.max()) + 1, bool)
     found: list[int] = []

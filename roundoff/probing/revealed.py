@@ -160,9 +160,9 @@ def reveal(
             failures.append(failure)
             unproven.append(output)
         else:
-            classes.append(TreeClass(found, leaves, np.array([output]), trials, trials))
+            classes.append(TreeClass(found, leaves, np.array([output]), len(x), len(x)))
     return Revealed(
-        tuple(_merged(classes)), tuple(failures), np.array(unproven, np.int64), kernel.shape, trials,
+        tuple(_merged(classes)), tuple(failures), np.array(unproven, np.int64), kernel.shape, len(x),
         kernel.calls, what, kernel.products,
     )  # fmt: skip
 
@@ -329,9 +329,10 @@ def revealed_gradient(
     search = _Search(reduction)
     for part in reduction.alike:
         search.group(part, lambda: GradientTrials(reduction, upstream, trials, seed))
+    ran = trials if search.trials is None else len(search.trials.result) - 1
+    unproven = np.concatenate([np.empty(0, np.int64), *search.unproven])
     return Revealed(
-        tuple(_merged(search.classes)), tuple(search.failures),
-        np.concatenate([np.empty(0, np.int64), *search.unproven]), reduction.terms.shape, trials,
+        tuple(_merged(search.classes)), tuple(search.failures), unproven, reduction.terms.shape, ran,
         graph.calls - before, f"gradient by {name}", bool((reduction.terms.other > 0).any()),
         graph.out.shape[0] if graph.out.ndim else None,
     )  # fmt: skip
