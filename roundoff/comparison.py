@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -182,6 +183,8 @@ def compare(
     started = time.perf_counter()
     sides, values = _sides(first, second, dict(inputs), rename)
     problem = _Problem(sides, values, wrt, loss, upstream, output, device, seed)
+    if points < 0 or seeds < 0:
+        raise ArgumentError(f"points is {points} and seeds {seeds}; give counts of at least 0")
     targets = [as_format(f) for f in formats] if problem.formats is None else problem.formats
     if not targets:
         raise ArgumentError("formats is empty; give at least one")
@@ -245,7 +248,7 @@ def _sides(
             )
     one, two = sides
     if one.name == two.name:
-        one, two = (_Side(f"{s.name} ({n})", s.function, s.given) for s, n in ((one, 1), (two, 2)))
+        one, two = (_Side(f"{s.name} {n}", s.function, s.given) for s, n in ((one, 1), (two, 2)))
     clash = sorted(set(parameters) & set(inputs))
     if clash:
         inputs = {**parameters, **inputs}  # the caller's own values for the parameters
@@ -327,16 +330,21 @@ class _Problem:
             return upstream
         from roundoff.native import native_output
 
-        for side in self.sides:
-            if side.function is None:
-                continue
-            out = native_output(side.function, self.inputs, output=self.output)
-            if out.numel() == 1:
-                return None
-            self.notes.append("upstream gradient: random, normal (no loss was given)")
-            values = self.generator.standard_normal(tuple(out.shape))
-            return values.astype(np.float32).astype(np.float64)
-        return None
+        shapes = {
+            side.name: tuple(native_output(side.function, self.inputs, output=self.output).shape)
+            for side in self.sides
+            if side.function is not None
+        }
+        if len(set(shapes.values())) > 1:
+            listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise ArgumentError(
+                f"the outputs differ in shape ({listed}); give a loss, or make them alike"
+            )
+        shape = next(iter(shapes.values()), ())
+        if prod(shape) == 1:
+            return None
+        self.notes.append("upstream gradient: random, normal (no loss was given)")
+        return self.generator.standard_normal(shape).astype(np.float32).astype(np.float64)
 
     def _trace(self, side: _Side) -> Trace | None:
         from roundoff.trace.capture import trace_gradients
@@ -496,7 +504,7 @@ class _Problem:
             computed = [self._native(side, target, self.values) for side in self.sides]
             known = [self._known(trace, target, accumulate) for trace in self.traces]
         except (UndecidedError, PrecisionError, UnsupportedError, ArgumentError) as error:
-            reason = Judgement(Verdict.UNDECIDED, f"{type(error).__name__}: {error}")
+            reason = Judgement(Verdict.UNDECIDED, str(error))
             names = [OUTPUT, *self.wrt]
             return [Pair(name, target, elsewhere.get(name, reason)) for name in names]
         errors = self._errors_in_general(target, seeds)
@@ -722,7 +730,8 @@ def _text(result: Comparison) -> str:
     one, two = result.names
     rows = [_HEAD, *(_cells(row, one, two) for row in table)]
     widths = [max(len(cells[k]) for cells in rows) for k in range(len(_HEAD))]
-    lines = [f"{one} (1) against {two} (2)", ""]
+    numbered = one.endswith("1") and two.endswith("2") and one[:-1] == two[:-1]
+    lines = [f"{one} against {two}" if numbered else f"{one} (1) against {two} (2)", ""]
     for cells in rows:
         left = [f"{c:<{w}}" for c, w in zip(cells[:3], widths[:3], strict=True)]
         right = [f"{c:>{w}}" for c, w in zip(cells[3:], widths[3:], strict=True)]

@@ -6,6 +6,7 @@ A value while lowering is a step number wrapped in `Value`, a tensor that depend
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def lowers(*names: str) -> Callable[[Lowering], Lowering]:
 def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
     """One ATen call.  out: the fake result, for its shape, strides and type.
 
-    Raises: UnsupportedError for an operation that is not known, naming it and the known ones.
+    Raises: UnsupportedError for an operation that is not known, naming it and where the known ones are.
     """
     name = str(target.overloadpacket.__name__)
     if torch.Tag.nondeterministic_seeded in target.tags:
@@ -119,10 +120,16 @@ def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
             f"cannot trace aten::{name} of indices that depend on floats (an arg-max); they may only choose "
             "elements, by gather or in the gradient of a maximum"
         )
-    if name not in LOWERINGS:
-        known = ", ".join(sorted(n for n in {*MOVES, *LOWERINGS} if not INTERNAL.search(n)))
+    if name == "copy_":  # what functionalization leaves of a write into an argument
         raise UnsupportedError(
-            f"cannot trace the operation aten::{name}; write the function with known ones: {known}"
+            "the function writes into one of its inputs in place; let it work on a copy (x.clone())"
+        )
+    if name not in LOWERINGS:
+        known = sorted(n for n in {*MOVES, *LOWERINGS} if not INTERNAL.search(n))
+        near = ", ".join(difflib.get_close_matches(name, known, 5, 0.3))
+        raise UnsupportedError(
+            f"cannot trace the operation aten::{name}; write the function with known ones"
+            f"{f' (the nearest by name: {near})' if near else ''}: docs/operations.md lists all {len(known)}"
         )
     extra = {"out": out} if name in WANTS_OUT else {}
     return _laid(LOWERINGS[name](build, *args, **kwargs, **extra), out)
