@@ -29,16 +29,14 @@ def test_engines_agree_and_torch_is_within_the_bounds(name) -> None:
     trace = prune(trace_gradients(function, inputs, None, loss))
     arrays = {key: float64_array(value) for key, value in inputs.items()}
     for format in FORMATS:
-        first, second = (
+        first, *others = (
             reference_of_trace(trace, arrays, format=format, engine=engine)
-            for engine in ("mpmath", "ball")
+            for engine in ("mpmath", "ball", "multiword")
         )
-        for key in first:
-            gap = np.abs((first[key].high - second[key].high) + (first[key].low - second[key].low))
-            assert (gap <= (first[key].error + second[key].error) * (1 + 2.0**-40)).all(), (
-                format,
-                key,
-            )
+        for key, of in first.items():
+            for other in (second[key] for second in others):
+                gap = np.abs((of.high - other.high) + (of.low - other.low))
+                assert (gap <= (of.error + other.error) * (1 + 2.0**-40)).all(), (format, key)
         if (name, format) in ABSENT:
             continue
         computed = native_gradients(function, inputs, None, loss, format=format)

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 import roundoff as ro
-from roundoff import reference
-from roundoff.reference import float_up, nearest, split
+from roundoff.reference import engines
+from roundoff.reference.rounding import float_up, nearest, split
 
 
 def conv_then_slice(weight, bias, x):
@@ -60,7 +60,7 @@ def as_fraction(number) -> Fraction:
     return (-1) ** sign * Fraction(int(mantissa)) * Fraction(2) ** exponent
 
 
-@pytest.mark.parametrize("engine", ["mpmath", "ball"])
+@pytest.mark.parametrize("engine", ["mpmath", "ball", "multiword"])
 @pytest.mark.parametrize("format", ["float16", "bfloat16", "float32", "float64", ro.FLOAT8_E5M2])
 def test_polynomials_are_exact(engine, format) -> None:
     given = problem()
@@ -124,7 +124,7 @@ def test_precision_is_raised_until_it_suffices(engine, monkeypatch) -> None:
     # The gradient exp(x) - 1 - x is x^2/2 + x^3/6 + ...: 120 bits below its terms.
     given = dict(inputs={"x": 2.0**-60}, format="float64", engine=engine)
     loose = ro.reference_gradients(cancelling, **given)
-    monkeypatch.setattr(reference, "RADIUS_FACTOR", 2.0**-160)
+    monkeypatch.setattr(engines, "RADIUS_FACTOR", 2.0**-160)
     tight = ro.reference_gradients(cancelling, **given)
     assert tight.bits > loose.bits
     x = Fraction(1, 2**60)
@@ -137,8 +137,8 @@ def test_precision_is_raised_until_it_suffices(engine, monkeypatch) -> None:
 
 @pytest.mark.parametrize("engine", ["ball", "mpmath"])
 def test_a_limit_is_stated(engine, monkeypatch) -> None:
-    monkeypatch.setattr(reference, "LIMIT_BITS", 200)
-    monkeypatch.setattr(reference, "RADIUS_FACTOR", 2.0**-600)
+    monkeypatch.setattr(engines, "LIMIT_BITS", 200)
+    monkeypatch.setattr(engines, "RADIUS_FACTOR", 2.0**-600)
     with pytest.raises(ro.PrecisionError, match="'x' at element .* 200 bits"):
         ro.reference_gradients(cancelling, {"x": 0.3}, format="float64", engine=engine)
 
@@ -206,7 +206,7 @@ def test_references_can_cross_to_another_process() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (dict(engine="abacus"), "'abacus'.*mpmath, ball, auto"),
+        (dict(engine="abacus"), "'abacus'.*mpmath, ball, multiword, auto"),
         (dict(format="float12"), "float12.*bfloat16"),
         (dict(inputs={"x": [float("nan")]}), "'x' holds nan"),
         (dict(inputs={"x": [-float("inf")]}), "'x' holds -inf"),
@@ -221,7 +221,7 @@ def test_bad_input_is_named(change, words) -> None:
 
 
 def test_no_value_is_said() -> None:
-    for engine in ("mpmath", "ball"):
+    for engine in ("mpmath", "ball", "multiword"):
         with pytest.raises(ro.UnsupportedError, match="no value"):
             ro.reference_gradients(
                 lambda x: (x * torch.log(x - 1)).sum(), {"x": [0.5]}, engine=engine
@@ -241,7 +241,7 @@ FUNCTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("engine", ["ball", "mpmath"])
+@pytest.mark.parametrize("engine", ["ball", "mpmath", "multiword"])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_are_mpmaths(name, engine) -> None:
     x = np.array([0.03125, 0.3, 0.9])
@@ -257,7 +257,7 @@ def test_functions_are_mpmaths(name, engine) -> None:
             )
 
 
-@pytest.mark.parametrize("engine", ["ball", "mpmath"])
+@pytest.mark.parametrize("engine", ["ball", "mpmath", "multiword"])
 def test_small_arguments_keep_their_bits(engine) -> None:
     x = 2.0**-300
     for function in (torch.expm1, torch.log1p):  # x times f(x): the gradient holds f(x) itself

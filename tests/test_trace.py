@@ -351,3 +351,13 @@ def test_indices_that_depend_on_floats_choose_but_are_no_numbers() -> None:
     check(lambda x: (x * 2).gather(1, x.max(1, keepdim=True).indices), x=x)
     with pytest.raises(ro.UnsupportedError, match="depend on floats"):
         trace_gradients(lambda x: (x.max(1).indices.float() * x[:, 0]).sum(), {"x": x})
+
+
+def test_pruning_twice_keeps_the_elements() -> None:
+    x = torch.arange(1.0, 11.0)
+    trace = prune(trace_gradients(lambda x: squares(x[4:] ** 2), {"x": x}))
+    again = prune(trace.select(["x"]))
+    one, two = (walk(t, Scale(), {"x": x.double().numpy()})["x"].value for t in (trace, again))
+    assert np.array_equal(one, two) and one[5] == 4 * 6.0**3
+    none = prune(prune(trace_gradients(lambda x, y: (2 * x * y).sum(), {"x": x, "y": x}, ("x",))))
+    assert walk(none, Scale(), {"x": np.ones(10), "y": np.ones(10)})["x"].value[0] == 2

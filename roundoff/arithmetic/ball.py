@@ -34,7 +34,7 @@ def _compare(holds: Callable[[arb, arb], bool], fails: Callable[[arb, arb], bool
     return decided
 
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": arb.__add__,
     "sub": arb.__sub__,
     "mul": arb.__mul__,
@@ -89,7 +89,7 @@ class Ball:
             return np.where(*operands)
         if step.function.startswith("logical"):
             return getattr(np, step.function)(*operands)
-        function = _FUNCTIONS[step.function]
+        function = FUNCTIONS[step.function]
         flat = [operand.ravel().tolist() for operand in operands]
         with ctx.workprec(self.bits):
             results = [function(*xs) for xs in zip(*flat, strict=True)]

@@ -6,6 +6,7 @@ rounding at all.  Other functions are rounded once to `bits`.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -217,3 +218,10 @@ def round_bits(number: Number, bits: int) -> Number:
     """A number rounded to nearest at a precision."""
     result: Number = mpf_pos(number, bits, "n")
     return result
+
+
+def from_words(words: Sequence[npt.NDArray[np.float64]]) -> Numbers:
+    """The exact sums of float64 arrays."""
+    columns = [map(from_float, word.ravel().tolist()) for word in words]
+    numbers = (functools.reduce(mpf_add, parts) for parts in zip(*columns, strict=True))
+    return _array(numbers, words[0].shape)

@@ -25,6 +25,7 @@ from roundoff.trace.steps import (
     Reduce,
     Step,
     Trace,
+    is_identity,
     numbered,
 )
 
@@ -71,6 +72,11 @@ def _zeros_of_map(step: Map, of: list[Mask]) -> Any:
 
 def _any_product(first: Mask, second: Mask) -> Mask:
     """Boolean matrix product: counts below 2^24 are exact in float32."""
+    shape = (*first.shape[:-1], second.shape[-1])
+    if first.shape[-1] and second.all():
+        return np.broadcast_to(first.any(axis=-1, keepdims=True), shape)
+    if first.shape[-1] and first.all():
+        return np.broadcast_to(second.any(axis=-2, keepdims=True), shape)
     return np.asarray(first.astype(np.float32) @ second.astype(np.float32) > 0)
 
 
@@ -156,9 +162,12 @@ class _Pruner:
         need = self.need[number]
         match step:
             case Input():
-                kept = None if need.all() else np.flatnonzero(need)
-                shape = step.shape if kept is None else (len(kept),)
-                return self.build.put(replace(step, shape=shape, kept=kept)), _places(need)
+                if need.all():
+                    return self.build.put(step), _places(need)
+                kept = np.flatnonzero(need)
+                present = kept if step.kept is None else step.kept[kept]
+                value = self.build.put(replace(step, shape=(len(kept),), kept=present))
+                return value, _places(need)
             case Constant():
                 value = self.build.put(step)
                 return value, numbered(step.shape)
@@ -186,10 +195,12 @@ class _Pruner:
             for o, start in zip(step.operands, starts, strict=True)
         ]
         table = np.concatenate([[0], *tables])
-        index = numbered(step.shape) if step.index is None else step.index
+        places = numbered(step.shape) if step.index is None else step.index
+        if not is_identity(table[1:]):
+            places = table[places]
         if len(step.operands) == 1:  # no step at all: the new places are the old value's
-            return self.new[step.operands[0]], np.where(need, table[index], 0)
-        value = self.build.move(tuple(self.new[o] for o in step.operands), table[index][need])
+            return self.new[step.operands[0]], places if need.all() else np.where(need, places, 0)
+        value = self.build.move(tuple(self.new[o] for o in step.operands), places[need])
         return value, _places(need)
 
     def reduced(self, step: Reduce, need: Mask) -> tuple[int, Index]:
@@ -207,10 +218,11 @@ class _Pruner:
         batch = np.flatnonzero(need.any(axis=(1, 2)))
         rows = np.flatnonzero(need.any(axis=(0, 2)))
         columns = np.flatnonzero(need.any(axis=(0, 1)))
-        first, second = first[np.ix_(batch, rows)], second[batch][:, :, columns]
+        first = _taken(_taken(first, 0, batch), 1, rows)
+        second = _taken(_taken(second, 0, batch), 2, columns)
         kept = np.flatnonzero(first.any(axis=(0, 1)) & second.any(axis=(0, 2)))
-        a = self.gather(step.operands[0], first[:, :, kept])
-        b = self.gather(step.operands[1], second[:, kept])
+        a = self.gather(step.operands[0], _taken(first, 2, kept))
+        b = self.gather(step.operands[1], _taken(second, 1, kept))
         shape = (len(batch), len(rows), len(columns))
         value = self.build.put(Contract(shape, (a, b), step.leaves, _kept(kept, step)))
         where = np.zeros(step.shape, np.int64)
@@ -218,7 +230,14 @@ class _Pruner:
         return value, where
 
 
+def _taken(numbers: Index, axis: int, chosen: Index) -> Index:
+    """Some rows along an axis, without a copy where it is all of them."""
+    return numbers if len(chosen) == numbers.shape[axis] else numbers.take(chosen, axis)
+
+
 def _places(need: Mask) -> Index:
+    if need.all():
+        return numbered(need.shape)
     where = np.zeros(need.shape, np.int64)
     where[need] = np.arange(1, np.count_nonzero(need) + 1)
     return where

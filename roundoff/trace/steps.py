@@ -233,7 +233,7 @@ class Builder:
         """A move; one that leaves everything in place becomes a reshape, or nothing."""
         if len(operands) == 1:
             source = self.shape(operands[0])
-            if index.size == prod(source) and _is_identity(index):
+            if index.size == prod(source) and is_identity(index):
                 return self.reshape(operands[0], index.shape)
         return self.put(Move(index.shape, operands, index))
 
@@ -272,6 +272,7 @@ def numbered(shape: Shape, start: int = 1) -> Index:
     return np.arange(start, start + prod(shape), dtype=np.int64).reshape(shape)
 
 
-def _is_identity(index: Index) -> bool:
+def is_identity(index: Index) -> bool:
+    """Whether element numbers leave everything in place."""
     flat = index.ravel()
     return bool(np.array_equal(flat, np.arange(1, flat.size + 1)))

@@ -1,0 +1,482 @@
+"""References at the speed of float64 matrix products, with a proven radius.
+
+Values are unevaluated sums of a few float64 arrays.  Sums and products of them are error-free
+transformations; what does not fit is counted into the radius, element by element.  Matrix products and
+reductions are made of slices whose float64 products are exact (roundoff.arithmetic.slices).  Elementary
+functions go through arb, element by element.
+
+What leaves float64's range, or is not a number, is refused with `UnsupportedError`: balls can do it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import mpmath
+import numpy as np
+import numpy.typing as npt
+from flint import arb, arb_mat, ctx
+from mpmath.libmp import from_float, mpf_abs, mpf_gt, mpf_sub
+
+from roundoff.arithmetic import move_elements, slices
+from roundoff.arithmetic.ball import FUNCTIONS as OF_BALLS
+from roundoff.arithmetic.expansions import LEAST_PRODUCT, LOST, UPWARD, above, products, shorten
+from roundoff.arithmetic.multiprecision import Multiprecision, Numbers, from_words
+from roundoff.arithmetic.scale import FUNCTIONS
+from roundoff.errors import PrecisionError, UndecidedError, UnsupportedError
+from roundoff.trace.steps import BOOLEAN, Contract, Index, Map, Reduce, Shape
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+#: Added to radii, wherever a product of radii may have underflowed.
+TINY = 2.0**-1000
+
+#: Outputs of every contraction and reduction that mpmath recomputes.
+SAMPLE = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """|sum of words - true| <= radius, per element; the float 0.0 in place of an array: exact everywhere.
+
+    An infinite first word stands for an infinity that a function brought along; the others are 0 there.
+    """
+
+    words: tuple[Array, ...]
+    radius: Any = 0.0
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(self.words[0].shape)
+
+    @property
+    def size(self) -> Array:
+        """At least |value|, without the radius."""
+        size: Array = above([np.abs(word) for word in self.words])
+        return size
+
+    @property
+    def negated(self) -> Words:
+        return Words(tuple(-word for word in self.words), self.radius)
+
+
+def _plus(*radii: Any) -> Any:
+    """An upper bound of a sum of radii, 0.0 where all are."""
+    given = [r for r in radii if not _exact(r)]
+    return above(given) if given else 0.0
+
+
+class Multiword:
+    """Arithmetic on unevaluated sums of at most `words` float64 arrays.
+
+    Every contraction and reduction is checked on a sample of its outputs, by mpmath, on the same exact
+    operands.  product: a float64 matrix product of arrays (B, M, K) and (B, K, N).
+
+    Raises: PrecisionError where a check fails: it is an error of this file, or of the matrix product.
+    """
+
+    def __init__(self, words: int, product: Callable[[Array, Array], Array] = np.matmul) -> None:
+        if np.float64(2.0**-1074) + 0.0 == 0.0:
+            raise UnsupportedError(
+                "subnormal numbers are flushed to zero here; call torch.set_flush_denormal(False)"
+            )
+        self.words, self.product = words, product
+        self.bits = 53 * words + 8
+        self.checked = 0
+
+    def load(self, values: Array) -> Words:
+        return Words((np.ascontiguousarray(values),))
+
+    def constant(self, value: Fraction | float, shape: Shape) -> Words:
+        if isinstance(value, float):
+            return Words((np.full(shape, value),))
+        left, found = value, list[float]()
+        while left and len(found) < self.words:
+            found.append(float(left))  # correctly rounded, but for subnormal results
+            left -= Fraction(found[-1])
+        words = tuple(np.full(shape, word) for word in found or [0.0])
+        return Words(words, np.full(shape, abs(float(left)) * UPWARD + TINY) if left else 0.0)
+
+    def move(self, operands: Sequence[Any], index: Index | None, shape: Shape) -> Any:
+        if isinstance(operands[0], np.ndarray):
+            return move_elements(operands, index, shape, False)
+        count = max(len(o.words) for o in operands)
+        words = tuple(
+            move_elements([_word(o, k) for o in operands], index, shape, 0.0) for k in range(count)
+        )
+        if all(_exact(o.radius) for o in operands):
+            return Words(words)
+        radii = [np.broadcast_to(o.radius, o.shape) for o in operands]
+        return Words(words, move_elements(radii, index, shape, 0.0))
+
+    # ------------------------------------------------------------------------------------- maps
+
+    def map(self, step: Map, operands: Sequence[Any]) -> Any:
+        name = step.function
+        if name == "cast":
+            return operands[0]
+        if name.startswith("logical"):
+            return np.asarray(FUNCTIONS[name](*operands))
+        if name == "where":
+            return _where(*operands)
+        infinite = np.logical_or.reduce([np.isinf(o.words[0]) for o in operands])
+        with np.errstate(all="ignore"):
+            if not infinite.any():
+                found = self._map(name, operands)
+            else:
+                found = self._with_infinities(name, operands, infinite)
+        if name not in BOOLEAN:
+            _check(found, infinite, name)
+        return found
+
+    def _with_infinities(self, name: str, operands: Sequence[Words], infinite: Mask) -> Any:
+        """What float64 makes of an infinity is exact; the other elements as always."""
+        first = [o.words[0] for o in operands]
+        plain = FUNCTIONS[name](*first)
+        if name in ("maximum", "minimum"):
+            other = ~np.equal(plain, first[0]) if name == "maximum" else np.equal(plain, first[1])
+            return _where(~other, *operands)
+        if np.isnan(plain[infinite]).any():
+            raise UnsupportedError(
+                f"the reference has no value: {name} of infinities is not a number"
+            )
+        finite = [
+            Words(
+                tuple(np.where(infinite, 1.0 if k == 0 else 0.0, w) for k, w in enumerate(o.words)),
+                0.0 if _exact(o.radius) else np.where(infinite, 0.0, o.radius),
+            )
+            for o in operands
+        ]
+        found = self._map(name, finite)
+        if name in BOOLEAN:
+            return np.where(infinite, plain, found)
+        return _where(infinite, Words((np.asarray(plain, np.float64),)), found)
+
+    def _map(self, name: str, operands: Sequence[Words]) -> Any:
+        match name:
+            case "add":
+                return self._sum(*operands)
+            case "sub":
+                return self._sum(operands[0], operands[1].negated)
+            case "neg":
+                return operands[0].negated
+            case "mul":
+                return self._product(*operands)
+            case "div":
+                return self._quotient(*operands)
+            case "sqrt":
+                return self._root(*operands)
+            case "abs" | "sign":
+                return _of_sign(name, *operands)
+            case "maximum" | "minimum" | "gt" | "ge" | "lt" | "le" | "eq" | "ne":
+                return self._compared(name, *operands)
+            case _:
+                return self._by_arb(name, operands)
+
+    def _sum(self, a: Words, b: Words) -> Words:
+        count = max(len(a.words), len(b.words))
+        terms = [o.words[k] for k in range(count) for o in (a, b) if k < len(o.words)]
+        words, lost = shorten(terms, self.words)
+        return Words(words, _plus(lost, a.radius, b.radius))
+
+    def _product(self, a: Words, b: Words) -> Words:
+        terms, under = products(a.words, b.words)
+        words, lost = shorten(terms, self.words)
+        return Words(words, _plus(lost, under, _radius_of_product(a, b, np.multiply)))
+
+    def _quotient(self, a: Words, b: Words) -> Words:
+        """Long division.  |a/b - q| = |a - q b| / |b|, and a - q b is computed with an error bound."""
+        quotient: list[Array] = []
+        left, gone = a.words, []
+        for _ in range(self.words):
+            digit = left[0] / b.words[0]
+            quotient.append(digit)
+            terms, under = products([-digit], b.words)
+            left, lost = shorten([*left, *terms], self.words + 1)
+            gone += [under, lost]
+            if not left[0].any():
+                break
+        missing = _plus(*gone, *(np.abs(word) for word in left if word.any()))
+        least = np.abs(b.words[0]) * (1.0 - 2.0**-50) - b.radius
+        if not (least > 0).all():
+            raise UnsupportedError(
+                "the reference has no value: a division by zero, or by what the radius does not tell from it"
+            )
+        words, lost = shorten(quotient, self.words)
+        radius = _plus(missing, a.radius)
+        if not _exact(b.radius):
+            radius = _plus(radius, Words(words).size * b.radius)
+        if not _exact(radius):
+            radius = radius / least * UPWARD + TINY
+        return Words(words, _plus(radius, lost))
+
+    def _root(self, a: Words) -> Words:
+        """Newton's steps.  |sqrt(a) - s| = |a - s s| / (sqrt(a) + s), at most |a - s s| / s."""
+        zero = a.words[0] == 0
+        if (a.words[0] < 0).any() or (zero & np.greater(a.radius, 0)).any():
+            raise UnsupportedError(
+                "the reference has no value: a root of a negative number, or nearly"
+            )
+        root: tuple[Array, ...] = (np.sqrt(a.words[0]),)
+        half = np.where(zero, 1.0, 0.5 / np.where(zero, 1.0, root[0]))
+        lost: Any = 0.0
+        for _ in range(self.words):
+            left, missing = self._residual(a, root)
+            root, _ = shorten([*root, left[0] * half], self.words)  # corrections need not be exact
+        left, missing = self._residual(a, root)
+        missing = _plus(missing, a.radius, *(np.abs(word) for word in left if word.any()))
+        if not _exact(missing):
+            least = np.where(zero, 1.0, root[0] * (1.0 - 2.0**-50))
+            lost = missing / least * UPWARD + TINY
+        return Words(root, lost)
+
+    def _residual(self, a: Words, root: tuple[Array, ...]) -> tuple[tuple[Array, ...], Any]:
+        terms, under = products([-word for word in root], root)
+        left, lost = shorten([*a.words, *terms], self.words + 1)
+        return left, _plus(under, lost)
+
+    def _compared(self, name: str, a: Words, b: Words) -> Any:
+        gap = self._sum(a, b.negated)
+        above, radius = gap.words[0], gap.radius
+        if name in (
+            "maximum",
+            "minimum",
+        ):  # either, where undecided: it changes by no more than its operands
+            found = _where(above >= 0 if name == "maximum" else above <= 0, a, b)
+            if _exact(radius):
+                return found
+            return Words(
+                found.words, np.maximum(np.broadcast_to(a.radius, a.shape), b.radius) * UPWARD
+            )
+        undecided = (np.abs(above) * (1.0 - 2.0**-50) <= radius) & np.greater(radius, 0)
+        if undecided.any():
+            at = int(np.flatnonzero(undecided)[0])
+            raise UndecidedError(
+                f"a comparison of {a.words[0].flat[at]:.17g} with {b.words[0].flat[at]:.17g} cannot be "
+                "decided: they are equal to within the precision; the function has a kink there, where "
+                "conventions differ"
+            )
+        return np.asarray(FUNCTIONS[name](above, 0.0))
+
+    def _by_arb(self, name: str, operands: Sequence[Words]) -> Words:
+        function, shape = OF_BALLS[name], operands[0].shape
+        with ctx.workprec(self.bits + 12):
+            given = [_balls(o) for o in operands]
+            balls = list(map(function, *given))
+            for ball, *xs in zip(balls, *given, strict=True):
+                if not ball.is_finite():
+                    raise UnsupportedError(
+                        f"the reference has no value: {name}({', '.join(map(str, xs))}) is not a finite "
+                        "real number; check the inputs' range"
+                    )
+            words, rest = self._of_balls(balls)
+        kept, lost = shorten([word.reshape(shape) for word in words], self.words)
+        return Words(kept, _plus(lost, rest.reshape(shape) if rest.any() else 0.0))
+
+    # ------------------------------------------------------------------------------------- sums
+
+    def reduce(self, step: Reduce, operand: Words) -> Words:
+        _finite(operand)
+        found, own, exponent = slices.total(operand.words, self.words, self.bits)
+        result = _placed(found, own, exponent)
+        self._check_sums(step, operand, result)
+        if _exact(operand.radius):
+            return result
+        n = max(1, operand.shape[-1])
+        return Words(result.words, _plus(result.radius, operand.radius.sum(axis=-1) * _slack(n)))
+
+    def contract(self, step: Contract, first: Words, second: Words) -> Words:
+        _finite(first, second)
+        found, own, exponent = slices.multiply(
+            first.words, second.words, self.words, self.bits, self.product
+        )
+        result = self._repaired(_placed(found, own, exponent), first, second)
+        self._check_products(step, first, second, result)
+        by_operands = _radius_of_product(first, second, np.matmul)
+        if _exact(by_operands):
+            return result
+        return Words(result.words, _plus(result.radius, by_operands * _slack(first.shape[-1])))
+
+    def _repaired(self, found: Words, first: Words, second: Words) -> Words:
+        """Rows whose products the slices do not reach, for the spread of their exponents, by arb."""
+        if _exact(found.radius):
+            return found
+        with np.errstate(all="ignore"):
+            wanted = (first.size @ second.size) * 2.0 ** (30 - self.bits)
+        words = tuple(_word(found, k).copy() for k in range(self.words))
+        radius = np.array(found.radius)
+        for batch in np.flatnonzero((radius > wanted).any(axis=(1, 2))):
+            rows = np.flatnonzero((radius[batch] > wanted[batch]).any(axis=1))
+            with ctx.workprec(self.bits + 12):
+                balls = _matrix(first, (batch, rows)) * _matrix(second, (batch,))
+                values, rest = self._of_balls(balls.entries())
+            shape = (len(rows), found.shape[2])
+            for word, value in zip(words, values, strict=True):
+                word[batch, rows] = value.reshape(shape)
+            radius[batch, rows] = rest.reshape(shape)
+        kept, lost = shorten(words, self.words)
+        return Words(kept, _plus(radius, lost))
+
+    def _of_balls(self, balls: Sequence[arb]) -> tuple[tuple[Array, ...], Array]:
+        """Words of balls and their radii; exact where the words hold a ball of radius zero."""
+        found = np.zeros((self.words + 1, len(balls)))
+        for number, ball in enumerate(balls):
+            for word in range(self.words):
+                found[word, number] = nearest = float(ball.mid())
+                ball = ball - nearest
+                if ball.is_zero():
+                    break
+            else:
+                found[self.words, number] = float(ball.abs_upper()) * UPWARD + TINY
+        return tuple(found[:-1]), found[-1]
+
+    # ----------------------------------------------------------------------------------- checks
+
+    def _check_products(self, step: Contract, first: Words, second: Words, found: Words) -> None:
+        one = replace(step, shape=(1, 1, 1))
+        for at in self._sample(found):
+            batch, row, column = np.unravel_index(at, found.shape)
+            left = from_words([word[batch, row] for word in first.words])
+            right = from_words([word[batch, :, column] for word in second.words])
+            exact = Multiprecision(0).contract(one, left[None, None], right[None, :, None])
+            _agree(found, at, exact[0])
+
+    def _check_sums(self, step: Reduce, operand: Words, found: Words) -> None:
+        one = replace(step, shape=(1,))
+        rows = [word.reshape(-1, operand.shape[-1]) for word in operand.words]
+        for at in self._sample(found):
+            _agree(
+                found,
+                at,
+                Multiprecision(0).reduce(one, from_words([row[at] for row in rows])[None]),
+            )
+
+    def _sample(self, found: Words) -> list[int]:
+        """Random numbers of outputs: other ones for other data."""
+        size = found.words[0].size
+        self.checked += 1
+        bits = int(np.abs(found.words[0]).sum().view(np.int64)) if size else 0
+        generator = np.random.default_rng([self.checked, bits])
+        return [int(at) for at in generator.integers(0, size, SAMPLE if size else 0)]
+
+
+def fastest_product() -> Callable[[Array, Array], Array]:
+    """The float64 matrix product of a GPU, if there is one; it is exact on slices as any other is."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return np.matmul
+
+    def product(first: Array, second: Array) -> Array:
+        a, b = (torch.from_numpy(np.ascontiguousarray(x)).to("cuda") for x in (first, second))
+        found: Array = (a @ b).cpu().numpy()
+        return found
+
+    return product
+
+
+# ----------------------------------------------------------------------------------------- parts
+
+
+def _word(of: Words, number: int) -> Array:
+    return of.words[number] if number < len(of.words) else np.zeros(of.shape)
+
+
+def _exact(radius: Any) -> bool:
+    """Whether a radius is 0.0 for all elements (a NumPy scalar is a float, too)."""
+    return isinstance(radius, float) and radius == 0.0
+
+
+def _slack(n: int) -> float:
+    """Covers the roundings of a sum of n products of non-negative numbers, in any order."""
+    return 1.0 + (2 * n + 64) * 2.0**-52
+
+
+def _radius_of_product(a: Words, b: Words, product: Callable[[Any, Any], Any]) -> Any:
+    """|a b - a^ b^| <= |a^| |b - b^| + |a - a^| (|b^| + |b - b^|), as elements or as matrices."""
+    parts = []
+    if not _exact(b.radius):
+        parts.append(product(a.size, b.radius))
+    if not _exact(a.radius):
+        parts.append(product(a.radius, (b.size + b.radius) * UPWARD))
+    return above(parts) + TINY if parts else 0.0
+
+
+def _where(chosen: Mask, a: Words, b: Words) -> Words:
+    count = max(len(a.words), len(b.words))
+    words = tuple(np.where(chosen, _word(a, k), _word(b, k)) for k in range(count))
+    if _exact(a.radius) and _exact(b.radius):
+        return Words(words)
+    return Words(words, np.where(chosen, a.radius, b.radius))
+
+
+def _of_sign(name: str, a: Words) -> Words:
+    if name == "abs":  # no farther apart than the operands are
+        return Words(tuple(np.where(a.words[0] < 0, -word, word) for word in a.words), a.radius)
+    unknown = (np.abs(a.words[0]) * (1.0 - 2.0**-50) <= a.radius) & np.greater(a.radius, 0)
+    sign = np.where(unknown, 0.0, np.sign(a.words[0]))
+    return Words((sign,), unknown.astype(np.float64) if unknown.any() else 0.0)
+
+
+def _placed(found: Sequence[Array], own: Any, exponent: npt.NDArray[np.int64]) -> Words:
+    """Words and radius times 2^exponent; where a word becomes subnormal it may be rounded."""
+    with np.errstate(all="ignore"):
+        words = tuple(np.ldexp(word, exponent) for word in found)
+        lost: Any = 0.0
+        for word, before in zip(words, found, strict=True):
+            small = (np.abs(word) < LEAST_PRODUCT) & (before != 0)
+            if small.any():
+                lost = lost + np.where(small, LOST, 0.0)
+        radius = own if _exact(own) else np.ldexp(own, exponent) * UPWARD + TINY
+    result = Words(words, _plus(radius, lost))
+    _check(result, np.zeros(result.shape, bool), "a sum")
+    return result
+
+
+def _finite(*operands: Words) -> None:
+    if any(np.isinf(o.words[0]).any() for o in operands):
+        raise UnsupportedError(
+            "the reference has no value: an infinity enters a sum; check the inputs' range"
+        )
+
+
+def _check(found: Words, infinite: Mask, name: str) -> None:
+    if not (np.isfinite(found.words[0]) | infinite).all():
+        raise UnsupportedError(
+            f"the reference leaves the range of float64 in {name}; scale the inputs, or use engine='ball'"
+        )
+
+
+def _agree(found: Words, at: int, exact: Numbers) -> None:
+    """Source of truth: mpmath's exact sum of the same operands."""
+    words = from_words([np.atleast_1d(word.ravel()[at]) for word in found.words])
+    radius = np.broadcast_to(found.radius, found.shape).ravel()[at]
+    gap = mpf_abs(mpf_sub(exact.ravel()[0], words[0]))
+    if np.isfinite(radius) and mpf_gt(gap, from_float(float(radius))):
+        raise PrecisionError(
+            f"mpmath and multiword disagree on element {at} of a sum by {mpmath.libmp.to_str(gap, 6)}, more "
+            f"than the proven {radius:g}; an error of roundoff or of the matrix product, please report it"
+        )
+
+
+def _balls(of: Words) -> list[arb]:
+    """Exact, or nearly, at the present precision; radii included."""
+    columns = [word.ravel().tolist() for word in of.words]
+    if not _exact(of.radius):
+        radii = np.broadcast_to(of.radius, of.shape).ravel().tolist()
+        return [
+            sum(map(arb, rest), arb(first, radius))
+            for first, *rest, radius in zip(*columns, radii, strict=True)
+        ]
+    return [sum(map(arb, rest), arb(first)) for first, *rest in zip(*columns, strict=True)]
+
+
+def _matrix(of: Words, at: tuple[Any, ...]) -> arb_mat:
+    """The midpoints of some rows of one of a batch of matrices."""
+    part = Words(tuple(word[at] for word in of.words))
+    rows, columns = part.shape
+    return arb_mat(rows, columns, _balls(part))

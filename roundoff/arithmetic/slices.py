@@ -1,0 +1,165 @@
+"""Sums and matrix products without error: numbers cut into slices so narrow that float64 adds them exactly.
+
+Source: Ozaki, Ogita, Oishi and Rump 2012, Error-free transformations of matrix multiplication by using fast
+routines of matrix multiplication.  Here slices are whole numbers, so that neither overflow nor underflow is
+possible inside a product, and digits are rounded to nearest, which saves each of them a bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.arithmetic.expansions import Accumulator, added, swept
+
+Array = npt.NDArray[np.float64]
+
+#: Whole numbers up to 2^53 are float64 numbers; so are their sums, in whatever order, up to there.
+WHOLE = 53
+
+#: After a slice at most half a unit of it is left, and a second word of at most half an ulp of the number
+#: before it: in units of the next slice 2^(w-1) and 2^(2w-55), which rounds to 2^(w-1) up to this width.
+WIDEST = 27
+
+#: What lies this far below the largest of its row is left out and accounted for: scaling cannot underflow.
+DEEPEST = 2.0**-900
+
+
+def product_widths(terms: int) -> tuple[int, int]:
+    """Bits of the slices of the two factors of a dot product of so many terms.
+
+    A slice of w bits is a whole number of at most 2^(w-1); the products of two have sums of at
+    most terms 2^(w-1) 2^(v-1), which must not exceed 2^53.
+    """
+    both = min(WHOLE + 2 - _log2(terms), 2 * WIDEST)
+    return both // 2, both - both // 2
+
+
+def sum_width(terms: int) -> int:
+    """Bits of the slices of a sum of so many terms: terms 2^(w-1) <= 2^53."""
+    return min(WHOLE + 1 - _log2(terms), WIDEST)
+
+
+def _log2(terms: int) -> int:
+    """Rounded up."""
+    return max(terms - 1, 0).bit_length()
+
+
+@dataclass(frozen=True, eq=False)
+class Sliced:
+    """Numbers as 2^exponent (sum over t of digits[t] 2^(1 - (t + 1) width) + rest).
+
+    digits: whole, at most 2^(width-1); exponent and rest, a bound: one number per row (size 1 along the
+    axis of the sums); neither a number nor its digits together exceed size 2^exponent.
+    """
+
+    digits: list[Array]
+    width: int
+    exponent: npt.NDArray[np.int64]
+    size: float
+    rest: Any
+
+
+def cut(words: Sequence[Array], axis: int, width: int, bits: int) -> Sliced:
+    """Slices until nothing is left, or for so many bits below the largest of each row.
+
+    words: an unevaluated sum, the first word nearly its rounding.
+    """
+    words = swept(words)
+    largest = np.maximum.reduce(
+        [np.abs(w).max(axis=axis, keepdims=True, initial=0.0) for w in words]
+    )
+    exponent = np.frexp(largest)[1].astype(np.int64)
+    scaled = [_scaled(word, -exponent) for word in words]
+    left, lost = [word for word, _ in scaled], sum(bound for _, bound in scaled)
+    digits: list[Array] = []
+    half = 2.0 ** (width - 1)
+    while len(digits) * width < bits and any(word.any() for word in left):
+        grid = 2.0 ** (1 - (len(digits) + 1) * width)
+        digit = left[0] * (1.0 / grid)
+        np.rint(digit, out=digit)
+        np.clip(digit, -half, half, out=digit)  # never needed, see WIDEST; what it cut would stay
+        # Exact: both are multiples of one power of two, and the difference is no larger than the number.
+        left[0] = left[0] - digit * grid
+        digits.append(digit)
+        left = swept(left)
+    rest = lost + added([np.abs(word).max(axis=axis, keepdims=True, initial=0.0) for word in left])
+    return Sliced(digits, width, exponent, len(words) + float(np.max(rest, initial=0.0)), rest)
+
+
+def _scaled(values: Array, exponent: npt.NDArray[np.int64]) -> tuple[Array, float]:
+    """values 2^exponent, at most 1 in size, without those below DEEPEST; and a bound of these.
+
+    In two steps where 2^exponent itself may be out of range: each is exact, except on the way to numbers
+    below DEEPEST.
+    """
+    step = exponent // 2 if np.abs(exponent).max(initial=0) > 1000 else 0
+    scaled = values * np.ldexp(1.0, exponent - step)
+    if np.any(step):
+        scaled *= np.ldexp(1.0, step)
+    small = np.abs(scaled) < DEEPEST
+    small &= values != 0
+    if not small.any():
+        return scaled, 0.0
+    scaled[small] = 0.0
+    return scaled, DEEPEST
+
+
+def multiply(
+    first: Sequence[Array],
+    second: Sequence[Array],
+    words: int,
+    bits: int,
+    product: Callable[[Array, Array], Array] = np.matmul,
+) -> tuple[tuple[Array, ...], Any, Any]:
+    """The matrix product of two unevaluated sums: words, a bound of their error, and 2^exponent's exponent.
+
+    Shapes: (B, M, K) by (B, K, N).  Products of slices below 2^-bits of the largest possible are left out
+    and accounted for.  product: a float64 matrix product; in any order, with or without fused multiply-add.
+    """
+    terms = first[0].shape[-1]
+    widths = product_widths(terms)
+    a, b = cut(first, -1, widths[0], bits), cut(second, -2, widths[1], bits)
+    sums = Accumulator(words)
+    left_out = 0.0
+    for s, t in _by_size(a, b):
+        weight = 2.0 ** -(s * a.width + t * b.width)
+        if s * a.width + t * b.width >= bits:
+            left_out += terms * weight
+            continue
+        whole = product(a.digits[s], b.digits[t])
+        whole *= weight * 2.0 ** (2 - a.width - b.width)  # a power of two
+        sums.add(whole)
+    shape = (*first[0].shape[:-1], second[0].shape[-1])
+    found, lost = sums.total(shape)
+    rest = left_out + terms * (a.rest * b.size + b.rest * a.size)
+    return found, _radius(rest, lost, shape), a.exponent + b.exponent
+
+
+def total(words: Sequence[Array], most: int, bits: int) -> tuple[tuple[Array, ...], Any, Any]:
+    """The sum over the last axis of an unevaluated sum; results as of `multiply`."""
+    terms = words[0].shape[-1]
+    a = cut(words, -1, sum_width(terms), bits)
+    sums = Accumulator(most)
+    for number, digit in enumerate(a.digits):
+        sums.add(digit.sum(axis=-1) * 2.0 ** (1 - (number + 1) * a.width))
+    shape = words[0].shape[:-1]
+    found, lost = sums.total(shape)
+    rest = a.rest if isinstance(a.rest, float) else a.rest[..., 0]
+    return found, _radius(terms * rest, lost, shape), a.exponent[..., 0]
+
+
+def _radius(rest: Any, lost: Any, shape: tuple[int, ...]) -> Any:
+    """The sum of two bounds; `rest` has seen fewer than 64 roundings of non-negative numbers."""
+    if not np.any(rest) and not np.any(lost):
+        return 0.0
+    return np.broadcast_to((rest + lost) * (1.0 + 2.0**-45), shape)
+
+
+def _by_size(a: Sliced, b: Sliced) -> Iterator[tuple[int, int]]:
+    pairs = ((s, t) for s in range(len(a.digits)) for t in range(len(b.digits)))
+    return iter(sorted(pairs, key=lambda pair: pair[0] * a.width + pair[1] * b.width))

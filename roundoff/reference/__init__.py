@@ -1,0 +1,175 @@
+"""Reference gradients: the numbers that every computed gradient is judged against.
+
+A reference is the engine's own number.  hi + lo, two float64 tensors, is its rounding to twice float64,
+and radius bounds |hi + lo - true| per element, that rounding included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.arithmetic import walk
+from roundoff.arithmetic.multiprecision import Multiprecision
+from roundoff.arithmetic.scale import Scale
+from roundoff.errors import ArgumentError, PrecisionError
+from roundoff.formats import Format, as_format, rounder
+from roundoff.reference import engines
+from roundoff.reference.gradients import GradientReference, Reference
+from roundoff.reference.rounding import split
+from roundoff.trace.prune import prune
+from roundoff.trace.steps import Contract, Input, Move, Reduce, Trace
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "ENGINES",
+    "MULTIPRECISION_WORK",
+    "GradientReference",
+    "Reference",
+    "float64_array",
+    "reference_gradients",
+    "reference_of_trace",
+    "round_inputs",
+    "spot_check",
+    "work",
+]
+
+Array = npt.NDArray[np.float64]
+
+ENGINES = (*engines.MAKERS, "auto")
+
+#: Products and sums above which "auto" takes float64 words: some seconds of mpmath.
+MULTIPRECISION_WORK = 10**7
+
+
+def reference_gradients(
+    function: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    wrt: Sequence[str] | None = None,
+    loss: Callable[..., Any] | None = None,
+    upstream: Any = None,
+    *,
+    format: Any = "float32",
+    engine: str = "auto",
+    output: Any = None,
+) -> Reference:
+    """The gradients of loss(function(**inputs)) in arbitrary precision.
+
+    The inputs are rounded to the format first (design decision 1).  engine: "mpmath" is the reference
+    of record; "ball" and the much faster "multiword" have a proven radius; "auto" takes mpmath for
+    small work, multiword for large, and balls for what that cannot certify.  output: which of several
+    outputs, an index or a key.
+
+    Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced
+    or has no value; PrecisionError when LIMIT_BITS do not suffice.
+    """
+    from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
+
+    trace = trace_gradients(function, inputs, wrt, loss, upstream, output=output)
+    values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}
+    arrays = {name: float64_array(as_tensor(name, value)) for name, value in values.items()}
+    return reference_of_trace(prune(trace), arrays, format=format, engine=engine)
+
+
+def reference_of_trace(
+    trace: Trace, inputs: Mapping[str, Array], *, format: Any = "float32", engine: str = "auto"
+) -> Reference:
+    """The outputs of a pruned trace, for inputs that are rounded to the format here."""
+    target = as_format(format)
+    if engine not in ENGINES:
+        raise ArgumentError(f"unknown engine {engine!r}; use one of: {', '.join(ENGINES)}")
+    rounded = round_inputs(trace, inputs, target)
+    scales = walk(trace, Scale(), rounded)
+    if engine == "auto":
+        make = engines.multiprecision if work(trace) <= MULTIPRECISION_WORK else engines.fast
+        return make(trace, rounded, target, scales)
+    found = engines.MAKERS[engine](trace, rounded, target, scales)
+    if not all(engines.precise(gradient, target) for gradient in found.gradients.values()):
+        raise engines.not_precise(engine, dict(found.gradients), target)
+    return found
+
+
+def spot_check(
+    trace: Trace,
+    inputs: Mapping[str, Array],
+    reference: Reference,
+    name: str,
+    elements: Sequence[int],
+) -> int:
+    """Recompute elements of one output by mpmath at twice the bits; returns how many.
+
+    They must lie within the reference's radius.  elements: by number, in C order.
+    Raises: PrecisionError where one does not: one of the two engines is wrong then.
+    """
+    places = np.asarray(elements, np.int64) + 1
+    sample = Move(places.shape, (trace.outputs[name],), places)
+    steps = (*trace.steps, sample)
+    chosen = prune(Trace(steps, {name: len(steps) - 1}, trace.closures))
+    rounded = round_inputs(trace, inputs, reference.format)
+    numbers = walk(chosen, Multiprecision(2 * max(reference.bits, 64)), rounded)
+    found = reference[name]
+    for element, number in zip(elements, numbers[name].ravel(), strict=True):
+        high, low, rest = split(number)
+        gap = abs((high - found.high.flat[element]) + (low - found.low.flat[element]))
+        if not gap <= (found.error.flat[element] + rest) * (1 + 2.0**-50) + 2.0**-100 * abs(high):
+            raise PrecisionError(
+                f"mpmath and {reference.engine} disagree on element {element} of {name!r} by {gap:g}; "
+                "this is an error of roundoff, please report it"
+            )
+    return len(elements)
+
+
+def float64_array(tensor: torch.Tensor) -> Array:
+    """The numbers of a tensor, exactly; of any device, layout and floating-point type."""
+    import torch
+
+    values: Array = tensor.detach().to(device="cpu", dtype=torch.float64).numpy()
+    return values
+
+
+def round_inputs(trace: Trace, inputs: Mapping[str, Array], target: Format) -> dict[str, Array]:
+    """The trace's inputs and closures rounded to a format.
+
+    Raises: ArgumentError where one is missing, not finite, or overflows the format.
+    """
+    given = {**trace.closures, **inputs}
+    to_format = rounder(target)
+    rounded = {}
+    for step in trace.steps:
+        if isinstance(step, Input):
+            values = np.array(given[step.name], np.float64, order="C")
+            if not np.abs(values).max(initial=0.0) < target.overflow_threshold:
+                raise _unusable(step.name, values, target)
+            rounded[step.name] = to_format(np.atleast_1d(values)).reshape(values.shape)
+    return rounded
+
+
+def _unusable(name: str, values: Array, target: Format) -> ArgumentError:
+    wild = values[~np.isfinite(values)]
+    if wild.size:
+        return ArgumentError(
+            f"input {name!r} holds {wild.flat[0]}; a reference needs finite numbers"
+        )
+    worst = values.flat[int(np.argmax(np.abs(values)))]
+    return ArgumentError(
+        f"input {name!r} holds {worst:g}, beyond the largest {target} number {target.max:g}; "
+        "scale it, or take a format with a wider range"
+    )
+
+
+def work(trace: Trace) -> int:
+    """Multiply-adds and sums of a trace."""
+    total = 0
+    for step in trace.steps:
+        if isinstance(step, Reduce | Contract):
+            present = step.leaves if step.kept is None else len(step.kept)
+            total += math.prod(step.shape) * present
+        else:
+            total += math.prod(step.shape)
+    return total

@@ -1,0 +1,202 @@
+"""The engines: one trace, one set of inputs, reference gradients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from mpmath.libmp import from_man_exp, mpf_abs, mpf_sub
+
+from roundoff.arithmetic import walk
+from roundoff.arithmetic.expansions import above, swept
+from roundoff.arithmetic.multiprecision import Multiprecision, Number
+from roundoff.arithmetic.scale import Scaled
+from roundoff.errors import PrecisionError, UndecidedError, UnsupportedError
+from roundoff.formats import Format, spacing
+from roundoff.reference.gradients import GradientReference, Reference
+from roundoff.reference.rounding import float_up, split
+from roundoff.trace.prune import prune
+from roundoff.trace.steps import Trace
+
+if TYPE_CHECKING:
+    from roundoff.arithmetic.multiword import Words
+
+Array = npt.NDArray[np.float64]
+
+#: Working precision beyond which a reference is refused.
+LIMIT_BITS = 1 << 14
+
+#: Working precision up to which balls of a polynomial trace are raised to become exact.
+EXACT_BITS = 1 << 11
+
+#: Words of float64 that Multiword keeps at first, and where these are too few.  Polynomials get most at
+#: once, so that their values fit: then nothing is rounded.
+FEW_WORDS, MOST_WORDS = 2, 4
+
+#: Design decision 3: radius <= 2^-20 max(ulp, 2 u S).
+RADIUS_FACTOR = 2.0**-20
+
+
+def multiprecision(
+    trace: Trace, inputs: dict[str, Array], target: Format, scales: dict[str, Scaled]
+) -> Reference:
+    """The reference of record: exact for polynomials, else recomputed at twice the bits."""
+    if trace.polynomial:
+        numbers = walk(trace, Multiprecision(0), inputs)
+        gradients = {
+            n: _gradient(v, _zeros(v), scales[n], "mpmath", exact=True) for n, v in numbers.items()
+        }
+        return Reference(gradients, 0, rigorous=True, format=target)
+    bits = 2 * target.precision + 64
+    numbers = walk(trace, Multiprecision(bits), inputs)
+    while True:
+        bits *= 2
+        coarse, numbers = numbers, walk(trace, Multiprecision(bits), inputs)
+        gradients = {
+            n: _gradient(v, _differences(v, coarse[n]), scales[n], "mpmath", exact=False)
+            for n, v in numbers.items()
+        }
+        if all(precise(g, target) for g in gradients.values()):
+            return Reference(gradients, bits, rigorous=False, format=target)
+        if 2 * bits > LIMIT_BITS:
+            raise not_precise("mpmath", gradients, target)
+
+
+def _ball(
+    trace: Trace, inputs: dict[str, Array], target: Format, scales: dict[str, Scaled]
+) -> Reference:
+    from roundoff.arithmetic.ball import Ball
+
+    bits = 2 * target.precision + 64
+    while True:
+        balls = walk(trace, Ball(bits), inputs)
+        gradients = {n: _from_balls(v, scales[n]) for n, v in balls.items()}
+        if all(precise(g, target) for g in gradients.values()):
+            exact = all(g.exact for g in gradients.values())
+            if trace.polynomial and not exact and 2 * bits <= EXACT_BITS:
+                bits *= 2  # polynomials have finitely many bits: soon nothing is rounded
+                continue
+            return Reference(gradients, bits, rigorous=True, format=target)
+        bits *= 2
+        if bits > LIMIT_BITS:
+            raise not_precise("ball", gradients, target)
+
+
+def _multiword(
+    trace: Trace, inputs: dict[str, Array], target: Format, scales: dict[str, Scaled]
+) -> Reference:
+    from roundoff.arithmetic.multiword import Multiword, fastest_product
+
+    for words in (MOST_WORDS,) if trace.polynomial else (FEW_WORDS, MOST_WORDS):
+        arithmetic = Multiword(words, fastest_product())
+        found = walk(trace, arithmetic, inputs)
+        gradients = {n: _from_words(v, scales[n]) for n, v in found.items()}
+        if all(precise(g, target) for g in gradients.values()):
+            break
+    return Reference(gradients, arithmetic.bits, rigorous=True, format=target)
+
+
+def fast(
+    trace: Trace, inputs: dict[str, Array], target: Format, scales: dict[str, Scaled]
+) -> Reference:
+    """Multiword, and balls for the gradients that it cannot certify."""
+    try:
+        found = _multiword(trace, inputs, target, scales)
+    except (UnsupportedError, UndecidedError):
+        return _ball(trace, inputs, target, scales)
+    missing = [name for name, gradient in found.items() if not precise(gradient, target)]
+    if not missing:
+        return found
+    rest = _ball(prune(trace.select(missing)), inputs, target, scales)
+    return Reference({**found.gradients, **rest.gradients}, rest.bits, rigorous=True, format=target)
+
+
+MAKERS = {"mpmath": multiprecision, "ball": _ball, "multiword": _multiword}
+
+
+def precise(gradient: GradientReference, target: Format) -> bool:
+    """Whether the radius is small enough to judge the format by (design decision 3)."""
+    ulp = np.nan_to_num(spacing(gradient.high, gradient.low, target), nan=0.0)
+    allowed = np.maximum(ulp, 2.0 * target.u * gradient.scale)
+    return bool(np.all(gradient.error <= RADIUS_FACTOR * allowed))
+
+
+def not_precise(
+    engine: str, gradients: dict[str, GradientReference], target: Format
+) -> PrecisionError:
+    """What to raise where `precise` fails, naming the worst element."""
+    if engine == "multiword":
+        remedy = ", too much for this format; use engine='auto'"
+    else:
+        remedy = (
+            f" at {LIMIT_BITS} bits; the function is too ill-conditioned there, change the inputs"
+        )
+    for name, gradient in gradients.items():
+        if not precise(gradient, target):
+            worst = np.unravel_index(int(np.argmax(gradient.error)), gradient.error.shape)
+            at = [int(i) for i in worst]
+            return PrecisionError(
+                f"the {engine} reference of {name!r} at element {at} still has radius "
+                f"{gradient.error[worst]:g}{remedy}"
+            )
+    return PrecisionError("unreachable")
+
+
+def _zeros(numbers: npt.NDArray[np.object_]) -> Array:
+    return np.zeros(numbers.shape)
+
+
+def _differences(fine: npt.NDArray[np.object_], coarse: npt.NDArray[np.object_]) -> Array:
+    """Twice the change between two precisions: an estimate of the coarse one's error."""
+    changes = (
+        2.0 * float_up(mpf_abs(mpf_sub(a, b)))
+        for a, b in zip(fine.ravel(), coarse.ravel(), strict=True)
+    )
+    return np.fromiter(changes, np.float64, fine.size).reshape(fine.shape)
+
+
+def _from_balls(balls: npt.NDArray[np.object_], scale: Scaled) -> GradientReference:
+    def raw(x: Any) -> Number:
+        if not x.is_finite():
+            raise UnsupportedError(
+                "the reference has no value: a gradient is not finite; check the inputs' range"
+            )
+        mantissa, exponent = x.man_exp()
+        number: Number = from_man_exp(int(mantissa), int(exponent))
+        return number
+
+    flat = balls.ravel()
+    numbers = np.fromiter((raw(b.mid()) for b in flat), object, flat.size)
+    radii = np.fromiter((float_up(raw(b.rad())) for b in flat), np.float64, flat.size)
+    exact = all(b.is_exact() for b in flat)
+    return _gradient(
+        numbers.reshape(balls.shape), radii.reshape(balls.shape), scale, "ball", exact=exact
+    )
+
+
+def _from_words(found: Words, scale: Scaled) -> GradientReference:
+    high, *others = found.words
+    if np.isinf(high).any():
+        raise UnsupportedError(
+            "the reference has no value: a gradient is not finite; check the inputs' range"
+        )
+    low, *rest = swept(others or [np.zeros(high.shape)])
+    exact = not np.any(found.radius)
+    sizes = np.asarray(scale.scale), np.asarray(scale.terms)
+    error = np.zeros(high.shape) + above([found.radius, *(np.abs(word) for word in rest)])
+    return GradientReference(high, low, error, *sizes, found.words, "multiword", exact)
+
+
+def _gradient(
+    numbers: npt.NDArray[np.object_], error: Array, scale: Scaled, engine: str, *, exact: bool
+) -> GradientReference:
+    """hi, lo and the whole radius of raw numbers with an error of their own."""
+    shape, flat = numbers.shape, numbers.ravel()
+    parts = np.array([split(number) for number in flat], np.float64).reshape(-1, 3)
+    high, low, rest = (parts[:, k].reshape(shape) for k in range(3))
+    total = np.where(
+        rest == 0, error, np.where(error == 0, rest, np.nextafter(error + rest, np.inf))
+    )
+    sizes = np.asarray(scale.scale), np.asarray(scale.terms)
+    return GradientReference(high, low, total, *sizes, numbers, engine, exact)

@@ -1,0 +1,132 @@
+"""What a reference is: per gradient, numbers with a radius, and who made them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.arithmetic.multiprecision import Number, from_words
+from roundoff.errors import ArgumentError
+from roundoff.formats import Format
+
+if TYPE_CHECKING:
+    import torch
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class GradientReference:
+    """One reference gradient.
+
+    Shapes: high, low, error, scale, terms, numbers and the arrays of own have the gradient's shape.
+    high + low: the reference rounded to two float64; error: a bound (or, where the reference is not
+    rigorous, an estimate) of |high + low - true|; scale: the condition scale S; terms: the sum of
+    the |terms| of the last step alone; own: the engine's own midpoint, as mpmath's raw tuples or as an
+    unevaluated sum of float64 arrays; engine, exact: who made it, and whether `own` has no error at all.
+    """
+
+    high: Array
+    low: Array
+    error: Array
+    scale: Array
+    terms: Array
+    own: npt.NDArray[np.object_] | tuple[Array, ...]
+    engine: str
+    exact: bool
+
+    @cached_property
+    def numbers(self) -> npt.NDArray[np.object_]:
+        """The engine's own midpoint as mpmath's raw tuples."""
+        return from_words(self.own) if isinstance(self.own, tuple) else self.own
+
+    @property
+    def hi(self) -> torch.Tensor:
+        """The reference rounded to float64."""
+        return _tensor(self.high)
+
+    @property
+    def lo(self) -> torch.Tensor:
+        """What is missing from hi, rounded to float64."""
+        return _tensor(self.low)
+
+    @property
+    def radius(self) -> torch.Tensor:
+        """|hi + lo - true| <= radius per element.  Units: absolute."""
+        return _tensor(self.error)
+
+    @property
+    def S(self) -> torch.Tensor:
+        """The condition scale: the gradient from absolute values, where the trace is polynomial."""
+        return _tensor(self.scale)
+
+    def mp(self) -> npt.NDArray[np.object_]:
+        """The engine's own numbers as an object array of mpmath.mpf."""
+        import mpmath
+
+        make: Callable[[Number], Any] = mpmath.mp.make_mpf
+        return np.fromiter(map(make, self.numbers.ravel()), object, self.numbers.size).reshape(
+            self.numbers.shape
+        )
+
+
+def _tensor(values: Array) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(values))
+
+
+@dataclass(frozen=True, eq=False)
+class Reference(Mapping[str, GradientReference]):
+    """Reference gradients by name, and how they were made.
+
+    bits: its precision; rigorous: the radius is proven, not estimated; format: what the inputs were
+    rounded to first.
+    """
+
+    gradients: Mapping[str, GradientReference]
+    bits: int
+    rigorous: bool
+    format: Format
+
+    @property
+    def engine(self) -> str:
+        """ "mpmath", "ball" or "multiword"; where they differ, with the gradients each one made."""
+        made: dict[str, list[str]] = {}
+        for name, gradient in self.gradients.items():
+            made.setdefault(gradient.engine, []).append(name)
+        if len(made) < 2:
+            return next(iter(made), "none")
+        return ", ".join(f"{engine} ({', '.join(names)})" for engine, names in made.items())
+
+    @property
+    def exact(self) -> bool:
+        """Whether mp() has no error at all."""
+        return all(gradient.exact for gradient in self.gradients.values())
+
+    def __getitem__(self, name: str) -> GradientReference:
+        try:
+            return self.gradients[name]
+        except KeyError:
+            known = ", ".join(self.gradients)
+            raise ArgumentError(f"no gradient {name!r}; this reference has {known}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.gradients)
+
+    def __len__(self) -> int:
+        return len(self.gradients)
+
+    def __str__(self) -> str:
+        kind = (
+            "exact" if self.exact else "rigorous" if self.rigorous else "checked at twice the bits"
+        )
+        names = ", ".join(self.gradients)
+        return (
+            f"reference of {names} for {self.format} by {self.engine} at {self.bits} bits ({kind})"
+        )

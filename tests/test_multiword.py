@@ -1,0 +1,543 @@
+"""Multiword: error-free steps, slices and whole gradients against rational numbers and mpmath.
+
+Radii are checked in exact arithmetic everywhere.  The last part changes the constants whose proofs are
+tight, one at a time, and shows that the checks above it notice.
+"""
+
+from __future__ import annotations
+
+import operator
+from fractions import Fraction
+from types import SimpleNamespace
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zoo import Z, loss
+
+import roundoff as ro
+from roundoff.arithmetic import expansions, multiword, slices, walk
+from roundoff.arithmetic.multiprecision import Multiprecision, from_words
+from roundoff.arithmetic.multiword import Multiword, Words
+from roundoff.reference import engines, float64_array, round_inputs
+from roundoff.reference.rounding import float_up
+from roundoff.trace import prune, trace_gradients
+from roundoff.trace.steps import Map
+
+LARGE = 2.0**900
+floats = st.floats(allow_nan=False, allow_infinity=False, max_value=LARGE, min_value=-LARGE)
+
+
+def fraction(*words) -> Fraction:
+    return sum((Fraction(float(word)) for word in words), Fraction(0))
+
+
+def fractions(words) -> list[Fraction]:
+    return [fraction(*each) for each in zip(*(w.ravel() for w in words), strict=True)]
+
+
+def one(value) -> np.ndarray:
+    return np.array([value], np.float64)
+
+
+# ---------------------------------------------------------------------------- error-free steps
+
+
+@given(floats, floats)
+@settings(max_examples=500)
+def test_a_sum_and_its_error_are_the_sum(a, b) -> None:
+    s, e = expansions.two_sum(one(a), one(b))
+    assert s[0] == a + b and fraction(s[0], e[0]) == Fraction(a) + Fraction(b)
+
+
+medium = st.floats(allow_nan=False, min_value=-(2.0**500), max_value=2.0**500)
+
+
+@given(st.lists(medium, min_size=1, max_size=3), st.lists(medium, min_size=1, max_size=3))
+@settings(max_examples=500)
+def test_products_are_exact_but_for_what_underflow_loses(a, b) -> None:
+    check_products(a, b)
+
+
+def check_products(a, b) -> None:
+    terms, lost = expansions.products([one(x) for x in a], [one(x) for x in b])
+    gap = abs(fraction(*(t[0] for t in terms)) - fraction(*a) * fraction(*b))
+    assert gap <= fraction(float(np.max(lost)))
+
+
+TINY_PAIRS = [([2.0**-540 * (1 + 2.0**-52)], [2.0**-530 * (1 + 2.0**-52)]),
+              ([2.0**-500 * (1 + 2.0**-30)], [2.0**-560 * (1 + 2.0**-30)])]  # fmt: skip
+
+
+@pytest.mark.parametrize(("a", "b"), TINY_PAIRS)
+def test_products_that_underflow_are_counted(a, b) -> None:
+    check_products(a, b)
+
+
+@given(st.lists(floats, min_size=1, max_size=9), st.integers(1, 4))
+@settings(max_examples=500)
+def test_shortened_sums_keep_their_value_to_within_the_bound(terms, words) -> None:
+    kept, lost = expansions.shorten([one(t) for t in terms], words)
+    assert len(kept) <= words
+    gap = abs(fraction(*(w[0] for w in kept)) - fraction(*terms))
+    assert gap <= fraction(float(np.max(lost)))
+    behind = sum(abs(Fraction(float(w[0]))) for w in kept[1:])
+    assert behind <= Fraction(2) ** -50 * abs(Fraction(float(kept[0][0])))
+    if words >= len(terms):
+        assert gap == 0
+
+
+def test_enough_words_hold_any_sum() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        terms = rng.standard_normal(4) * 2.0 ** rng.integers(-200, 200, 4)
+        kept, lost = expansions.shorten([one(t) for t in [*terms, *(-terms[:3])]], 4)
+        assert np.max(lost) == 0 and fraction(*(w[0] for w in kept)) == Fraction(terms[3])
+
+
+# --------------------------------------------------------------------------------------- slices
+
+
+def drawn(kind, rng, shape, factor=0):
+    """float64 arrays, as an unevaluated sum; factor: 0 for the first and 1 for the second of a product."""
+    x = rng.standard_normal(shape)
+    sign = np.where(rng.random(shape) < 0.5, -1.0, 1.0)
+    match kind:
+        case "normal":
+            return (x,)
+        case "float32":
+            return (x.astype(np.float32).astype(np.float64),)
+        case "two words":
+            return (x, x * rng.uniform(-1, 1, shape) * 2.0**-54)
+        case "largest digits":  # odd in a single place, even in all others
+            odd = np.zeros(shape)
+            odd[..., :1, :1] = 1.0
+            top = 2.0 ** slices.product_widths(shape[-1])[factor]
+            return (1.0 - (2.0 - odd) * 2.0 / top,)
+        case "halves":  # the first digit leaves a tie, and the second word what it can
+            small = 2.0**-54 * (1 - rng.integers(1, 2**20, shape) * 2.0**-50)
+            return sign * (0.5 + 2.0**-slices.WIDEST), sign * small
+        case "spread":
+            return (x * 2.0 ** rng.integers(-480, 480, shape),)
+        case "range":
+            return (np.ldexp(x / 8, rng.integers(-1074, 1024, shape)),)
+        case "subnormal":
+            return (sign * rng.integers(0, 2**20, shape) * 2.0**-1074,)
+        case "mixed":
+            return (np.where(rng.random(shape) < 0.5, x, x * 2.0**-1000),)
+        case "two ends":
+            return (sign * np.where(rng.random(shape) < 0.5, 2.0**1000, 2.0**-1000),)
+        case "cancelling":
+            half = x[..., : shape[-1] // 2]
+            return (np.concatenate([half, -half, x[..., 2 * (shape[-1] // 2) :] * 0], axis=-1),)
+    return (np.zeros(shape),)
+
+
+KINDS = ["normal", "float32", "two words", "largest digits", "halves", "spread", "range", "subnormal",
+         "mixed", "two ends", "cancelling", "zeros"]  # fmt: skip
+FACTORS = [(k, k) for k in KINDS] + [
+    ("cancelling", "float32"),
+    ("float32", "spread"),
+    ("mixed", "halves"),
+]
+
+
+def power(exponent) -> Fraction:
+    return Fraction(2) ** int(exponent)
+
+
+def check_cut(words, width, bits=114) -> None:
+    cut = slices.cut(words, -1, width, bits)
+    half = 2.0 ** (width - 1)
+    assert all((np.abs(d) <= half).all() and (d == np.rint(d)).all() for d in cut.digits)
+    shape = words[0].shape
+    exponents = np.broadcast_to(cut.exponent, shape).ravel()
+    rests = np.broadcast_to(cut.rest, shape).ravel()
+    digits = [d.ravel() for d in cut.digits]
+    for at, value in enumerate(fractions(words)):
+        found = sum(
+            (Fraction(d[at]) * power(1 - (t + 1) * width) for t, d in enumerate(digits)),
+            Fraction(0),
+        )
+        scaled = value / power(exponents[at])
+        assert abs(scaled - found) <= Fraction(float(rests[at]))
+        assert max(abs(scaled), abs(found)) <= Fraction(cut.size)
+        assert (
+            Fraction(float(rests[at])) <= power(-min(bits, 890)) * 4 or width * len(digits) < bits
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("width", [15, 19, 22, 26, slices.WIDEST])
+def test_slices_are_whole_narrow_and_add_up(kind, width) -> None:
+    check_cut(drawn(kind, np.random.default_rng(1), (3, 40)), width)
+
+
+def check_multiply(kinds, shape, words, bits=None) -> float:
+    """Returns the largest bound, relative to what the rows could make at most."""
+    rng = np.random.default_rng(2)
+    batch, rows, terms, columns = shape
+    first = drawn(kinds[0], rng, (batch, rows, terms))
+    second = tuple(
+        np.ascontiguousarray(w.swapaxes(1, 2))
+        for w in drawn(kinds[1], rng, (batch, columns, terms), 1)
+    )
+    found, own, exponent = slices.multiply(first, second, words, bits or 53 * words + 8)
+    left, right = (np.array(fractions(w), object).reshape(w[0].shape) for w in (first, second))
+    own = np.broadcast_to(own, (batch, rows, columns))
+    worst = 0.0
+    for b, i, j in np.ndindex(batch, rows, columns):
+        truth = sum(map(operator.mul, left[b, i], right[b, :, j]), Fraction(0))
+        gap = abs(fraction(*(w[b, i, j] for w in found)) - truth / power(exponent[b, i, j]))
+        assert gap <= Fraction(float(own[b, i, j])), (b, i, j)
+        worst = max(worst, float(own[b, i, j]))
+    return worst
+
+
+@pytest.mark.parametrize("kinds", FACTORS, ids="-".join)
+@pytest.mark.parametrize("shape", [(2, 3, 24, 2), (1, 2, 1, 3), (1, 1, 513, 1)], ids=str)
+@pytest.mark.parametrize("words", [1, 2, 4])
+def test_products_of_slices_are_within_their_bound(kinds, shape, words) -> None:
+    worst = check_multiply(kinds, shape, words)
+    assert worst <= shape[2] * 2.0 ** -(53 * words - 6)
+    if words == 4 and not {"spread", "range", "mixed", "two words", "two ends"} & set(kinds):
+        assert worst == 0, "four words hold these"
+
+
+@pytest.mark.parametrize("kind", ["float32", "largest digits", "cancelling", "spread"])
+def test_long_dot_products_are_within_their_bound(kind) -> None:
+    check_multiply((kind, kind), (1, 1, 100_000, 1), 2)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 0, 3), (0, 2, 3, 1), (1, 0, 4, 2), (2, 3, 4, 0)], ids=str)
+def test_empty_products_are_zero(shape) -> None:
+    batch, rows, terms, columns = shape
+    found, own, _ = slices.multiply(
+        (np.ones((batch, rows, terms)),), (np.ones((batch, terms, columns)),), 2, 114
+    )
+    assert (
+        found[0].shape == (batch, rows, columns)
+        and not found[0].any()
+        and np.max(own, initial=0) == 0
+    )
+
+
+def check_total(kind, shape, words) -> None:
+    given = drawn(kind, np.random.default_rng(3), shape)
+    found, own, exponent = slices.total(given, words, 53 * words + 8)
+    rows = np.array(fractions(given), object).reshape(shape)
+    own = np.broadcast_to(own, shape[:-1])
+    for at in np.ndindex(*shape[:-1]):
+        truth = sum(rows[at], Fraction(0)) / power(exponent[at])
+        assert abs(fraction(*(w[at] for w in found)) - truth) <= Fraction(float(own[at]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(3, 1), (4, 37), (1, 100_000)], ids=str)
+def test_sums_of_slices_are_within_their_bound(kind, shape) -> None:
+    check_total(kind, shape, 2)
+
+
+def test_products_may_be_added_in_any_order() -> None:
+    rng = np.random.default_rng(4)
+    first, second = drawn("normal", rng, (1, 4, 300)), drawn("normal", rng, (1, 300, 5))
+
+    def backwards(a, b):
+        total = np.zeros((*a.shape[:-1], b.shape[-1]))
+        for k in reversed(range(a.shape[-1])):
+            total = total + a[..., :, k, None] * b[..., None, k, :]
+        return total
+
+    plain = slices.multiply(first, second, 3, 167)
+    other = slices.multiply(first, second, 3, 167, backwards)
+    assert all(np.array_equal(a, b) for a, b in zip(plain[0], other[0], strict=True))
+
+
+# ----------------------------------------------------------------------------------- elementwise
+
+
+def operand(rng, n, count, radius, positive):
+    words, _ = expansions.shorten(
+        [rng.standard_normal(n) * 2.0 ** (-50 * k) for k in range(count)], 4
+    )
+    if positive:
+        words = tuple(np.where(words[0] < 0, -w, w) for w in words)
+    return Words(words, rng.random(n) * 2.0**-110 if radius else 0.0)
+
+
+EXACT = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "abs": abs,
+         "neg": operator.neg, "maximum": max, "minimum": min}  # fmt: skip
+ROUNDED = ("sqrt", "exp", "log", "tanh", "erf", "sin", "expm1", "sigmoid")
+
+
+@pytest.mark.parametrize("name", [*EXACT, *ROUNDED])
+@pytest.mark.parametrize("words", [2, 3])
+@pytest.mark.parametrize("radius", [False, True])
+@pytest.mark.parametrize("scalar", [False, True])
+def test_maps_enclose_every_value_of_their_operands(name, words, radius, scalar) -> None:
+    rng, n = np.random.default_rng(5), 1 if scalar else 60
+    arity = 2 if name in EXACT and name not in ("abs", "neg") else 1
+    given = [operand(rng, n, words, radius, name in ("sqrt", "log")) for _ in range(arity)]
+    if scalar:
+        given = [
+            Words(tuple(w[0] for w in o.words), o.radius if not radius else o.radius[0])
+            for o in given
+        ]
+    shape = () if scalar else (n,)
+    found = Multiword(words).map(Map(shape, name, tuple(range(arity))), given)
+    radii = [np.broadcast_to(o.radius, n) for o in given]
+    values, limits = fractions(np.atleast_1d(*[np.atleast_1d(w) for w in found.words]) if False else
+                               [np.atleast_1d(w) for w in found.words]), np.broadcast_to(found.radius, n)  # fmt: skip
+    with mpmath.workprec(800):
+        for at in range(n):
+            for sign in (-1, 1):
+                xs = [
+                    fractions([np.atleast_1d(w)[at] for w in o.words])[0]
+                    + sign * Fraction(float(r[at]))
+                    for o, r in zip(given, radii, strict=True)
+                ]
+                if name in EXACT:
+                    assert abs(EXACT[name](*xs) - values[at]) <= Fraction(float(limits[at]))
+                else:
+                    x, y = (mpmath.mpf(v.numerator) / v.denominator for v in (xs[0], values[at]))
+                    truth = (
+                        1 / (1 + mpmath.exp(-x)) if name == "sigmoid" else getattr(mpmath, name)(x)
+                    )
+                    assert abs(truth - y) <= mpmath.mpf(float(limits[at])) + mpmath.mpf(2) ** -700
+
+
+@pytest.mark.parametrize("name", Z)
+def test_whole_gradients_are_mpmaths_at_400_bits(name) -> None:
+    function, inputs = Z[name]
+    trace = prune(trace_gradients(function, inputs, None, loss))
+    arrays = {key: float64_array(value) for key, value in inputs.items()}
+    rounded = round_inputs(trace, arrays, ro.FLOAT32)
+    truth = walk(trace, Multiprecision(400), rounded)
+    for words in (2, 4):
+        found = walk(trace, Multiword(words), rounded)
+        for key, exact in truth.items():
+            mids = from_words(found[key].words).ravel()
+            radii = np.broadcast_to(found[key].radius, found[key].shape).ravel()
+            for number, mid, radius in zip(exact.ravel(), mids, radii, strict=True):
+                gap = mpmath.libmp.mpf_abs(mpmath.libmp.mpf_sub(number, mid))
+                # mpmath's own error: some hundred roundings of 2^-400 of numbers below 2^40
+                assert float_up(gap) <= radius + 2.0**-350, (key, words)
+
+
+# ------------------------------------------------------------------------------------- engines
+
+
+def conv(weight, bias, x):
+    return F.conv2d(x, weight, bias, padding=1)
+
+
+def squares(out):
+    return (out**2).sum()
+
+
+def problem(scale=1.0):
+    rng = np.random.default_rng(6)
+    inputs = {
+        "weight": rng.standard_normal((4, 3, 3, 3)) * scale,
+        "bias": rng.standard_normal(4) * scale,
+        "x": rng.standard_normal((2, 3, 5, 5)) * scale,
+    }
+    return dict(inputs=inputs, wrt=("weight", "bias"), loss=squares)
+
+
+@pytest.mark.parametrize("format", ["float16", "bfloat16", "float32", "float64", ro.FLOAT8_E4M3FN])
+def test_polynomials_are_exact_and_the_same_as_mpmaths(format) -> None:
+    one, two = (
+        ro.reference_gradients(conv, **problem(), format=format, engine=engine)
+        for engine in ("multiword", "mpmath")
+    )
+    assert one.exact and one.rigorous and one.engine == "multiword"
+    for name in one:
+        assert (one[name].numbers == two[name].numbers).all()
+        assert np.array_equal(one[name].high, two[name].high)
+        gap = np.abs(one[name].low - two[name].low)
+        assert (gap <= one[name].error + two[name].error).all()
+
+
+def test_auto_takes_words_for_large_work_and_balls_where_they_fail(monkeypatch) -> None:
+    monkeypatch.setattr("roundoff.reference.MULTIPRECISION_WORK", 0)
+    assert ro.reference_gradients(conv, **problem()).engine == "multiword"
+    deep = {"x": [2.0**-330, 3 * 2.0**-330]}  # errors of its products underflow
+    wide = ro.reference_gradients(lambda x: (x**4).sum(), deep, format="float64")
+    assert wide.engine == "ball" and wide.exact and wide["x"].mp()[1] == 108 * mpmath.mpf(2) ** -990
+    given = {"x": np.linspace(1.0, 2.0, 5), "y": [2.0**-330, 3 * 2.0**-330]}
+    mixed = ro.reference_gradients(
+        lambda x, y: (x * x).sum() + (y**4).sum(), given, format="float64"
+    )
+    assert mixed.engine == "multiword (x), ball (y)" and mixed.rigorous
+    assert mixed["x"].exact and mixed["y"].engine == "ball"
+
+
+def test_more_words_are_taken_where_two_do_not_suffice(monkeypatch) -> None:
+    monkeypatch.setattr(engines, "RADIUS_FACTOR", 2.0**-90)
+    given = dict(inputs={"x": np.linspace(0.5, 1.0, 4) * 2.0**-40}, format="float64")
+    cancelling = lambda x: (torch.exp(x) - 1 - x - 0.5 * x * x).sum()
+    found, ball = (
+        ro.reference_gradients(cancelling, **given, engine=e)["x"] for e in ("multiword", "ball")
+    )
+    gap = np.abs((found.high - ball.high) + (found.low - ball.low))
+    assert (gap <= found.error + ball.error).all() and len(found.own) > 2
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs", "words"),
+    [
+        (lambda x: (1 / (x - 1)).sum(), [1.0], "division by zero"),
+        (lambda x: torch.sqrt(x - 2).sum(), [1.0], "root of a negative"),
+        (lambda x: (x * torch.log(x - 2)).sum(), [1.0], "log.*not a finite"),
+        (lambda x: (x**4).sum(), [1e150], "range of float64"),
+    ],
+)
+def test_what_words_cannot_hold_is_refused(function, inputs, words) -> None:
+    with pytest.raises(ro.UnsupportedError, match=words):
+        ro.reference_gradients(function, {"x": inputs}, format="float64", engine="multiword")
+
+
+def test_kinks_are_undecided() -> None:
+    kinked = lambda x: torch.relu(torch.log(x) - torch.log(x)).sum()
+    with pytest.raises(ro.UndecidedError, match="kink"):
+        ro.reference_gradients(kinked, {"x": [3.0]}, engine="multiword")
+    plain = ro.reference_gradients(
+        lambda x: torch.relu(x).sum(), {"x": [0.0, 1.0]}, engine="multiword"
+    )
+    assert plain["x"].high.tolist() == [0.0, 1.0]
+
+
+def test_rows_of_wide_spread_go_through_balls() -> None:
+    # Row by column the products are near 1, although their factors span 2^-300 to 2^300.
+    rng = np.random.default_rng(7)
+    shift = 2.0 ** rng.integers(-300, 300, 12)
+    a, b = rng.standard_normal((3, 12)) * shift, rng.standard_normal((12, 2)) / shift[:, None]
+    found = ro.reference_gradients(
+        lambda a, b, c: ((a @ b) * c).sum(), {"a": a, "b": b, "c": np.ones((3, 2))}, "c",
+        format="float64", engine="multiword",
+    )["c"]  # fmt: skip
+    left, right = (np.vectorize(Fraction, otypes=[object])(v) for v in (a, b))
+    for at, truth in np.ndenumerate(left @ right):
+        gap = abs(truth - Fraction(found.high[at]) - Fraction(found.low[at]))
+        assert gap <= Fraction(found.error[at]) and found.error[at] <= 2.0**-100
+
+
+def test_views_and_expanded_inputs_are_taken() -> None:
+    base = torch.from_numpy(np.random.default_rng(8).standard_normal((6, 8)))
+    for x in (base.T, base[::2, ::3], base[:1].expand(5, 8), base.flip(0)):
+        one, two = (
+            ro.reference_gradients(
+                lambda x: (torch.tanh(x @ x.T)).sum(), {"x": x}, format="float64", engine=engine
+            )["x"]
+            for engine in ("multiword", "ball")
+        )
+        gap = np.abs((one.high - two.high) + (one.low - two.low))
+        assert (gap <= one.error + two.error).all()
+
+
+def test_a_wrong_matrix_product_is_noticed(monkeypatch) -> None:
+    wrong = lambda a, b: np.matmul(a, b) * (1 + 2.0**-40)
+    monkeypatch.setattr(engines, "fastest_product", lambda: wrong, raising=False)
+    monkeypatch.setattr(multiword, "fastest_product", lambda: wrong)
+    with pytest.raises(ro.PrecisionError, match="mpmath and multiword disagree"):
+        ro.reference_gradients(conv, **problem(), engine="multiword")
+
+
+def test_a_gpu_is_used_where_there_is_one(monkeypatch) -> None:
+    calls = []
+
+    def cuda(tensor, device):
+        calls.append(device)
+        return tensor
+
+    assert multiword.fastest_product() is np.matmul or torch.cuda.is_available()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "to", cuda)
+    found = multiword.fastest_product()(np.eye(3)[None], np.arange(9.0).reshape(1, 3, 3))
+    assert np.array_equal(found[0], np.arange(9.0).reshape(3, 3)) and calls == ["cuda", "cuda"]
+
+
+def test_flushed_subnormals_are_refused() -> None:
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormals")
+    try:
+        with pytest.raises(ro.UnsupportedError, match="set_flush_denormal"):
+            Multiword(2)
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_references_of_words_are_compared_exactly() -> None:
+    from roundoff.verdict import same_reference
+
+    one, other = (
+        ro.reference_gradients(f, **problem(), engine="multiword")["weight"]
+        for f in (conv, lambda weight, bias, x: conv(weight, bias, x + 0) * 1)
+    )
+    assert same_reference(one, other, exact=True).all()
+    moved = SimpleNamespace(numbers=other.numbers.copy(), own=None, high=other.high)
+    moved.numbers.flat[3] = mpmath.libmp.mpf_add(
+        moved.numbers.flat[3], mpmath.libmp.from_man_exp(1, -900)
+    )
+    assert np.flatnonzero(~same_reference(one, moved, exact=True)).tolist() == [3]
+
+
+# ------------------------------------------------------------------------------ mutation checks
+
+
+def widths_for_one_bit_more(terms):
+    a, b = original_widths(terms)
+    return a, b + 1
+
+
+def halves_of_29_bits(a):
+    c = (2.0**24 + 1) * a
+    high = c - (c - a)
+    return high, a - high
+
+
+original_widths = slices.product_widths
+
+MUTATIONS = {
+    "slices one bit wider": (slices, "product_widths", widths_for_one_bit_more),
+    "2^54 for 2^53": (slices, "WHOLE", slices.WHOLE + 1),
+    "the logarithm of k rounded down": (slices, "_log2", lambda k: max(k, 1).bit_length() - 1),
+    "slices of 28 bits": (slices, "WIDEST", slices.WIDEST + 1),
+    "underflow in scaling": (slices, "DEEPEST", 0.0),
+    "products exact below 2^-960": (expansions, "LEAST_PRODUCT", 2.0**-1060),
+    "nothing lost below": (expansions, "LOST", 0.0),
+    "halves of 29 bits": (expansions, "_halves", halves_of_29_bits),
+}
+
+
+def battery() -> None:
+    """The checks above that the constants are for."""
+    for a, b in TINY_PAIRS:
+        check_products(a, b)
+    rng = np.random.default_rng(9)
+    for _ in range(20):
+        check_products(rng.standard_normal(1), rng.standard_normal(1))
+    for kind in KINDS:
+        check_cut(
+            drawn(kind, np.random.default_rng(1), (3, 40)), min(slices.WIDEST, slices.sum_width(40))
+        )
+    for kind in ("largest digits", "normal", "mixed"):
+        for terms in (24, 513, 1024):
+            check_multiply((kind, kind), (1, 2, terms, 2), 4)
+
+
+def test_the_battery_passes() -> None:
+    battery()
+
+
+@pytest.mark.parametrize("change", MUTATIONS)
+def test_a_changed_constant_is_noticed(change, monkeypatch) -> None:
+    module, name, value = MUTATIONS[change]
+    monkeypatch.setattr(module, name, value)
+    with pytest.raises(AssertionError):
+        battery()
