@@ -157,6 +157,7 @@ def check_cut(words, width, bits=114) -> None:
     shape = words[0].shape
     exponents = np.broadcast_to(cut.exponent, shape).ravel()
     rests = np.broadcast_to(cut.rest, shape).ravel()
+    sizes = np.broadcast_to(cut.size, shape).ravel()
     digits = [d.ravel() for d in cut.digits]
     for at, value in enumerate(fractions(words)):
         found = sum(
@@ -165,7 +166,7 @@ def check_cut(words, width, bits=114) -> None:
         )
         scaled = value / power(exponents[at])
         assert abs(scaled - found) <= Fraction(float(rests[at]))
-        assert max(abs(scaled), abs(found)) <= Fraction(cut.size)
+        assert max(abs(scaled), abs(found)) <= Fraction(float(sizes[at]))
         assert (
             Fraction(float(rests[at])) <= power(-min(bits, 890)) * 4 or width * len(digits) < bits
         )

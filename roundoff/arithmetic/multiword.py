@@ -32,7 +32,7 @@ from roundoff.trace.steps import BOOLEAN, Contract, Index, Map, Reduce, Shape
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-#: Added to radii, wherever a product of radii may have underflowed.
+#: Added to radii where a product or quotient of them may have underflowed.
 TINY = 2.0**-1000
 
 #: Outputs of every contraction and reduction that mpmath recomputes.
@@ -211,7 +211,7 @@ class Multiword:
         if not _exact(b.radius):
             radius = _plus(radius, Words(words).size * b.radius)
         if not _exact(radius):
-            radius = radius / least * UPWARD + TINY
+            radius = np.where(np.equal(radius, 0), 0.0, radius / least * UPWARD + TINY)
         return Words(words, _plus(radius, lost))
 
     def _root(self, a: Words) -> Words:
@@ -231,7 +231,7 @@ class Multiword:
         missing = _plus(missing, a.radius, *(np.abs(word) for word in left if word.any()))
         if not _exact(missing):
             least = np.where(zero, 1.0, root[0] * (1.0 - 2.0**-50))
-            lost = missing / least * UPWARD + TINY
+            lost = np.where(np.equal(missing, 0), 0.0, missing / least * UPWARD + TINY)
         return Words(root, lost)
 
     def _residual(self, a: Words, root: tuple[Array, ...]) -> tuple[tuple[Array, ...], Any]:
@@ -398,12 +398,17 @@ def _slack(n: int) -> float:
 
 def _radius_of_product(a: Words, b: Words, product: Callable[[Any, Any], Any]) -> Any:
     """|a b - a^ b^| <= |a^| |b - b^| + |a - a^| (|b^| + |b - b^|), as elements or as matrices."""
-    parts = []
-    if not _exact(b.radius):
-        parts.append(product(a.size, b.radius))
-    if not _exact(a.radius):
-        parts.append(product(a.radius, (b.size + b.radius) * UPWARD))
-    return above(parts) + TINY if parts else 0.0
+    parts, lost = [], 0.0
+    for left, right in ((a.size, b.radius), (a.radius, (b.size + b.radius) * UPWARD)):
+        if not (_exact(left) or _exact(right)):
+            parts.append(product(left, right))
+            lost += 0.0 if _least(left) * _least(right) > 2.0**-1000 else TINY
+    return above(parts) + lost if parts else 0.0
+
+
+def _least(sizes: Any) -> float:
+    """The smallest that is not zero."""
+    return float(np.min(sizes, initial=np.inf, where=np.greater(sizes, 0)))
 
 
 def _where(chosen: Mask, a: Words, b: Words) -> Words:
@@ -431,8 +436,9 @@ def _placed(found: Sequence[Array], own: Any, exponent: npt.NDArray[np.int64]) -
             small = (np.abs(word) < LEAST_PRODUCT) & (before != 0)
             if small.any():
                 lost = lost + np.where(small, LOST, 0.0)
-        radius = own if _exact(own) else np.ldexp(own, exponent) * UPWARD + TINY
-    result = Words(words, _plus(radius, lost))
+        if not _exact(own):
+            own = np.where(own > 0, np.ldexp(own, exponent) * UPWARD + TINY, 0.0)
+    result = Words(words, _plus(own, lost))
     _check(result, np.zeros(result.shape, bool), "a sum")
     return result
 

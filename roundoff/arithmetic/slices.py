@@ -53,15 +53,17 @@ def _log2(terms: int) -> int:
 class Sliced:
     """Numbers as 2^exponent (sum over t of digits[t] 2^(1 - (t + 1) width) + rest).
 
-    digits: whole, at most 2^(width-1); exponent and rest, a bound: one number per row (size 1 along the
-    axis of the sums); neither a number nor its digits together exceed size 2^exponent.
+    digits: whole, at most 2^(width-1).  One number per row (size 1 along the axis of the sums): exponent;
+    rest, a bound; size, such that neither a number nor its digits together exceed size 2^exponent; some,
+    which is 0.0 for rows of zeros and else 1.0.
     """
 
     digits: list[Array]
     width: int
     exponent: npt.NDArray[np.int64]
-    size: float
-    rest: Any
+    size: Array
+    rest: Array
+    some: Array
 
 
 def cut(words: Sequence[Array], axis: int, width: int, bits: int) -> Sliced:
@@ -75,7 +77,7 @@ def cut(words: Sequence[Array], axis: int, width: int, bits: int) -> Sliced:
     )
     exponent = np.frexp(largest)[1].astype(np.int64)
     scaled = [_scaled(word, -exponent) for word in words]
-    left, lost = [word for word, _ in scaled], sum(bound for _, bound in scaled)
+    left = [word for word, _ in scaled]
     digits: list[Array] = []
     half = 2.0 ** (width - 1)
     while len(digits) * width < bits and any(word.any() for word in left):
@@ -87,12 +89,17 @@ def cut(words: Sequence[Array], axis: int, width: int, bits: int) -> Sliced:
         left[0] = left[0] - digit * grid
         digits.append(digit)
         left = swept(left)
-    rest = lost + added([np.abs(word).max(axis=axis, keepdims=True, initial=0.0) for word in left])
-    return Sliced(digits, width, exponent, len(words) + float(np.max(rest, initial=0.0)), rest)
+    some = (largest > 0).astype(np.float64)
+    rest = added([np.abs(word).max(axis=axis, keepdims=True, initial=0.0) for word in left])
+    for _, dropped in scaled:
+        if dropped is not None:
+            rest = rest + DEEPEST * dropped.any(axis=axis, keepdims=True)
+    rest = np.broadcast_to(rest, some.shape)
+    return Sliced(digits, width, exponent, (len(words) + rest) * some, rest, some)
 
 
-def _scaled(values: Array, exponent: npt.NDArray[np.int64]) -> tuple[Array, float]:
-    """values 2^exponent, at most 1 in size, without those below DEEPEST; and a bound of these.
+def _scaled(values: Array, exponent: npt.NDArray[np.int64]) -> tuple[Array, Any]:
+    """values 2^exponent, at most 1 in size, without those below DEEPEST; and which these are, if any.
 
     In two steps where 2^exponent itself may be out of range: each is exact, except on the way to numbers
     below DEEPEST.
@@ -104,9 +111,9 @@ def _scaled(values: Array, exponent: npt.NDArray[np.int64]) -> tuple[Array, floa
     small = np.abs(scaled) < DEEPEST
     small &= values != 0
     if not small.any():
-        return scaled, 0.0
+        return scaled, None
     scaled[small] = 0.0
-    return scaled, DEEPEST
+    return scaled, small
 
 
 def multiply(
@@ -136,7 +143,7 @@ def multiply(
         sums.add(whole)
     shape = (*first[0].shape[:-1], second[0].shape[-1])
     found, lost = sums.total(shape)
-    rest = left_out + terms * (a.rest * b.size + b.rest * a.size)
+    rest = left_out * (a.some * b.some) + terms * (a.rest * b.size + b.rest * a.size)
     return found, _radius(rest, lost, shape), a.exponent + b.exponent
 
 
@@ -149,8 +156,7 @@ def total(words: Sequence[Array], most: int, bits: int) -> tuple[tuple[Array, ..
         sums.add(digit.sum(axis=-1) * 2.0 ** (1 - (number + 1) * a.width))
     shape = words[0].shape[:-1]
     found, lost = sums.total(shape)
-    rest = a.rest if isinstance(a.rest, float) else a.rest[..., 0]
-    return found, _radius(terms * rest, lost, shape), a.exponent[..., 0]
+    return found, _radius(terms * a.rest[..., 0], lost, shape), a.exponent[..., 0]
 
 
 def _radius(rest: Any, lost: Any, shape: tuple[int, ...]) -> Any:
