@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
@@ -318,6 +318,9 @@ class _Problem:
             reasons = "; ".join(self.opaque) or "no side is a function"
             raise UnsupportedError(f"neither side can be judged: {reasons}")
         self.notes += self.opaque
+        first, second = self.traces
+        if first is not None and second is not None and first.equals(second):
+            self.traces[1] = first  # one reference, one set of bounds for both
         self.values = {name: float64_array(value) for name, value in self.inputs.items()}
         if self.upstream is not None:
             self.values[UPSTREAM] = float64_array(as_tensor(UPSTREAM, self.upstream))
@@ -459,7 +462,7 @@ class _Problem:
         return found, self._chance(points, found)
 
     def _apart(self, values: Inputs, format: Any, where: str) -> dict[str, Judgement]:
-        of = [_reference(t, values, format) for t in self.traces if t is not None]
+        of = self._of_traces(partial(_reference, values=values, format=format))
         found = {name: _different(name, of[0], of[1], where) for name in of[0]}
         return {name: judgement for name, judgement in found.items() if judgement is not None}
 
@@ -502,7 +505,7 @@ class _Problem:
     ) -> list[Pair]:
         try:
             computed = [self._native(side, target, self.values) for side in self.sides]
-            known = [self._known(trace, target, accumulate) for trace in self.traces]
+            known = self._of_traces(lambda trace: self._known(trace, target, accumulate))
         except (UndecidedError, PrecisionError, UnsupportedError, ArgumentError) as error:
             reason = Judgement(Verdict.UNDECIDED, str(error))
             names = [OUTPUT, *self.wrt]
@@ -516,11 +519,17 @@ class _Problem:
             for name in names
         ]
 
+    def _of_traces(self, make: Callable[[Trace], Any]) -> list[Any]:
+        """What is made of the traces of the two sides, None for an opaque one; once, if they are the same."""
+        first, second = self.traces
+        one = None if first is None else make(first)
+        if second is first:
+            return [one, one]
+        return [one, None if second is None else make(second)]
+
     def _known(
-        self, trace: Trace | None, target: Format, accumulate: Any
-    ) -> tuple[Reference, dict[str, Bound]] | None:
-        if trace is None:
-            return None
+        self, trace: Trace, target: Format, accumulate: Any
+    ) -> tuple[Reference, dict[str, Bound]]:
         began = time.perf_counter()
         reference = _reference(trace, self.values, target)
         if OUTPUT in trace.outputs and not trace.polynomial and work(trace) > MULTIPRECISION_WORK:
@@ -590,7 +599,7 @@ class _Problem:
             return found
         for _ in range(seeds):
             values = self.varied()
-            of = [_reference(t, values, target) for t in self.traces if t is not None]
+            of = self._of_traces(partial(_reference, values=values, format=target))
             computed = [self._native(side, target, values) for side in self.sides]
             for name in of[0]:
                 both = [
@@ -603,7 +612,7 @@ class _Problem:
 
 def _reference(trace: Trace, values: Inputs, format: Any) -> Reference:
     """A rigorous one: exact where it is a polynomial, enclosed where not."""
-    engine = "auto" if trace.polynomial else "ball"
+    engine = "auto" if trace.polynomial or work(trace) > MULTIPRECISION_WORK else "ball"
     return reference_of_trace(trace, values, format=format, engine=engine)
 
 

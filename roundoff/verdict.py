@@ -50,8 +50,7 @@ def same_reference(
     apart only if their enclosures are.
     """
     if exact:
-        pairs = zip(first.numbers.ravel(), second.numbers.ravel(), strict=True)
-        return np.array([a == b for a, b in pairs], bool).reshape(first.high.shape)
+        return first.same_numbers(second)
     with np.errstate(invalid="ignore"):
         gap = np.abs((first.high - second.high) + (first.low - second.low))
     return np.asarray(gap <= (first.error + second.error) * (1 + 2.0**-50))

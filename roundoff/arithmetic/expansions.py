@@ -118,14 +118,24 @@ class Accumulator:
 
     def __init__(self, words: int) -> None:
         self.words: list[Array] = []
+        self.spare: list[Array] = []
         self.most = words
         self.lost: Any = 0.0
 
     def add(self, term: Array) -> None:
+        """Add a term, whose array is used up: `two_sum` word by word, in place."""
         for k, word in enumerate(self.words):
-            self.words[k], term = two_sum(word, term)
+            s = np.add(word, term, out=self.spare[0])
+            part = np.subtract(s, word, out=self.spare[1])
+            term -= part
+            np.subtract(s, part, out=part)
+            word -= part
+            term += word
+            self.words[k], self.spare[0] = s, word
         if not term.any():
             return
+        if not self.words:
+            self.spare = [np.empty_like(term), np.empty_like(term)]
         if len(self.words) < self.most:
             self.words.append(term)
         else:

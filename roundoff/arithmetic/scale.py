@@ -96,7 +96,8 @@ class Scale:
     """The arithmetic that carries S."""
 
     def load(self, values: Array) -> Scaled:
-        return Scaled(values, np.abs(values), np.abs(values))
+        size = np.abs(values)
+        return Scaled(values, size, size)
 
     def constant(self, value: Fraction | float, shape: Shape) -> Scaled:
         full = np.full(shape, float(value))
@@ -104,8 +105,11 @@ class Scale:
         return Scaled(full, size, size)
 
     def move(self, operands: Sequence[Scaled], index: Index | None, shape: Shape) -> Scaled:
-        parts = ([getattr(o, name) for o in operands] for name in ("value", "scale", "terms"))
-        return Scaled(*(move_elements(part, index, shape, 0) for part in parts))
+        value = move_elements([o.value for o in operands], index, shape, 0)
+        scale = move_elements([o.scale for o in operands], index, shape, 0)
+        if all(o.scale is o.terms for o in operands):
+            return Scaled(value, scale, scale)
+        return Scaled(value, scale, move_elements([o.terms for o in operands], index, shape, 0))
 
     def map(self, step: Map, operands: Sequence[Scaled]) -> Scaled:
         x, s = [o.value for o in operands], [o.scale for o in operands]
@@ -129,9 +133,12 @@ class Scale:
 
     def contract(self, step: Contract, first: Scaled, second: Scaled) -> Scaled:
         with np.errstate(all="ignore"):
-            scale = _finite(first.scale @ second.scale)
-            terms = np.abs(first.value) @ np.abs(second.value)
-            return Scaled(first.value @ second.value, scale, terms)
+            scale = first.scale @ second.scale
+            plain = all(
+                of.scale is of.terms for of in (first, second)
+            )  # |value|, both: inputs, moved
+            terms = scale if plain else np.abs(first.value) @ np.abs(second.value)
+            return Scaled(first.value @ second.value, _finite(scale), terms)
 
 
 def _finite(scale: Any) -> Any:

@@ -80,17 +80,24 @@ def cut(words: Sequence[Array], axis: int, width: int, bits: int) -> Sliced:
     left = [word for word, _ in scaled]
     digits: list[Array] = []
     half = 2.0 ** (width - 1)
-    while len(digits) * width < bits and any(word.any() for word in left):
+    spare = np.empty(left[0].shape)
+    while (some_left := any(word.any() for word in left)) and len(digits) * width < bits:
         grid = 2.0 ** (1 - (len(digits) + 1) * width)
         digit = left[0] * (1.0 / grid)
         np.rint(digit, out=digit)
-        np.clip(digit, -half, half, out=digit)  # never needed, see WIDEST; what it cut would stay
-        # Exact: both are multiples of one power of two, and the difference is no larger than the number.
-        left[0] = left[0] - digit * grid
+        if len(left) > 1:
+            np.clip(
+                digit, -half, half, out=digit
+            )  # never needed, see WIDEST; what it cut would stay
         digits.append(digit)
-        left = swept(left)
+        # Exact: both are multiples of one power of two, and the difference is no larger than the number.
+        left[0] -= np.multiply(digit, grid, out=spare)
+        if len(left) > 1:
+            left = swept(left)
     some = (largest > 0).astype(np.float64)
-    rest = added([np.abs(word).max(axis=axis, keepdims=True, initial=0.0) for word in left])
+    rest: Any = 0.0
+    if some_left:
+        rest = added([np.abs(word).max(axis=axis, keepdims=True) for word in left])
     for _, dropped in scaled:
         if dropped is not None:
             rest = rest + DEEPEST * dropped.any(axis=axis, keepdims=True)

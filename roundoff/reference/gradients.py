@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +45,18 @@ class GradientReference:
     def numbers(self) -> npt.NDArray[np.object_]:
         """The engine's own midpoint as mpmath's raw tuples."""
         return from_words(self.own) if isinstance(self.own, tuple) else self.own
+
+    def same_numbers(self, other: GradientReference) -> npt.NDArray[np.bool_]:
+        """Per element, whether the engines' own midpoints are one number."""
+        if not (isinstance(self.own, tuple) and isinstance(other.own, tuple)):
+            pairs = zip(self.numbers.ravel(), other.numbers.ravel(), strict=True)
+            return np.array([a == b for a, b in pairs], bool).reshape(self.high.shape)
+        words = zip_longest(self.own, other.own, fillvalue=np.zeros(self.high.shape))
+        same = np.logical_and.reduce([a == b for a, b in words])
+        apart = np.nonzero(~same)  # words are not unique: the numbers themselves decide
+        ours, theirs = (from_words([word[apart] for word in of]) for of in (self.own, other.own))
+        same[apart] = [a == b for a, b in zip(ours, theirs, strict=True)]
+        return np.asarray(same)
 
     @property
     def hi(self) -> torch.Tensor:

@@ -167,6 +167,16 @@ class Trace:
         """The same steps with fewer outputs."""
         return Trace(self.steps, {name: self.outputs[name] for name in outputs}, self.closures)
 
+    def equals(self, other: Trace) -> bool:
+        """Whether all steps, outputs and closures are the same: one computation, written twice."""
+        return (
+            dict(self.outputs) == dict(other.outputs)
+            and len(self.steps) == len(other.steps)
+            and all(map(_alike, self.steps, other.steps))
+            and self.closures.keys() == other.closures.keys()
+            and all(np.array_equal(v, other.closures[n]) for n, v in self.closures.items())
+        )
+
     @cached_property
     def last_uses(self) -> list[int]:
         """Per step, the number of the last step that reads it (outputs are read at the end)."""
@@ -185,6 +195,15 @@ class Trace:
             lines.append(f"v{number} {_name(step)}({reads}) {list(step.shape)}")
         lines.append("return " + ", ".join(f"{k}: v{v}" for k, v in self.outputs.items()))
         return "\n".join(lines)
+
+
+def _alike(first: Step, second: Step) -> bool:
+    one, two = vars(first), vars(second)
+    return type(first) is type(second) and all(
+        np.array_equal(value, two[name]) if isinstance(value, np.ndarray) else value is two[name] or
+        (not isinstance(two[name], np.ndarray) and value == two[name])
+        for name, value in one.items()
+    )  # fmt: skip
 
 
 def _name(step: Step) -> str:
