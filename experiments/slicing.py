@@ -39,7 +39,8 @@ class Slicing:
     """Compare the gradients of slicing a tensor before and after a convolution.
 
     Without a shape: the thread's (N 1, CI 3, CO 3, T 10, keep 5) over 1000 seeds, a larger one
-    (8, 64, 64, 1000, 5) over 16, a larger kernel with its halo kept and cut, and a sweep over the length.
+    (8, 64, 64, 1000, 5) over 16, one of real size (8, 256, 256, 512, 64) over 4 without simulated orders, a
+    larger kernel with its halo kept and cut, and a sweep over the length.
     """
 
     N: int | None = None
@@ -254,6 +255,12 @@ def problems(config: Slicing) -> Iterator[study.Problem]:
             yield problem(config, long, "length sweep", 5 if config.quick else 30)
 
 
+def real_size(config: Slicing) -> Iterator[study.Problem]:
+    """A layer as in practice: too many sums to simulate their orders, too long to draw their trees."""
+    if config == replace(Slicing(), data=config.data, out=config.out):
+        yield problem(config, Shape(8, 256, 256, 512, 64), "real size", 4)
+
+
 def explanations(
     config: Slicing, found: Sequence[study.Problem]
 ) -> dict[tuple[str, str], Explanation]:
@@ -275,9 +282,11 @@ def explanations(
 def run(config: Slicing) -> Path:
     """The study and its report."""
     found = list(problems(config))
-    grid = study.cells(
-        found, config.formats, config.orders, seed=config.seed, threads=config.threads
-    )
+    given = {"seed": config.seed, "threads": config.threads}
+    grid = study.cells(found, config.formats, config.orders, **given)
+    if real := list(real_size(config)):
+        grid += study.cells(real, config.formats, (), **given)
+        found += real
     tables = study.run(grid, config.folder)
     source = SOURCES.get(
         config.data, "The series x is cut at random places out of the given one, scaled to 1"

@@ -34,7 +34,7 @@ EXACT_BITS = 1 << 11
 #: once, so that their values fit: then nothing is rounded.
 FEW_WORDS, MOST_WORDS = 2, 4
 
-#: Design decision 3: radius <= 2^-20 max(ulp, 2 u S).
+#: Design decision 3: radius <= 2^-20 max(ulp, 2 u S); for S see `precise`.
 RADIUS_FACTOR = 2.0**-20
 
 
@@ -88,7 +88,8 @@ def _multiword(
 ) -> Reference:
     from roundoff.arithmetic.multiword import Multiword, fastest_product
 
-    for words in (MOST_WORDS,) if trace.polynomial else (FEW_WORDS, MOST_WORDS):
+    few = not trace.polynomial and _few_words_do(scales, target)
+    for words in (FEW_WORDS, MOST_WORDS) if few else (MOST_WORDS,):
         arithmetic = Multiword(words, fastest_product())
         found = walk(trace, arithmetic, inputs)
         gradients = {n: _from_words(v, scales[n]) for n, v in found.items()}
@@ -116,10 +117,27 @@ MAKERS = {"mpmath": multiprecision, "ball": _ball, "multiword": _multiword}
 
 
 def precise(gradient: GradientReference, target: Format) -> bool:
-    """Whether the radius is small enough to judge the format by (design decision 3)."""
+    """Whether the radius is small enough to judge the format by (design decision 3).
+
+    S compounds over a deep trace until it allows anything; the terms of the last sum stand for it there.
+    """
     ulp = np.nan_to_num(spacing(gradient.high, gradient.low, target), nan=0.0)
-    allowed = np.maximum(ulp, 2.0 * target.u * gradient.scale)
+    allowed = np.maximum(ulp, 2.0 * target.u * _last_terms(gradient.scale, gradient.terms))
     return bool(np.all(gradient.error <= RADIUS_FACTOR * allowed))
+
+
+def _last_terms(scale: Array, terms: Array) -> Array:
+    """The terms of the last sum, S where these are zero or not known."""
+    return np.where(terms > 0, np.fmin(scale, terms), scale)
+
+
+def _few_words_do(scales: dict[str, Scaled], target: Format) -> bool:
+    """Whether radii of some 2^-100 S are as small as `precise` wants them."""
+    rounding = 2.0 ** (6 - 53 * FEW_WORDS)
+    return all(
+        np.all(rounding * s.scale <= RADIUS_FACTOR * 2.0 * target.u * _last_terms(s.scale, s.terms))
+        for s in scales.values()
+    )
 
 
 def not_precise(
