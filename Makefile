@@ -15,6 +15,7 @@ reports: report
 	$(RUN) experiments/bounds.py
 	$(RUN) experiments/equivalences.py
 	$(RUN) experiments/kernels.py
+	$(RUN) experiments/layers.py
 
 # Every bound against millions of sums; the table is in the report on bounds.
 soundness: $(STAMP)
@@ -54,9 +55,10 @@ quick: $(STAMP)
 	$(RUN) experiments/bounds.py --quick --out build/bounds-quick
 	$(RUN) experiments/equivalences.py --quick --out build/equivalences-quick
 	$(RUN) experiments/kernels.py --quick --out build/kernels-quick
+	$(RUN) experiments/layers.py --quick --out build/layers-quick
 
 bench: $(STAMP)
-	for name in sums references bounds study comparison kernels; do $(RUN) benchmarks/$$name.py || exit 1; done
+	for name in sums references bounds study comparison kernels multiword; do $(RUN) benchmarks/$$name.py || exit 1; done
 
 # Resolves anew in an environment of its own; torch stays where pyproject and the pin below put it.
 lock:

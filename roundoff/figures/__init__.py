@@ -4,6 +4,7 @@ from roundoff.figures.base import REAL, Plot
 from roundoff.figures.bounds import LOOKS, bounds_against_n, ratios, tightness
 from roundoff.figures.distributions import ecdf, first_against_second, orders
 from roundoff.figures.equivalences import apart
+from roundoff.figures.layers import layer_errors
 from roundoff.figures.maps import heat_map
 from roundoff.figures.trees import trees
 from roundoff.figures.trends import bias_against_noise, error_against_n, precision_ladder
@@ -19,6 +20,7 @@ __all__ = [
     "error_against_n",
     "first_against_second",
     "heat_map",
+    "layer_errors",
     "orders",
     "precision_ladder",
     "ratios",

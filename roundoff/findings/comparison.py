@@ -12,6 +12,13 @@ from roundoff.comparison import Comparison
 from roundoff.report import Report, Table, percent
 from roundoff.verdict import Verdict, gravest
 
+VERDICT_COLUMNS = {
+    "gradient": "gradient", "format": "format", "verdict": "verdict", "fraction_equal": "bits equal",
+    "ulp_between": "max ulp", "normwise_between": "normwise, u", "error_first": "error 1, u",
+    "error_second": "error 2, u", "closer": "closer", "ratio": "by", "bound_probabilistic": "bound",
+    "rtol": "rtol", "atol": "atol",
+}  # fmt: skip
+
 
 def write_report(result: Comparison | Report, folder: Path | str) -> Path:
     """Write report.pdf, figures/NAME.png and .csv, tables/NAME.csv and .parquet; returns the PDF's path.
@@ -27,12 +34,6 @@ def comparison_report(result: Comparison) -> Report:
     """The verdict table, the reasons, the suggested tolerances."""
     one, two = result.names
     table = result.table
-    headers = {
-        "gradient": "gradient", "format": "format", "verdict": "verdict", "fraction_equal": "bits equal",
-        "ulp_between": "max ulp", "normwise_between": "normwise, u", "error_first": "error 1, u",
-        "error_second": "error 2, u", "closer": "closer", "ratio": "by", "bound_probabilistic": "bound",
-        "rtol": "rtol", "atol": "atol",
-    }  # fmt: skip
     hashes = {
         f"{name}, {format}, side {k}": hashlib.sha256(
             np.ascontiguousarray(v).tobytes()
@@ -51,7 +52,7 @@ def comparison_report(result: Comparison) -> Report:
                 "probabilistic one (failure 1e-9 per comparison) in u times the sum of |terms|; rtol and "
                 "atol for assert_close between the two.",
                 frame=table,
-                columns={key: text for key, text in headers.items() if key in table},
+                columns={key: text for key, text in VERDICT_COLUMNS.items() if key in table},
                 show={"fraction_equal": percent},
                 group="format",
                 first=True,

@@ -88,8 +88,8 @@ def _multiword(
 ) -> Reference:
     from roundoff.arithmetic.multiword import Multiword, fastest_product
 
-    few = not trace.polynomial and _few_words_do(scales, target)
-    for words in (FEW_WORDS, MOST_WORDS) if few else (MOST_WORDS,):
+    fewest = MOST_WORDS if trace.polynomial else _words(scales, target)
+    for words in dict.fromkeys((fewest, MOST_WORDS)):
         arithmetic = Multiword(words, fastest_product())
         found = walk(trace, arithmetic, inputs)
         gradients = {n: _from_words(v, scales[n]) for n, v in found.items()}
@@ -131,13 +131,15 @@ def _last_terms(scale: Array, terms: Array) -> Array:
     return np.where(terms > 0, np.fmin(scale, terms), scale)
 
 
-def _few_words_do(scales: dict[str, Scaled], target: Format) -> bool:
-    """Whether radii of some 2^-100 S are as small as `precise` wants them."""
+def _words(scales: dict[str, Scaled], target: Format) -> int:
+    """Few, if radii of some 2^-100 S are as small as `precise` wants; else one more: S exaggerates."""
+    allowed = RADIUS_FACTOR * 2.0 * target.u
     rounding = 2.0 ** (6 - 53 * FEW_WORDS)
-    return all(
-        np.all(rounding * s.scale <= RADIUS_FACTOR * 2.0 * target.u * _last_terms(s.scale, s.terms))
+    enough = all(
+        np.all(rounding * s.scale <= allowed * _last_terms(s.scale, s.terms))
         for s in scales.values()
     )
+    return FEW_WORDS if enough else FEW_WORDS + 1
 
 
 def not_precise(

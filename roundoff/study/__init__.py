@@ -7,6 +7,7 @@ that they depend on; an interrupted study goes on where it stopped.
 from roundoff.study.equivalences import FLAGS, Equivalence, equivalences
 from roundoff.study.grid import Cell, cells, run, run_cell
 from roundoff.study.kernels import Operation, kernels
+from roundoff.study.layers import Layer, Measured, measured
 from roundoff.study.problem import Inputs, Problem
 from roundoff.study.rows import TABLES, Tables, accumulators, passes
 from roundoff.study.sweep import attained, sweep
@@ -17,6 +18,8 @@ __all__ = [
     "Cell",
     "Equivalence",
     "Inputs",
+    "Layer",
+    "Measured",
     "Operation",
     "Problem",
     "Tables",
@@ -25,6 +28,7 @@ __all__ = [
     "cells",
     "equivalences",
     "kernels",
+    "measured",
     "passes",
     "run",
     "run_cell",

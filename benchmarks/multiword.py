@@ -1,0 +1,180 @@
+"""Certified references against float64 gradients, balls and mpmath, at a residual network's convolution.
+
+256 to 256 channels, 3 x 3, 14 x 14, batch 8: weight and bias gradients of the sum of squares.  Balls and
+mpmath are timed on a part of it, and extrapolated by the number of multiply-adds.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timing import seconds
+
+import roundoff as ro
+from roundoff.arithmetic import walk
+from roundoff.arithmetic.multiword import Multiword
+from roundoff.arithmetic.scale import Scale
+from roundoff.reference import reference_of_trace, round_inputs, work
+from roundoff.reference.engines import MOST_WORDS
+from roundoff.trace import prune, trace_gradients
+
+ROUNDS = 5
+FULL, PART = (8, 256, 14), (1, 16, 8)
+
+
+def conv(weight: torch.Tensor, bias: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return F.conv2d(x, weight, bias, padding=1)
+
+
+def padded(weight: torch.Tensor, bias: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return F.conv2d(F.pad(x, (1, 1, 1, 1)), weight, bias)
+
+
+def halves(weight: torch.Tensor, bias: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([conv(weight, bias, part) for part in x.chunk(2)])
+
+
+def squares(out: torch.Tensor) -> torch.Tensor:
+    return (out**2).sum()
+
+
+def drawn(batch: int, channels: int, size: int) -> dict[str, np.ndarray]:
+    """Normal float64 numbers."""
+    rng = np.random.default_rng(0)
+    return {
+        "weight": rng.standard_normal((channels, channels, 3, 3)) / (3 * channels**0.5),
+        "bias": rng.standard_normal(channels),
+        "x": rng.standard_normal((batch, channels, size, size)),
+    }
+
+
+def plain(inputs: dict[str, np.ndarray]) -> Any:
+    """torch's own float64 gradients."""
+    given = {n: torch.from_numpy(v).requires_grad_(n != "x") for n, v in inputs.items()}
+    return torch.autograd.grad(squares(conv(**given)), (given["weight"], given["bias"]))
+
+
+def reference(inputs: dict[str, np.ndarray], format: str) -> Any:
+    """All of it, tracing included."""
+    return ro.reference_gradients(
+        conv, inputs, ("weight", "bias"), squares, format=format, engine="multiword"
+    )
+
+
+def ratio(ours: Callable[[], Any], baseline: Callable[[], Any]) -> tuple[float, float, float]:
+    """Medians in seconds, and of the ratios of neighbouring runs."""
+    ours(), baseline()
+    pairs = [(seconds(ours), min(seconds(baseline) for _ in range(3))) for _ in range(ROUNDS)]
+    return (
+        *map(statistics.median, zip(*pairs, strict=True)),
+        statistics.median(a / b for a, b in pairs),
+    )
+
+
+def where_time_goes(inputs: dict[str, np.ndarray], format: str) -> str:
+    """One reference, part by part."""
+    started = time.perf_counter()
+    whole = trace_gradients(conv, inputs, ("weight", "bias"), squares)
+    traced = time.perf_counter()
+    trace = prune(whole)
+    pruned = time.perf_counter()
+    given = round_inputs(trace, inputs, ro.as_format(format))
+    walk(trace, Scale(), given)
+    scaled = time.perf_counter()
+    spent, count = 0.0, 0
+
+    def product(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        nonlocal spent, count
+        began = time.perf_counter()
+        found = np.matmul(first, second)
+        spent, count = spent + time.perf_counter() - began, count + 1
+        return found
+
+    arithmetic = Multiword(MOST_WORDS, product)
+    walk(trace, arithmetic, given)
+    ended = time.perf_counter()
+    return (
+        f"tracing {traced - started:.2f} s, pruning {pruned - traced:.2f} s, condition scale "
+        f"{scaled - pruned:.2f} s, {count} exact products {spent:.2f} s, slicing, adding, moving and "
+        f"checking {ended - scaled - spent:.2f} s"
+    )
+
+
+def extrapolated(engine: str, format: str) -> float:
+    """Seconds of the full problem, from a part."""
+    trace, full = (
+        prune(trace_gradients(conv, drawn(*shape), ("weight", "bias"), squares))
+        for shape in (PART, FULL)
+    )
+    inputs = drawn(*PART)
+    reference_of_trace(trace, inputs, format=format, engine=engine)
+    took = seconds(lambda: reference_of_trace(trace, inputs, format=format, engine=engine))
+    return took * work(full) / work(trace)
+
+
+def peak(which: str, pipe: Any) -> None:
+    """How much the resident memory grows, in MiB, in a process of its own."""
+    inputs = drawn(*FULL)
+    small = drawn(*PART)
+    run = plain if which == "plain" else lambda given: reference(given, which)
+    run(small)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run(inputs)
+    pipe.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def memory(which: str) -> float:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=peak, args=(which, theirs))
+    process.start()
+    found: float = ours.recv()
+    process.join()
+    return found
+
+
+def main() -> None:
+    print("\nconvolution, 256 to 256, 3 x 3, 14 x 14, batch 8; baseline: torch's float64 gradients")
+    inputs = drawn(*FULL)
+    took = {}
+    for format, asked in (("float32", "at most 25, aim at 10"), ("float64", "stated, aim at 60")):
+        found = reference(inputs, format)
+        ours, baseline, times = ratio(lambda f=format: reference(inputs, f), lambda: plain(inputs))
+        took[format] = ours
+        kind = "exact" if found.exact else "rigorous"
+        print(
+            f"multiword, {format} ({kind}): {ours:.2f} s, {times:.1f} times {baseline:.3f} s ({asked})"
+        )
+        print(f"  {where_time_goes(inputs, format)}")
+    for engine, asked in (("ball", "at least 5"), ("mpmath", "at least 2000")):
+        full = extrapolated(engine, "float32")
+        print(
+            f"{engine}, float32, extrapolated from {PART}: {full:.0f} s, {full / took['float32']:.0f} times "
+            f"multiword ({asked})"
+        )
+    base = memory("plain")
+    for format in took:
+        own = memory(format)
+        print(
+            f"memory, {format}: {own:.0f} MiB, {own / base:.1f} times {base:.0f} MiB (at most 20)"
+        )
+    for name, other in (("padded by hand", padded), ("half the batch at a time", halves)):
+        ours, _, times = ratio(
+            lambda other=other: ro.compare(
+                conv, other, inputs, ("weight", "bias"), squares, formats=("float32", "bfloat16")
+            ),
+            lambda: plain(inputs),
+        )
+        print(f"compare with {name}, two formats: {ours:.1f} s, {times:.0f} times (at most 60)")
+
+
+if __name__ == "__main__":
+    main()
