@@ -7,12 +7,13 @@ mpmath are timed on a part of it, and extrapolated by the number of multiply-add
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import mpmath
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -120,15 +121,33 @@ def extrapolated(engine: str, format: str) -> float:
     return took * work(full) / work(trace)
 
 
+def plain_mpmath() -> float:
+    """Seconds of `mpmath.fdot` over as many products, from a part."""
+    rng = np.random.default_rng(0)
+    terms, rows = 1568, 20
+    pairs = [[mpmath.mpf(float(v)) for v in rng.standard_normal(terms)] for _ in range(2 * rows)]
+    with mpmath.workprec(2 * 24 + 64):
+        took = seconds(lambda: [mpmath.fdot(pairs[k], pairs[k + rows]) for k in range(rows)])
+    full = prune(trace_gradients(conv, drawn(*FULL), ("weight", "bias"), squares))
+    return took * work(full) / (terms * rows)
+
+
 def peak(which: str, pipe: Any) -> None:
     """How much the resident memory grows, in MiB, in a process of its own."""
     inputs = drawn(*FULL)
     small = drawn(*PART)
     run = plain if which == "plain" else lambda given: reference(given, which)
     run(small)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    before = _status("VmRSS")
     run(inputs)
-    pipe.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    pipe.send((_status("VmHWM") - before) / 1024)
+
+
+def _status(field: str) -> int:
+    """KiB, as Linux counts them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def memory(which: str) -> float:
@@ -160,6 +179,10 @@ def main() -> None:
             f"{engine}, float32, extrapolated from {PART}: {full:.0f} s, {full / took['float32']:.0f} times "
             f"multiword ({asked})"
         )
+    full = plain_mpmath()
+    print(
+        f"mpmath.fdot over as many products, extrapolated: {full:.0f} s, {full / took['float32']:.0f} times"
+    )
     base = memory("plain")
     for format in took:
         own = memory(format)

@@ -304,6 +304,7 @@ class _Problem:
 
         self.sides, self.device = sides, device
         self.notes: list[str] = []
+        self.checked: list[Trace] = []
         self.spent: dict[str, float] = {}
         self.generator = np.random.default_rng([seed, 4])
         self.inputs = {name: as_tensor(name, value) for name, value in inputs.items()}
@@ -532,7 +533,9 @@ class _Problem:
     ) -> tuple[Reference, dict[str, Bound]]:
         began = time.perf_counter()
         reference = _reference(trace, self.values, target)
-        if OUTPUT in trace.outputs and not trace.polynomial and work(trace) > MULTIPRECISION_WORK:
+        large = not trace.polynomial and work(trace) > MULTIPRECISION_WORK
+        if large and OUTPUT in trace.outputs and not any(t is trace for t in self.checked):
+            self.checked.append(trace)
             self._spot_check(trace, reference, target)
         middle = time.perf_counter()
         rounded = round_inputs(trace, self.values, target)
@@ -546,10 +549,13 @@ class _Problem:
         return reference, bounds
 
     def _spot_check(self, trace: Trace, reference: Reference, target: Format) -> None:
-        """Two outputs by mpmath, too: the other engine is the reference of record."""
+        """Two outputs by mpmath, too, in the first format: it is the reference of record."""
         size = reference[OUTPUT].high.size
         count = spot_check(trace, self.values, reference, OUTPUT, [0, size - 1][: min(size, 2)])
-        note = f"mpmath agrees with {reference.engine} on {count} of {size} outputs, the first and the last"
+        note = (
+            f"mpmath agrees with {reference.engine} on {count} of {size} outputs, the first and the "
+            f"last, in {target.name}"
+        )
         if note not in self.notes:
             self.notes.append(note)
 

@@ -379,14 +379,23 @@ def test_auto_takes_words_for_large_work_and_balls_where_they_fail(monkeypatch) 
 
 
 def test_more_words_are_taken_where_two_do_not_suffice(monkeypatch) -> None:
-    monkeypatch.setattr(engines, "RADIUS_FACTOR", 2.0**-90)
+    monkeypatch.setattr(engines, "RADIUS_FACTOR", 2.0**-130)
+    tried = []
+
+    class Spy(multiword.Multiword):
+        def __init__(self, words, product) -> None:
+            tried.append(words)
+            super().__init__(words, product)
+
+    monkeypatch.setattr(multiword, "Multiword", Spy)
     given = dict(inputs={"x": np.linspace(0.5, 1.0, 4) * 2.0**-40}, format="float64")
     cancelling = lambda x: (torch.exp(x) - 1 - x - 0.5 * x * x).sum()
     found, ball = (
         ro.reference_gradients(cancelling, **given, engine=e)["x"] for e in ("multiword", "ball")
     )
     gap = np.abs((found.high - ball.high) + (found.low - ball.low))
-    assert (gap <= found.error + ball.error).all() and len(found.own) > 2
+    assert (gap <= found.error + ball.error).all()
+    assert tried == [engines.FEW_WORDS + 1, engines.MOST_WORDS]
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,7 @@ def multiply(
     terms = first[0].shape[-1]
     widths = product_widths(terms)
     a, b = cut(first, -1, widths[0], bits), cut(second, -2, widths[1], bits)
+    live_a, live_b = ([_live(d, axis) for d in x.digits] for x, axis in ((a, -1), (b, -2)))
     sums = Accumulator(words)
     left_out = 0.0
     for s, t in _by_size(a, b):
@@ -145,13 +146,37 @@ def multiply(
         if s * a.width + t * b.width >= bits:
             left_out += terms * weight
             continue
-        whole = product(a.digits[s], b.digits[t])
+        whole = _product(a.digits[s], b.digits[t], live_a[s], live_b[t], product)
         whole *= weight * 2.0 ** (2 - a.width - b.width)  # a power of two
         sums.add(whole)
     shape = (*first[0].shape[:-1], second[0].shape[-1])
     found, lost = sums.total(shape)
     rest = left_out * (a.some * b.some) + terms * (a.rest * b.size + b.rest * a.size)
     return found, _radius(rest, lost, shape), a.exponent + b.exponent
+
+
+def _live(digits: Array, axis: int) -> npt.NDArray[np.int64] | None:
+    """The rows or columns with a digit other than zero, where these are fewer than half of all.
+
+    The last slices hold the ends of the few numbers that are small in their rows.
+    """
+    found = np.flatnonzero(digits.any(axis=(0, axis)))
+    return found if 2 * len(found) < digits.shape[-1 if axis == -2 else -2] else None
+
+
+def _product(
+    first: Array, second: Array, rows: Any, columns: Any, product: Callable[[Array, Array], Array]
+) -> Array:
+    """The product, in which other rows and columns than these are zero; None stands for all."""
+    if rows is None and columns is None:
+        return product(first, second)
+    shape = (*first.shape[:-1], second.shape[-1])
+    rows = np.arange(shape[1]) if rows is None else rows
+    columns = np.arange(shape[2]) if columns is None else columns
+    part = product(first[:, rows], np.ascontiguousarray(second[:, :, columns]))
+    whole = np.zeros(shape)
+    whole[:, rows[:, np.newaxis], columns] = part
+    return whole
 
 
 def total(words: Sequence[Array], most: int, bits: int) -> tuple[tuple[Array, ...], Any, Any]:
