@@ -450,6 +450,10 @@ class _Problem:
         one, two = self.traces
         if one is None or two is None or not points:
             return {}, []
+        if one is two:
+            return {}, [
+                "both sides have the same trace: their exact gradients are equal everywhere"
+            ]
         found: dict[str, Judgement] = {}
         try:
             for number in range(points):

@@ -497,6 +497,23 @@ def test_references_of_words_are_compared_exactly() -> None:
     assert np.flatnonzero(~same_reference(one, moved, exact=True)).tolist() == [3]
 
 
+def of_words(*words) -> ro.GradientReference:
+    parts = tuple(np.asarray(w, dtype=np.float64) for w in words)
+    zero = np.zeros(parts[0].shape)
+    return ro.GradientReference(parts[0], zero, zero, zero, zero, parts, "multiword", True)
+
+
+def test_numbers_not_words_are_compared() -> None:
+    tiny = 2.0**-60
+    assert of_words(1.0).same_numbers(of_words(1.0)).shape == ()
+    assert of_words(1.0, tiny).same_numbers(of_words(1.0, tiny / 2, tiny / 2))
+    assert not of_words(1.0).same_numbers(of_words(1.0, 2.0**-1074))
+    one = of_words([1.0, 3.0, 2.0**1023], [-(2.0**-53), tiny, 0.0], [0.0, tiny, 0.0])
+    other = of_words([1 - 2.0**-53, 3.0, -(2.0**1023)], [0.0, 2 * tiny, 0.0])
+    with np.errstate(all="ignore"):
+        assert one.same_numbers(other).tolist() == [True, True, False]
+
+
 # ------------------------------------------------------------------------------ mutation checks
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arithmetic.expansions import swept
 from roundoff.arithmetic.multiprecision import Number, from_words
 from roundoff.errors import ArgumentError
 from roundoff.formats import Format
@@ -51,12 +52,12 @@ class GradientReference:
         if not (isinstance(self.own, tuple) and isinstance(other.own, tuple)):
             pairs = zip(self.numbers.ravel(), other.numbers.ravel(), strict=True)
             return np.array([a == b for a, b in pairs], bool).reshape(self.high.shape)
-        words = zip_longest(self.own, other.own, fillvalue=np.zeros(self.high.shape))
-        same = np.logical_and.reduce([a == b for a, b in words])
-        apart = np.nonzero(~same)  # words are not unique: the numbers themselves decide
-        ours, theirs = (from_words([word[apart] for word in of]) for of in (self.own, other.own))
-        same[apart] = [a == b for a, b in zip(ours, theirs, strict=True)]
-        return np.asarray(same)
+        pairs = list(zip_longest(self.own, other.own, fillvalue=np.zeros(self.high.shape)))
+        same = np.array(np.logical_and.reduce([a == b for a, b in pairs]))
+        apart = ~same  # words are not unique: the difference decides, exactly
+        difference = [word for a, b in pairs for word in (a[apart], -b[apart])]
+        same[apart] = swept(difference)[0] == 0
+        return same
 
     @property
     def hi(self) -> torch.Tensor:
