@@ -52,10 +52,10 @@ class GradientReference:
         if not (isinstance(self.own, tuple) and isinstance(other.own, tuple)):
             pairs = zip(self.numbers.ravel(), other.numbers.ravel(), strict=True)
             return np.array([a == b for a, b in pairs], bool).reshape(self.high.shape)
-        pairs = list(zip_longest(self.own, other.own, fillvalue=np.zeros(self.high.shape)))
-        same = np.array(np.logical_and.reduce([a == b for a, b in pairs]))
+        words = list(zip_longest(self.own, other.own, fillvalue=np.zeros(self.high.shape)))
+        same = np.array(np.logical_and.reduce([a == b for a, b in words]))
         apart = ~same  # words are not unique: the difference decides, exactly
-        difference = [word for a, b in pairs for word in (a[apart], -b[apart])]
+        difference = [word for a, b in words for word in (a[apart], -b[apart])]
         same[apart] = swept(difference)[0] == 0
         return same
 
