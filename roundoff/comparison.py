@@ -777,12 +777,12 @@ def _cells(row: Mapping[Any, Any], one: str, two: str) -> tuple[str, ...]:
     first = (row["gradient"], row["format"], row["verdict"])
     if np.isnan(row.get("error_first", np.nan)):
         return (*first, *["–"] * 6)
-    closer = {one: "1", two: "2"}.get(row["closer"], "neither")
+    closer, ratio = {one: "1", two: "2"}.get(row["closer"], "neither"), f"{row['ratio']:.3g}"
     return (
         *first,
         f"{100 * row['fraction_equal']:.0f} %",
         *(f"{row[name]:.3g}" for name in ("ulp_between", "error_first", "error_second")),
-        closer if closer == "neither" else f"{closer} by {row['ratio']:.3g}",
+        "neither" if closer == "neither" or ratio == "1" else f"{closer} by {ratio}",
         f"{row['bound_probabilistic']:.3g}",
     )
 

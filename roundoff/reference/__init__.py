@@ -88,8 +88,9 @@ def reference_of_trace(
     scales = walk(trace, Scale(), rounded)
     if engine == "auto":
         make = engines.multiprecision if work(trace) <= MULTIPRECISION_WORK else engines.fast
-        return make(trace, rounded, target, scales)
-    found = engines.MAKERS[engine](trace, rounded, target, scales)
+    else:
+        make = engines.MAKERS[engine]
+    found = make(trace, rounded, target, scales)
     if not all(engines.precise(gradient, target) for gradient in found.gradients.values()):
         raise engines.not_precise(engine, dict(found.gradients), target)
     return found

@@ -37,6 +37,9 @@ FEW_WORDS, MOST_WORDS = 2, 4
 #: Design decision 3: radius <= 2^-20 max(ulp, 2 u S); for S see `precise`.
 RADIUS_FACTOR = 2.0**-20
 
+#: Below this the second float64 of a reference underflows (2^-1074 2^106).
+SMALLEST_KEPT = 2.0**-968
+
 
 def multiprecision(
     trace: Trace, inputs: dict[str, Array], target: Format, scales: dict[str, Scaled]
@@ -121,9 +124,17 @@ def precise(gradient: GradientReference, target: Format) -> bool:
 
     S compounds over a deep trace until it allows anything; the terms of the last sum stand for it there.
     """
+    return not bool(_imprecise(gradient, target).any())
+
+
+def _imprecise(gradient: GradientReference, target: Format) -> npt.NDArray[np.bool_]:
+    """Per element.  Exact numbers are precise, even those that underflow as two float64: `own` has them."""
+    if gradient.exact:
+        return ~np.isfinite(gradient.error)
     ulp = np.nan_to_num(spacing(gradient.high, gradient.low, target), nan=0.0)
     allowed = np.maximum(ulp, 2.0 * target.u * _last_terms(gradient.scale, gradient.terms))
-    return bool(np.all(gradient.error <= RADIUS_FACTOR * allowed))
+    small = gradient.error <= RADIUS_FACTOR * allowed  # where S overflows, it would allow anything
+    return np.asarray(~(small & np.isfinite(gradient.error)))
 
 
 def _last_terms(scale: Array, terms: Array) -> Array:
@@ -145,21 +156,31 @@ def _words(scales: dict[str, Scaled], target: Format) -> int:
 def not_precise(
     engine: str, gradients: dict[str, GradientReference], target: Format
 ) -> PrecisionError:
-    """What to raise where `precise` fails, naming the worst element."""
+    """What to raise where `precise` fails, naming the worst of the elements that fail."""
     if engine == "multiword":
-        remedy = ", too much for this format; use engine='auto'"
+        remedy = "too much for this format; use engine='auto'"
     else:
         remedy = (
-            f" at {LIMIT_BITS} bits; the function is too ill-conditioned there, change the inputs"
+            f"at {LIMIT_BITS} bits; the function is too ill-conditioned there, change the inputs"
         )
     for name, gradient in gradients.items():
-        if not precise(gradient, target):
-            worst = np.unravel_index(int(np.argmax(gradient.error)), gradient.error.shape)
-            at = [int(i) for i in worst]
-            return PrecisionError(
-                f"the {engine} reference of {name!r} at element {at} still has radius "
-                f"{gradient.error[worst]:g}{remedy}"
+        failing = _imprecise(gradient, target)
+        if failing.any():
+            worst = np.unravel_index(
+                int(np.argmax(np.where(failing, gradient.error, -1.0))), failing.shape
             )
+            what = f"the {engine} reference of {name!r} at element {[int(i) for i in worst]}"
+            high, error = gradient.high[worst], gradient.error[worst]
+            if np.isinf(high):
+                return PrecisionError(
+                    f"{what} is beyond float64's range, in which references are kept; scale the inputs"
+                )
+            if max(abs(high), error) < SMALLEST_KEPT:
+                return PrecisionError(
+                    f"{what} is about {high:g}, so small that two float64 do not hold it to the "
+                    f"precision that {target} asks; scale the inputs"
+                )
+            return PrecisionError(f"{what} still has radius {error:g}, {remedy}")
     return PrecisionError("unreachable")
 
 
