@@ -92,7 +92,7 @@ def reference_of_trace(
         make = engines.MAKERS[engine]
     found = make(trace, rounded, target, scales)
     if not all(engines.precise(gradient, target) for gradient in found.gradients.values()):
-        raise engines.not_precise(engine, dict(found.gradients), target)
+        raise engines.not_precise(found.gradients, target)
     return found
 
 

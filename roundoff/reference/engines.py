@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def multiprecision(
         if all(precise(g, target) for g in gradients.values()):
             return Reference(gradients, bits, rigorous=False, format=target)
         if 2 * bits > LIMIT_BITS:
-            raise not_precise("mpmath", gradients, target)
+            raise not_precise(gradients, target)
 
 
 def _ball(
@@ -83,7 +84,7 @@ def _ball(
             return Reference(gradients, bits, rigorous=True, format=target)
         bits *= 2
         if bits > LIMIT_BITS:
-            raise not_precise("ball", gradients, target)
+            raise not_precise(gradients, target)
 
 
 def _multiword(
@@ -153,35 +154,29 @@ def _words(scales: dict[str, Scaled], target: Format) -> int:
     return FEW_WORDS if enough else FEW_WORDS + 1
 
 
-def not_precise(
-    engine: str, gradients: dict[str, GradientReference], target: Format
-) -> PrecisionError:
+def not_precise(gradients: Mapping[str, GradientReference], target: Format) -> PrecisionError:
     """What to raise where `precise` fails, naming the worst of the elements that fail."""
-    if engine == "multiword":
-        remedy = "too much for this format; use engine='auto'"
-    else:
-        remedy = (
-            f"at {LIMIT_BITS} bits; the function is too ill-conditioned there, change the inputs"
+    name = next(name for name, gradient in gradients.items() if not precise(gradient, target))
+    gradient = gradients[name]
+    failing = np.where(_imprecise(gradient, target), gradient.error, -1.0)
+    worst = np.unravel_index(int(np.argmax(failing)), failing.shape)
+    what = f"the {gradient.engine} reference of {name!r} at element {[int(i) for i in worst]}"
+    high, error = gradient.high[worst], gradient.error[worst]
+    if np.isinf(high):
+        why = "is beyond float64's range, in which references are kept; scale the inputs"
+    elif max(abs(high), error) < SMALLEST_KEPT:
+        why = (
+            f"is below {SMALLEST_KEPT:.0e}, too small for two float64 to hold it to the precision "
+            f"that {target} asks; scale the inputs"
         )
-    for name, gradient in gradients.items():
-        failing = _imprecise(gradient, target)
-        if failing.any():
-            worst = np.unravel_index(
-                int(np.argmax(np.where(failing, gradient.error, -1.0))), failing.shape
-            )
-            what = f"the {engine} reference of {name!r} at element {[int(i) for i in worst]}"
-            high, error = gradient.high[worst], gradient.error[worst]
-            if np.isinf(high):
-                return PrecisionError(
-                    f"{what} is beyond float64's range, in which references are kept; scale the inputs"
-                )
-            if max(abs(high), error) < SMALLEST_KEPT:
-                return PrecisionError(
-                    f"{what} is about {high:g}, so small that two float64 do not hold it to the "
-                    f"precision that {target} asks; scale the inputs"
-                )
-            return PrecisionError(f"{what} still has radius {error:g}, {remedy}")
-    return PrecisionError("unreachable")
+    elif gradient.engine == "multiword":
+        why = f"still has radius {error:g}, too much for this format; use engine='auto'"
+    else:
+        why = (
+            f"still has radius {error:g} at {LIMIT_BITS} bits; the function is too ill-conditioned "
+            "there, change the inputs"
+        )
+    return PrecisionError(f"{what} {why}")
 
 
 def _zeros(numbers: npt.NDArray[np.object_]) -> Array:

@@ -1,0 +1,76 @@
+"""Two PyTorch computations, their gradients side by side, and a verdict on each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from roundoff.comparison.problem import Problem
+from roundoff.comparison.result import Comparison, Pair, Power
+from roundoff.comparison.sides import two_sides
+from roundoff.errors import ArgumentError
+from roundoff.formats import as_format
+
+__all__ = ["Comparison", "Pair", "Power", "compare"]
+
+FORMATS = ("float16", "bfloat16", "float32", "float64")
+
+
+@np.errstate(all="ignore")  # infinities are judged
+def compare(
+    first: Any,
+    second: Any,
+    inputs: Mapping[str, Any],
+    wrt: Sequence[str] | None = None,
+    loss: Callable[..., Any] | None = None,
+    upstream: Any = None,
+    *,
+    formats: Sequence[Any] = FORMATS,
+    output: Any = None,
+    rename: Mapping[str, str] | None = None,
+    accumulate: Any = None,
+    device: Any = "cpu",
+    points: int = 1,
+    seeds: int = 0,
+    seed: int = 0,
+) -> Comparison:
+    """Whether two computations are the same function, and whether their difference is rounding.
+
+    first, second: functions of the inputs by name, modules (matched by parameter name; rename maps the
+    first's names to the second's; both run with the first's parameters), or an opaque side: a
+    function that cannot be traced, or gradients by name ("output" among them) as tensors.  loss, upstream,
+    wrt as in `reference_gradients`; with neither loss nor upstream, an output that is no scalar gets a random
+    upstream gradient.  output: which of several outputs, an index or a key.
+
+    accumulate: the format of sums, where known; points: random points at which the references are
+    compared besides; seeds: further random inputs, for who is closer in general; seed: of all these.
+
+    Raises: ArgumentError for arguments that do not fit; UnsupportedError where neither side can be traced.
+    """
+    started = time.perf_counter()
+    sides, values = two_sides(first, second, dict(inputs), rename)
+    problem = Problem(sides, values, wrt, loss, upstream, output, device, seed)
+    if points < 0 or seeds < 0:
+        raise ArgumentError(f"points is {points} and seeds {seeds}; give counts of at least 0")
+    targets = [as_format(f) for f in formats] if problem.formats is None else problem.formats
+    if not targets:
+        raise ArgumentError("formats is empty; give at least one")
+    traced = time.perf_counter()
+    elsewhere, notes = problem.elsewhere(points)
+    checked = time.perf_counter()
+    pairs = {}
+    for target in targets:
+        for pair in problem.pairs(target, elsewhere, accumulate, seeds):
+            pairs[pair.gradient, str(target)] = pair
+    done = time.perf_counter()
+    spent = {
+        "tracing": traced - started,
+        "random points": checked - traced,
+        "formats": done - checked,
+    }
+    return Comparison(
+        (sides[0].name, sides[1].name), pairs, (*problem.notes, *notes), {**spent, **problem.spent}
+    )

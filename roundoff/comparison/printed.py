@@ -1,0 +1,83 @@
+"""A comparison as text, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from roundoff.verdict import FAILURE, Verdict
+
+if TYPE_CHECKING:
+    from roundoff.comparison.result import Comparison
+
+
+_HEAD = (
+    "gradient",
+    "format",
+    "verdict",
+    "equal",
+    "max ulp",
+    "error 1",
+    "error 2",
+    "closer",
+    "bound",
+)
+
+
+def text(result: Comparison) -> str:
+    """The table, the reasons, the tolerances, the notes."""
+    table = result.table.to_dict("records")
+    one, two = result.names
+    rows = [_HEAD, *(_cells(row, one, two) for row in table)]
+    widths = [max(len(cells[k]) for cells in rows) for k in range(len(_HEAD))]
+    numbered = one.endswith("1") and two.endswith("2") and one[:-1] == two[:-1]
+    lines = [f"{one} against {two}" if numbered else f"{one} (1) against {two} (2)", ""]
+    for cells in rows:
+        left = [f"{c:<{w}}" for c, w in zip(cells[:3], widths[:3], strict=True)]
+        right = [f"{c:>{w}}" for c, w in zip(cells[3:], widths[3:], strict=True)]
+        lines.append("  ".join([*left, *right]))
+    lines += [
+        "",
+        "errors: normwise relative, in u; closer: on these inputs; bound: probabilistic "
+        f"({FAILURE:g} per comparison), the largest, in u times the sum of |terms|",
+        *_reasons(result),
+    ]
+    for row in table:
+        where = f"{row['gradient']}, {row['format']}"
+        if row["verdict"] == Verdict.ROUNDOFF and np.isfinite(row["rtol"]):
+            lines.append(f"assert_close({where}): rtol={row['rtol']:.2g}, atol={row['atol']:.2g}")
+        if row.get("seeds", 0) > 0:
+            lines.append(
+                f"in general ({where}, {row['seeds']:.0f} seeds): closer is {row['in_general']}, ratio "
+                f"{row['ratio_in_general']:.3g} (95 %: {row['ratio_low']:.3g} to {row['ratio_high']:.3g})"
+            )
+    return "\n".join([*lines, *(f"note: {note}" for note in result.notes)])
+
+
+def _cells(row: Mapping[Any, Any], one: str, two: str) -> tuple[str, ...]:
+    first = (row["gradient"], row["format"], row["verdict"])
+    if np.isnan(row.get("error_first", np.nan)):
+        return (*first, *["–"] * 6)
+    closer = {one: "1", two: "2"}.get(row["closer"], "neither")
+    return (
+        *first,
+        f"{100 * row['fraction_equal']:.0f} %",
+        *(f"{row[name]:.3g}" for name in ("ulp_between", "error_first", "error_second")),
+        closer if closer == "neither" else f"{closer} by {row['ratio']:.3g}",
+        f"{row['bound_probabilistic']:.3g}",
+    )
+
+
+def _reasons(result: Comparison) -> list[str]:
+    """Each reason once, with what it is about; then the power of opaque checks."""
+    of: dict[tuple[str, str], list[str]] = {}
+    for (gradient, format), pair in result.pairs.items():
+        key = str(pair.judgement.verdict), pair.judgement.reason
+        of.setdefault(key, []).append(f"{gradient} {format}")
+    lines = [f"{verdict}: {reason} [{', '.join(where)}]" for (verdict, reason), where in of.items()]
+    for (gradient, format), pair in result.pairs.items():
+        if pair.power is not None:
+            lines.append(f"power ({gradient}, {format}): would have flagged {pair.power}")
+    return lines

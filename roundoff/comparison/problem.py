@@ -1,0 +1,399 @@
+"""Two sides and one set of inputs: traces, references, bounds and the verdicts that follow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import prod
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff import accuracy
+from roundoff.arithmetic.ties import first_tie
+from roundoff.bounding import bounds_of_trace
+from roundoff.bounds import Bound
+from roundoff.comparison.result import Pair, power_of
+from roundoff.comparison.sides import OUTPUT, Side
+from roundoff.errors import (
+    ArgumentError,
+    PrecisionError,
+    RoundoffError,
+    UndecidedError,
+    UnsupportedError,
+)
+from roundoff.formats import Format, as_format
+from roundoff.reference import (
+    MULTIPRECISION_WORK,
+    Reference,
+    float64_array,
+    reference_of_trace,
+    round_inputs,
+    spot_check,
+    work,
+)
+from roundoff.trace import UPSTREAM, Trace, prune
+from roundoff.trace.degree import degree
+from roundoff.verdict import Judgement, Verdict, different, judge, judge_opaque
+
+Array = npt.NDArray[np.float64]
+Inputs = Mapping[str, Array]
+
+#: What tracing raises where it meets something that is not made of ATen operations.
+_UNTRACED = (
+    RoundoffError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    NotImplementedError,
+)
+
+#: Random factors 1 + j 2^-20 take this many values.
+VALUES = 1 << 20
+
+
+class Problem:
+    """Two sides with their traces, one problem."""
+
+    def __init__(
+        self, sides: tuple[Side, Side], inputs: dict[str, Any], wrt: Sequence[str] | None,
+        loss: Callable[..., Any] | None, upstream: Any, output: Any, device: Any, seed: int,
+    ) -> None:  # fmt: skip
+        from roundoff.trace.capture import as_tensor, check_wrt
+
+        self.sides, self.device = sides, device
+        self.notes: list[str] = []
+        self.checked: list[Trace] = []
+        self.spent: dict[str, float] = {}
+        self.generator = np.random.default_rng([seed, 4])
+        self.inputs = {name: as_tensor(name, value) for name, value in inputs.items()}
+        self.wrt = check_wrt(self.inputs, wrt)
+        if OUTPUT in self.wrt:
+            raise ArgumentError(f"an input is called {OUTPUT!r}, as the output is; rename it")
+        self.loss, self.output = loss, output
+        self.upstream = self._upstream(upstream)
+        self.opaque: list[str] = []
+        self.traces = [self._trace(side) for side in sides]
+        if all(trace is None for trace in self.traces):
+            reasons = "; ".join(self.opaque) or "no side is a function"
+            raise UnsupportedError(f"neither side can be judged: {reasons}")
+        self.notes += self.opaque
+        first, second = self.traces
+        if first is not None and second is not None and first.equals(second):
+            self.traces[1] = first  # one reference, one set of bounds for both
+        self.values = {name: float64_array(value) for name, value in self.inputs.items()}
+        if self.upstream is not None:
+            self.values[UPSTREAM] = float64_array(as_tensor(UPSTREAM, self.upstream))
+        self.formats = self._formats()
+        self._checked()
+
+    def _upstream(self, upstream: Any) -> Any:
+        """A random one where the output is no scalar and the caller gave nothing."""
+        if self.loss is not None or upstream is not None:
+            return upstream
+        from roundoff.native import native_output
+
+        shapes = {
+            side.name: tuple(native_output(side.function, self.inputs, output=self.output).shape)
+            for side in self.sides
+            if side.function is not None
+        }
+        if len(set(shapes.values())) > 1:
+            listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise ArgumentError(
+                f"the outputs differ in shape ({listed}); give a loss, or make them alike"
+            )
+        shape = next(iter(shapes.values()), ())
+        if prod(shape) == 1:
+            return None
+        self.notes.append("upstream gradient: random, normal (no loss was given)")
+        return self.generator.standard_normal(shape).astype(np.float32).astype(np.float64)
+
+    def _trace(self, side: Side) -> Trace | None:
+        from roundoff.trace.capture import trace_gradients
+
+        if side.function is None:
+            return None
+        try:
+            return prune(
+                trace_gradients(
+                    side.function, self.inputs, self.wrt, self.loss, self.upstream,
+                    output=self.output, forward=True,
+                )
+            )  # fmt: skip
+        except _UNTRACED as error:
+            if not isinstance(error, UnsupportedError):
+                self._runs(side, error)
+            reason = str(error).strip().split("\n")[0]
+            self.opaque.append(
+                f"{side.name} is opaque, judged by the other side's reference: {reason}"
+            )
+            return None
+
+    def _runs(self, side: Side, error: Exception) -> None:
+        """What cannot be traced is opaque only if PyTorch itself can run it."""
+        from roundoff.native import native_gradients
+
+        try:
+            native_gradients(
+                cast(Callable[..., Any], side.function), self.inputs, self.wrt, self.loss, self.upstream,
+                output=self.output, device=self.device,
+            )  # fmt: skip
+        except RoundoffError:
+            raise error from None
+
+    def _formats(self) -> list[Format] | None:
+        """Tensors from elsewhere are of one format."""
+        found = {str(t.dtype).removeprefix("torch.") for s in self.sides for t in s.given.values()}
+        if not found:
+            return None
+        if len(found) > 1:
+            raise ArgumentError(
+                f"the given tensors are of types {', '.join(sorted(found))}; give one type"
+            )
+        return [as_format(found.pop())]
+
+    def _checked(self) -> None:
+        """A function that differs between two calls is no function."""
+        for side in self.sides:
+            if side.function is None:
+                continue
+            one, two = (self._native(side, as_format("float32"), self.values) for _ in range(2))
+            for name, value in one.items():
+                if value.shape == two[name].shape:
+                    known = np.isfinite(value) & np.isfinite(two[name])
+                    size = np.abs(value[known]).max(initial=0.0)
+                    if (np.abs(value - two[name])[known] <= 1e-3 * size).all():
+                        continue
+                raise ArgumentError(
+                    f"{side.name} returns something else at every call ({name}); if it draws random "
+                    "numbers, draw them outside and pass them, or seed inside with "
+                    "torch.manual_seed; if it writes into its inputs or keeps state, let it copy"
+                )
+
+    def _native(self, side: Side, target: Format, values: Inputs) -> dict[str, Array]:
+        from roundoff.native import native_gradients
+        from roundoff.trace.capture import as_tensor
+
+        if side.function is None:
+            return {name: float64_array(as_tensor(name, t)) for name, t in side.given.items()}
+        tensors = {
+            name: values[name] if tensor.is_floating_point() else tensor
+            for name, tensor in self.inputs.items()
+        }
+        upstream = None if self.upstream is None else values[UPSTREAM]
+        return native_gradients(
+            side.function, tensors, self.wrt, self.loss, upstream, format=target,
+            device=self.device, output=self.output, forward=True,
+        )  # fmt: skip
+
+    def varied(self, *, zeros: bool = True) -> dict[str, Array]:
+        """The inputs times 1 + j 2^-20, |j| <= 2^19: signs, zeros and infinities stay.
+
+        zeros: whether they stay, or become j 2^-30.
+        """
+        found = {}
+        for name, value in self.values.items():
+            j = self.generator.integers(-(VALUES // 2), VALUES // 2, value.shape)
+            floating = name == UPSTREAM or self.inputs[name].is_floating_point()
+            if floating:
+                moved = value * (1.0 + j / VALUES)
+                value = moved if zeros else np.where(value == 0, j * 2.0**-30, moved)
+            found[name] = value
+        return found
+
+    # ----------------------------------------------------------------------------- same or not
+
+    def elsewhere(self, points: int) -> tuple[dict[str, Judgement], list[str]]:
+        """DIFFERENT by the references at random points, per gradient; and what equality there means."""
+        one, two = self.traces
+        if one is None or two is None or not points:
+            return {}, []
+        if one is two:
+            return {}, [
+                "both sides have the same trace: their exact gradients are equal everywhere"
+            ]
+        found: dict[str, Judgement] = {}
+        try:
+            for number in range(points):
+                where = f"at random point {number + 1} "
+                for name, judgement in self._apart(self.varied(), "float32", where).items():
+                    found.setdefault(name, judgement)
+            if found:
+                found = self._off_kinks(found, self.values)
+        except RoundoffError as error:
+            return found, [f"no check at random points: {error}"]
+        return found, self._chance(points, found)
+
+    def _apart(self, values: Inputs, format: Any, where: str) -> dict[str, Judgement]:
+        of = self._of_traces(partial(_reference, values=values, format=format))
+        found = {name: _different(name, of[0], of[1], where) for name in of[0]}
+        return {name: judgement for name, judgement in found.items() if judgement is not None}
+
+    def _off_kinks(self, found: Mapping[str, Judgement], values: Inputs) -> dict[str, Judgement]:
+        """UNDECIDED in place of DIFFERENT where a tie decides, and the functions agree off it."""
+        ties = [
+            first_tie(t, round_inputs(t, values, as_format("float64"))) for t in self.traces if t
+        ]
+        if not any(ties):
+            return dict(found)
+        apart = self._apart(self.varied(zeros=False), "float32", "")
+        tie = next(tie for tie in ties if tie)
+        reason = Judgement(
+            Verdict.UNDECIDED,
+            f"the inputs lie on a kink ({tie}), where conventions differ: the exact gradients differ there "
+            "and agree at a random point beside it; move the inputs",
+        )
+        return {name: each if name in apart else reason for name, each in found.items()}
+
+    def _chance(self, points: int, found: Mapping[str, Judgement]) -> list[str]:
+        one, two = self.traces
+        assert one is not None and two is not None
+        if found:
+            return []
+        degrees = [degree(one), degree(two)]
+        count = f"{points} random point{'s' if points > 1 else ''}"
+        if any(d is None for d in degrees):
+            return [f"the references agree at {count}, too"]
+        most = max(d for d in degrees if d is not None)
+        chance = (most / VALUES) ** points
+        return [
+            f"the references agree at {count}, too: two different polynomials of degree {most} do so "
+            f"with probability at most {chance:.1e} (Schwartz and Zippel, {VALUES} values of each input)"
+        ]
+
+    # ---------------------------------------------------------------------------------- formats
+
+    def pairs(
+        self, target: Format, elsewhere: Mapping[str, Judgement], accumulate: Any, seeds: int
+    ) -> list[Pair]:
+        try:
+            computed = [self._native(side, target, self.values) for side in self.sides]
+            known = self._of_traces(lambda trace: self._known(trace, target, accumulate))
+        except (UndecidedError, PrecisionError, UnsupportedError, ArgumentError) as error:
+            reason = Judgement(Verdict.UNDECIDED, str(error))
+            names = [OUTPUT, *self.wrt]
+            return [Pair(name, target, elsewhere.get(name, reason)) for name in names]
+        errors = self._errors_in_general(target, seeds)
+        names = [n for n in (OUTPUT, *self.wrt) if n in computed[0] and n in computed[1]]
+        if not names:
+            raise ArgumentError(f"the given tensors name none of {OUTPUT}, {', '.join(self.wrt)}")
+        return [
+            self._pair(name, target, computed, known, elsewhere.get(name), errors.get(name, ()))
+            for name in names
+        ]
+
+    def _spend(self, on: str, seconds: float) -> None:
+        self.spent[on] = self.spent.get(on, 0.0) + seconds
+
+    def _of_traces(self, make: Callable[[Trace], Any]) -> list[Any]:
+        """What is made of the traces of the two sides, None for an opaque one; once, if they are the same."""
+        first, second = self.traces
+        one = None if first is None else make(first)
+        if second is first:
+            return [one, one]
+        return [one, None if second is None else make(second)]
+
+    def _known(
+        self, trace: Trace, target: Format, accumulate: Any
+    ) -> tuple[Reference, dict[str, Bound]]:
+        began = time.perf_counter()
+        reference = _reference(trace, self.values, target)
+        large = not trace.polynomial and work(trace) > MULTIPRECISION_WORK
+        if large and OUTPUT in trace.outputs and not any(t is trace for t in self.checked):
+            self.checked.append(trace)
+            self._spot_check(trace, reference, target)
+        middle = time.perf_counter()
+        rounded = round_inputs(trace, self.values, target)
+        wide = (
+            None
+            if accumulate is None or as_format(accumulate).precision < target.precision
+            else accumulate
+        )
+        bounds = bounds_of_trace(trace, rounded, target, accumulate=wide)
+        self._spend("references", middle - began)
+        self._spend("bounds", time.perf_counter() - middle)
+        return reference, bounds
+
+    def _spot_check(self, trace: Trace, reference: Reference, target: Format) -> None:
+        """Two outputs by mpmath, too, in the first format: it is the reference of record."""
+        size = reference[OUTPUT].high.size
+        count = spot_check(trace, self.values, reference, OUTPUT, [0, size - 1][: min(size, 2)])
+        note = (
+            f"mpmath agrees with {reference.engine} on {count} of {size} outputs, the first and the "
+            f"last, in {target.name}"
+        )
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def _pair(
+        self, name: str, target: Format, computed: Sequence[Mapping[str, Array]],
+        known: Sequence[Any], elsewhere: Judgement | None, errors: Sequence[tuple[float, float]],
+    ) -> Pair:  # fmt: skip
+        one, two = (k if k is not None else known[1 - n] for n, k in enumerate(known))
+        references = one[0][name], two[0][name]
+        bounds = one[1][name], two[1][name]
+        values = computed[0][name], computed[1][name]
+        for side, value in zip(self.sides, values, strict=True):
+            if value.shape != references[0].high.shape:
+                raise ArgumentError(
+                    f"{name!r} of {side.name} has shape {value.shape}, the reference "
+                    f"{references[0].high.shape}; they must be equal"
+                )
+        began = time.perf_counter()
+        power = None
+        names = self.sides[0].name, self.sides[1].name
+        if known[0] is None or known[1] is None:
+            judgement = judge_opaque(references[0], *values, bounds[0], names=names)
+            power = power_of(references[0], bounds[0])
+        else:
+            judgement = judge(
+                *references, *values, *bounds, names=names,
+                exact=one[0].exact and two[0].exact, rigorous=one[0].rigorous and two[0].rigorous,
+            )  # fmt: skip
+            if judgement.verdict == Verdict.DIFFERENT and elsewhere is None:
+                judgement = self._off_kinks({name: judgement}, self.values)[name]
+            elif elsewhere is not None and (
+                judgement.verdict != Verdict.DIFFERENT or elsewhere.verdict == Verdict.UNDECIDED
+            ):
+                judgement = elsewhere
+        self._spend("verdicts", time.perf_counter() - began)
+        return Pair(
+            name, target, judgement, values, references, bounds, power, errors,
+            f"{one[0].engine}, {'exact' if one[0].exact else 'rigorous' if one[0].rigorous else 'estimated'}",
+        )  # fmt: skip
+
+    def _errors_in_general(
+        self, target: Format, seeds: int
+    ) -> dict[str, list[tuple[float, float]]]:
+        """Normwise errors of both sides at further random inputs."""
+        found: dict[str, list[tuple[float, float]]] = {}
+        if any(trace is None for trace in self.traces):
+            return found
+        for _ in range(seeds):
+            values = self.varied()
+            of = self._of_traces(partial(_reference, values=values, format=target))
+            computed = [self._native(side, target, values) for side in self.sides]
+            for name in of[0]:
+                both = [
+                    accuracy.normwise(c[name], r[name].high, r[name].low)
+                    for c, r in zip(computed, of, strict=True)
+                ]
+                found.setdefault(name, []).append((both[0], both[1]))
+        return found
+
+
+def _reference(trace: Trace, values: Inputs, format: Any) -> Reference:
+    """A rigorous one: exact where it is a polynomial, enclosed where not."""
+    engine = "auto" if trace.polynomial or work(trace) > MULTIPRECISION_WORK else "ball"
+    return reference_of_trace(trace, values, format=format, engine=engine)
+
+
+def _different(name: str, first: Reference, second: Reference, where: str) -> Judgement | None:
+    return different(
+        first[name], second[name], exact=first.exact and second.exact,
+        rigorous=first.rigorous and second.rigorous, where=where,
+    )  # fmt: skip
