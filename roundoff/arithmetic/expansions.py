@@ -20,6 +20,9 @@ LEAST_PRODUCT = 2.0**-960
 #: More than the error of one product below LEAST_PRODUCT: a handful of roundings of 2^-1075 each.
 LOST = 2.0**-1070
 
+#: Added to radii where a product or quotient of them may have underflowed.
+TINY = 2.0**-1000
+
 #: Radii are computed upward: products and sums of a few non-negative numbers, times this.
 UPWARD = 1.0 + 2.0**-40
 

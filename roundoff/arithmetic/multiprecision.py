@@ -16,6 +16,7 @@ import mpmath
 import numpy as np
 import numpy.typing as npt
 from mpmath.libmp import (
+    MPZ,
     fone,
     from_float,
     from_int,
@@ -144,7 +145,7 @@ class Multiprecision:
         self.bits = bits
 
     def load(self, values: npt.NDArray[np.float64]) -> Numbers:
-        return _array(map(from_float, values.ravel().tolist()), values.shape)
+        return _array(_from_floats(values), values.shape)
 
     def constant(self, value: Fraction | float, shape: Shape) -> Numbers:
         if isinstance(value, float):
@@ -222,6 +223,25 @@ def round_bits(number: Number, bits: int) -> Number:
 
 def from_words(words: Sequence[npt.NDArray[np.float64]]) -> Numbers:
     """The exact sums of float64 arrays."""
-    columns = [map(from_float, word.ravel().tolist()) for word in words]
+    columns = [_from_floats(word) for word in words]
     numbers = (functools.reduce(mpf_add, parts) for parts in zip(*columns, strict=True))
-    return _array(numbers, words[0].shape)
+    return _array(numbers if len(words) > 1 else columns[0], words[0].shape)
+
+
+def _from_floats(values: npt.NDArray[np.float64]) -> Iterator[Number]:
+    """`mpmath.libmp.from_float` of every element, all at once: mantissas are odd, zero has exponent 0."""
+    flat = values.ravel()
+    if not np.isfinite(flat).all():
+        return map(from_float, flat.tolist())
+    fraction, exponent = np.frexp(flat)
+    whole = np.abs(fraction * 2.0**53).astype(np.int64)
+    zeros = np.frexp((whole & -whole).astype(np.float64))[1].astype(np.int64) - 1
+    shift = np.where(whole > 0, zeros, 0)
+    mantissa = (whole >> shift).tolist()
+    return zip(
+        (flat < 0).astype(np.int64).tolist(),
+        mantissa if MPZ is int else map(MPZ, mantissa),
+        np.where(whole > 0, exponent - 53 + shift, 0).tolist(),
+        np.where(whole > 0, 53 - shift, 0).tolist(),
+        strict=True,
+    )

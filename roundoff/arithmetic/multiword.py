@@ -10,7 +10,7 @@ What leaves float64's range, or is not a number, is refused with `UnsupportedErr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -23,7 +23,7 @@ from mpmath.libmp import from_float, mpf_abs, mpf_gt, mpf_sub
 
 from roundoff.arithmetic import move_elements, slices
 from roundoff.arithmetic.ball import FUNCTIONS as OF_BALLS
-from roundoff.arithmetic.expansions import LEAST_PRODUCT, LOST, UPWARD, above, products, shorten
+from roundoff.arithmetic.expansions import TINY, UPWARD, above, products, shorten
 from roundoff.arithmetic.multiprecision import Multiprecision, Numbers, from_words
 from roundoff.arithmetic.scale import FUNCTIONS
 from roundoff.errors import PrecisionError, UndecidedError, UnsupportedError
@@ -31,9 +31,6 @@ from roundoff.trace.steps import BOOLEAN, Contract, Index, Map, Reduce, Shape
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-
-#: Added to radii where a product or quotient of them may have underflowed.
-TINY = 2.0**-1000
 
 #: Outputs of every contraction and reduction that mpmath recomputes.
 SAMPLE = 2
@@ -123,12 +120,15 @@ class Multiword:
             return np.asarray(FUNCTIONS[name](*operands))
         if name == "where":
             return _where(*operands)
-        infinite = np.logical_or.reduce([np.isinf(o.words[0]) for o in operands])
         with np.errstate(all="ignore"):
-            if not infinite.any():
-                found = self._map(name, operands)
-            else:
-                found = self._with_infinities(name, operands, infinite)
+            return _joined([self._block(name, part) for part in _blocks(operands)], step.shape)
+
+    def _block(self, name: str, operands: Sequence[Words]) -> Any:
+        infinite = np.logical_or.reduce([np.isinf(o.words[0]) for o in operands])
+        if not infinite.any():
+            found = self._map(name, operands)
+        else:
+            found = self._with_infinities(name, operands, infinite)
         if name not in BOOLEAN:
             _check(found, infinite, name)
         return found
@@ -281,8 +281,7 @@ class Multiword:
 
     def reduce(self, step: Reduce, operand: Words) -> Words:
         _finite(operand)
-        found, own, exponent = slices.total(operand.words, self.words, self.bits)
-        result = _placed(found, own, exponent)
+        result = _in_range(*slices.total(operand.words, self.words, self.bits))
         self._check_sums(step, operand, result)
         if _exact(operand.radius):
             return result
@@ -291,10 +290,8 @@ class Multiword:
 
     def contract(self, step: Contract, first: Words, second: Words) -> Words:
         _finite(first, second)
-        found, own, exponent = slices.multiply(
-            first.words, second.words, self.words, self.bits, self.product
-        )
-        result = self._repaired(_placed(found, own, exponent), first, second)
+        found = slices.multiply(first.words, second.words, self.words, self.bits, self.product)
+        result = self._repaired(_in_range(*found), first, second)
         self._check_products(step, first, second, result)
         by_operands = _radius_of_product(first, second, np.matmul)
         if _exact(by_operands):
@@ -382,6 +379,39 @@ def fastest_product() -> Callable[[Array, Array], Array]:
 # ----------------------------------------------------------------------------------------- parts
 
 
+def _blocks(operands: Sequence[Words]) -> Iterator[Sequence[Words]]:
+    """Operands of one shape, so many elements at a time that a processor's cache holds them."""
+    size = operands[0].words[0].size
+    if size <= slices.BLOCK:
+        yield operands
+        return
+    flat = []
+    for of in operands:
+        radius = of.radius if _exact(of.radius) else np.broadcast_to(of.radius, of.shape).ravel()
+        flat.append(([word.ravel() for word in of.words], radius))
+    for start in range(0, size, slices.BLOCK):
+        here = slice(start, start + slices.BLOCK)
+        yield [
+            Words(tuple(word[here] for word in words), radius if _exact(radius) else radius[here])
+            for words, radius in flat
+        ]
+
+
+def _joined(parts: Sequence[Any], shape: Shape) -> Any:
+    """What `_blocks` took apart."""
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts).reshape(shape)
+    count = max(len(part.words) for part in parts)
+    words = (np.concatenate([_word(part, k) for part in parts]) for k in range(count))
+    radius: Any = 0.0
+    if not all(_exact(part.radius) for part in parts):
+        radii = [np.broadcast_to(part.radius, part.shape) for part in parts]
+        radius = np.concatenate(radii).reshape(shape)
+    return Words(tuple(word.reshape(shape) for word in words), radius)
+
+
 def _word(of: Words, number: int) -> Array:
     return of.words[number] if number < len(of.words) else np.zeros(of.shape)
 
@@ -427,18 +457,8 @@ def _of_sign(name: str, a: Words) -> Words:
     return Words((sign,), unknown.astype(np.float64) if unknown.any() else 0.0)
 
 
-def _placed(found: Sequence[Array], own: Any, exponent: npt.NDArray[np.int64]) -> Words:
-    """Words and radius times 2^exponent; where a word becomes subnormal it may be rounded."""
-    with np.errstate(all="ignore"):
-        words = tuple(np.ldexp(word, exponent) for word in found)
-        lost: Any = 0.0
-        for word, before in zip(words, found, strict=True):
-            small = (np.abs(word) < LEAST_PRODUCT) & (before != 0)
-            if small.any():
-                lost = lost + np.where(small, LOST, 0.0)
-        if not _exact(own):
-            own = np.where(own > 0, np.ldexp(own, exponent) * UPWARD + TINY, 0.0)
-    result = Words(words, _plus(own, lost))
+def _in_range(words: tuple[Array, ...], radius: Any) -> Words:
+    result = Words(words, radius)
     _check(result, np.zeros(result.shape, bool), "a sum")
     return result
 

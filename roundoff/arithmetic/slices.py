@@ -2,21 +2,38 @@
 
 Source: Ozaki, Ogita, Oishi and Rump 2012, Error-free transformations of matrix multiplication by using fast
 routines of matrix multiplication.  Here slices are whole numbers, so that neither overflow nor underflow is
-possible inside a product, and digits are rounded to nearest, which saves each of them a bit.
+possible inside a product, and digits are rounded to nearest, which saves each of them a bit.  The few numbers
+that need more slices than nearly all others have their last ones in sparse matrices.
+
+Arrays have three axes, and are worked through in blocks that fit a processor's cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
-from roundoff.arithmetic.expansions import Accumulator, added, swept
+from roundoff.arithmetic.expansions import (
+    LEAST_PRODUCT,
+    LOST,
+    TINY,
+    UPWARD,
+    Accumulator,
+    added,
+    swept,
+)
 
 Array = npt.NDArray[np.float64]
+Exponents = npt.NDArray[np.int64]
+Block = tuple[slice, slice]
+Product = Callable[[Array, Array], Array]
 
 #: Whole numbers up to 2^53 are float64 numbers; so are their sums, in whatever order, up to there.
 WHOLE = 53
@@ -28,15 +45,28 @@ WIDEST = 27
 #: What lies this far below the largest of its row is left out and accounted for: scaling cannot underflow.
 DEEPEST = 2.0**-900
 
+#: Slices that no more than this part of the numbers (of a sample of so many) needs are sparse matrices.
+FEW, SAMPLE = 1 / 128, 1 << 12
 
-def product_widths(terms: int) -> tuple[int, int]:
+#: How many elements are worked on at a time, and how many of a matrix product are made at a time.
+BLOCK, PANEL = 1 << 15, 1 << 20
+
+
+def product_widths(terms: int, spans: tuple[int, int] = (WHOLE, WHOLE)) -> tuple[int, int]:
     """Bits of the slices of the two factors of a dot product of so many terms.
 
     A slice of w bits is a whole number of at most 2^(w-1); the products of two have sums of at
-    most terms 2^(w-1) 2^(v-1), which must not exceed 2^53.
+    most terms 2^(w-1) 2^(v-1), which must not exceed 2^53.  spans: how many bits the factors have; of all
+    pairs of widths that takes the fewest products of slices.
     """
     both = min(WHOLE + 2 - _log2(terms), 2 * WIDEST)
-    return both // 2, both - both // 2
+
+    def cost(width: int) -> tuple[int, int]:
+        slices = _count(spans[0], width) * _count(spans[1], both - width)
+        return slices, abs(both - 2 * width)
+
+    width = min(range(max(1, both - WIDEST), min(WIDEST, both - 1) + 1), key=cost)
+    return width, both - width
 
 
 def sum_width(terms: int) -> int:
@@ -49,78 +79,208 @@ def _log2(terms: int) -> int:
     return max(terms - 1, 0).bit_length()
 
 
+def _count(bits: int, width: int) -> int:
+    """Slices of so many bits."""
+    return -(-bits // width)
+
+
 @dataclass(frozen=True, eq=False)
 class Sliced:
     """Numbers as 2^exponent (sum over t of digits[t] 2^(1 - (t + 1) width) + rest).
 
-    digits: whole, at most 2^(width-1).  One number per row (size 1 along the axis of the sums): exponent;
-    rest, a bound; size, such that neither a number nor its digits together exceed size 2^exponent; some,
+    digits: whole, at most 2^(width-1); first arrays, then sparse matrices of (batches x rows) by (batches x
+    terms), a block per batch.  One number per row (size 1 along the axis of the sums): exponent; rest,
+    a bound; size, such that neither a number nor its digits together exceed size 2^exponent; some,
     which is 0.0 for rows of zeros and else 1.0.
     """
 
-    digits: list[Array]
+    digits: list[Any]
     width: int
-    exponent: npt.NDArray[np.int64]
+    exponent: Exponents
     size: Array
     rest: Array
     some: Array
 
+    @cached_property
+    def turned(self) -> list[Any]:
+        """The arrays (batches, rows, terms) among the digits as (batches x terms) by rows."""
+        arrays = [d for d in self.digits if isinstance(d, np.ndarray)]
+        return [d.swapaxes(1, 2).reshape(-1, d.shape[1]) for d in arrays]
 
-def cut(words: Sequence[Array], axis: int, width: int, bits: int) -> Sliced:
-    """Slices until nothing is left, or for so many bits below the largest of each row.
 
-    words: an unevaluated sum, the first word nearly its rounding.
+class Rows:
+    """An unevaluated sum of arrays, about to be cut; its rows lie along an axis, the last or last but one.
+
+    words: the first one nearly the rounding of the sum.
     """
-    words = swept(words)
-    largest = np.maximum.reduce(
-        [np.abs(w).max(axis=axis, keepdims=True, initial=0.0) for w in words]
-    )
-    exponent = np.frexp(largest)[1].astype(np.int64)
-    scaled = [_scaled(word, -exponent) for word in words]
-    left = [word for word, _ in scaled]
-    digits: list[Array] = []
-    half = 2.0 ** (width - 1)
-    spare = np.empty(left[0].shape)
-    while (some_left := any(word.any() for word in left)) and len(digits) * width < bits:
-        grid = 2.0 ** (1 - (len(digits) + 1) * width)
-        digit = left[0] * (1.0 / grid)
-        np.rint(digit, out=digit)
-        if len(left) > 1:
-            np.clip(
-                digit, -half, half, out=digit
-            )  # never needed, see WIDEST; what it cut would stay
-        digits.append(digit)
-        # Exact: both are multiples of one power of two, and the difference is no larger than the number.
-        left[0] -= np.multiply(digit, grid, out=spare)
-        if len(left) > 1:
+
+    def __init__(self, words: Sequence[Array], axis: int) -> None:
+        self.words, self.axis, self.shape = words, axis, words[0].shape
+        batches, rows, columns = self.shape
+        largest = np.zeros((batches, rows, 1) if axis == -1 else (batches, 1, columns))
+        for block in _blocks(self.shape, BLOCK):
+            sizes = [
+                np.abs(word[block]).max(axis=axis, keepdims=True, initial=0.0) for word in words
+            ]
+            largest[self._of(block)] = np.maximum.reduce([largest[self._of(block)], *sizes])
+        self.exponent = np.frexp(largest)[1].astype(np.int64)
+        self.some = (largest > 0).astype(np.float64)
+
+    def _of(self, block: Block) -> Any:
+        """The place of a block's rows among all rows."""
+        return block if self.axis == -1 else block[0]
+
+    @cached_property
+    def span(self) -> int:
+        """So many bits has nearly every number, from the top of the largest of its row to its own last."""
+        size = prod(self.shape)
+        few = size <= SAMPLE
+        at = np.arange(size) if few else np.random.default_rng(0).integers(0, size, SAMPLE)
+        places = np.unravel_index(at, self.shape)
+        top = np.broadcast_to(self.exponent, self.shape)[places]
+        spans = np.zeros(len(at), np.int64)
+        for word in self.words:
+            spans = np.maximum(spans, 1 + top - _last_bit(word[places], top))
+        if few:
+            return int(spans.max(initial=0))
+        return int(np.sort(spans)[len(spans) - 1 - int(FEW * len(spans))])
+
+    def cut(self, width: int, bits: int) -> Sliced:
+        """Slices until nothing is left, or for so many bits below the largest of each row."""
+        arrays = [np.empty(self.shape) for _ in range(_count(min(self.span, bits), width))]
+        enough = len(arrays) * width >= bits
+        rest, dropped = np.zeros(self.exponent.shape), np.zeros(self.exponent.shape)
+        tails = _Tails(len(self.words))
+        for block in _blocks(self.shape, BLOCK):
+            of = self._of(block)
+            left, small = _scaled([w[block] for w in self.words], width - 1 - self.exponent[of])
             left = swept(left)
-    some = (largest > 0).astype(np.float64)
-    rest: Any = 0.0
-    if some_left:
-        rest = added([np.abs(word).max(axis=axis, keepdims=True) for word in left])
-    for _, dropped in scaled:
-        if dropped is not None:
-            rest = rest + DEEPEST * dropped.any(axis=axis, keepdims=True)
-    rest = np.broadcast_to(rest, some.shape)
-    return Sliced(digits, width, exponent, (len(words) + rest) * some, rest, some)
+            for array in arrays:
+                left = _cut_off(left, width, array[block])
+            if small is not None:
+                dropped[of] += DEEPEST * small.max(axis=self.axis, keepdims=True)
+            if not enough:
+                tails.gather(left, block)
+            elif any(word.any() for word in left):
+                most = added(left).max(axis=self.axis, keepdims=True)
+                rest[of] = np.maximum(rest[of], most * _unit(len(arrays), width))
+        matrices = tails.cut(self, len(arrays), width, bits, rest)
+        rest += dropped
+        size = (len(self.words) + rest) * self.some
+        return Sliced([*arrays, *matrices], width, self.exponent, size, rest, self.some)
 
 
-def _scaled(values: Array, exponent: npt.NDArray[np.int64]) -> tuple[Array, Any]:
-    """values 2^exponent, at most 1 in size, without those below DEEPEST; and which these are, if any.
+class _Tails:
+    """The few numbers of which something is left, by the place of each in its array."""
 
-    In two steps where 2^exponent itself may be out of range: each is exact, except on the way to numbers
+    def __init__(self, words: int) -> None:
+        none = np.empty(0, np.int64)
+        self.places: list[tuple[Exponents, ...]] = [(none, none, none)]
+        self.left: list[list[Array]] = [[np.empty(0)] * words]
+
+    def gather(self, left: Sequence[Array], block: Block) -> None:
+        some = left[0] != 0
+        for word in left[1:]:
+            some |= word != 0
+        batch, row, column = np.nonzero(some)
+        if len(batch):
+            self.places.append((batch + block[0].start, row + block[1].start, column))
+            given = [word[some] for word in left]
+            more = len(self.left[0]) - len(given)
+            self.left.append([*given, *[np.zeros(len(batch))] * more])
+
+    def cut(self, rows: Rows, done: int, width: int, bits: int, rest: Array) -> list[Any]:
+        """Their next slices as sparse matrices; what remains of them, too, goes into `rest`."""
+        batch, row, term = (np.concatenate(axis) for axis in zip(*self.places, strict=True))
+        left = [np.concatenate(word) for word in zip(*self.left, strict=True)]
+        count, terms = rows.shape[1:]
+        if rows.axis == -2:
+            row, term, count, terms = term, row, terms, count
+        row, term = batch * count + row, batch * terms + term
+        shape = rows.shape[0] * count, rows.shape[0] * terms
+        matrices: list[Any] = []
+        while len(row) and (done + len(matrices)) * width < bits:
+            digit = np.empty(len(row))
+            left = _cut_off(left, width, digit)
+            some = digit != 0
+            matrices.append(sparse.csr_array((digit[some], (row[some], term[some])), shape))
+            kept = np.logical_or.reduce([word != 0 for word in left])
+            row, term, left = row[kept], term[kept], [word[kept] for word in left]
+        if len(row):
+            most = added(left) * _unit(done + len(matrices), width)
+            np.maximum.at(rest.reshape(-1), row, most)
+        return matrices
+
+
+def _scaled(words: Sequence[Array], exponent: Exponents) -> tuple[list[Array], Any]:
+    """Words times 2^exponent, without those below DEEPEST; and how many such there were, if any.
+
+    In two steps where 2^exponent itself may be out of range.  Each is exact, except on the way to numbers
     below DEEPEST.
     """
-    step = exponent // 2 if np.abs(exponent).max(initial=0) > 1000 else 0
-    scaled = values * np.ldexp(1.0, exponent - step)
-    if np.any(step):
-        scaled *= np.ldexp(1.0, step)
-    small = np.abs(scaled) < DEEPEST
-    small &= values != 0
-    if not small.any():
-        return scaled, None
-    scaled[small] = 0.0
-    return scaled, small
+    half = exponent // 2
+    steps = [half, exponent - half] if np.abs(exponent).max(initial=0) > 1000 else [exponent]
+    first, *others = (np.ldexp(1.0, step) for step in steps)
+    found, dropped = [], None
+    for word in words:
+        scaled = word * first
+        for power in others:
+            scaled *= power
+        small = np.abs(scaled) < DEEPEST
+        if small.any():
+            small &= word != 0
+            if small.any():
+                scaled[small] = 0.0
+                dropped = small.astype(np.float64) + (0.0 if dropped is None else dropped)
+        found.append(scaled)
+    return found, dropped
+
+
+def _cut_off(left: list[Array], width: int, digit: Array) -> list[Array]:
+    """The next slice into `digit`; returns what is left, in units of the slice after it.
+
+    left: in units of this slice, used up.
+    """
+    np.rint(left[0], out=digit)
+    if len(left) > 1:
+        half = 2.0 ** (width - 1)
+        np.clip(digit, -half, half, out=digit)  # never needed, see WIDEST; what it cut would stay
+    # Exact: both are multiples of one power of two, and the difference is no larger than the number.
+    left[0] -= digit
+    if len(left) > 1:
+        left = swept(left)
+    for word in left:
+        word *= 2.0**width
+    return left
+
+
+def _unit(done: int, width: int) -> float:
+    """The unit of the slice after so many, relative to 2^exponent."""
+    return 2.0 ** (1 - (done + 1) * width)
+
+
+def _last_bit(values: Array, default: Exponents) -> Exponents:
+    """The exponent of the last bit that is not zero; the default for zeros."""
+    fraction, exponent = np.frexp(values)
+    whole = (fraction * 2.0**WHOLE).astype(np.int64)
+    last = np.frexp((whole & -whole).astype(np.float64))[1] - 1
+    return np.where(values == 0, default, exponent.astype(np.int64) - WHOLE + last)
+
+
+def _blocks(shape: tuple[int, ...], elements: int) -> Iterator[Block]:
+    """Slices of the first two of three axes, of about so many elements."""
+    batches, rows, columns = shape
+    if not prod(shape):
+        return
+    deep = max(1, elements // columns)
+    many = max(1, deep // rows)
+    deep = _count(rows, _count(rows, deep))  # all nearly alike
+    for batch in range(0, batches, many):
+        for row in range(0, rows, deep):
+            yield slice(batch, min(batch + many, batches)), slice(row, min(row + deep, rows))
+
+
+# ------------------------------------------------------------------------------ sums and products
 
 
 def multiply(
@@ -128,76 +288,150 @@ def multiply(
     second: Sequence[Array],
     words: int,
     bits: int,
-    product: Callable[[Array, Array], Array] = np.matmul,
-) -> tuple[tuple[Array, ...], Any, Any]:
-    """The matrix product of two unevaluated sums: words, a bound of their error, and 2^exponent's exponent.
+    product: Product = np.matmul,
+) -> tuple[tuple[Array, ...], Any]:
+    """The matrix product of two unevaluated sums as words, and a bound of their error (0.0: none anywhere).
 
     Shapes: (B, M, K) by (B, K, N).  Products of slices below 2^-bits of the largest possible are left out
     and accounted for.  product: a float64 matrix product; in any order, with or without fused multiply-add.
+    What is beyond float64's range becomes infinite or NaN.
     """
-    terms = first[0].shape[-1]
-    widths = product_widths(terms)
-    a, b = cut(first, -1, widths[0], bits), cut(second, -2, widths[1], bits)
-    live_a, live_b = ([_live(d, axis) for d in x.digits] for x, axis in ((a, -1), (b, -2)))
-    sums = Accumulator(words)
-    left_out = 0.0
-    for s, t in _by_size(a, b):
-        weight = 2.0 ** -(s * a.width + t * b.width)
-        if s * a.width + t * b.width >= bits:
-            left_out += terms * weight
-            continue
-        whole = _product(a.digits[s], b.digits[t], live_a[s], live_b[t], product)
-        whole *= weight * 2.0 ** (2 - a.width - b.width)  # a power of two
-        sums.add(whole)
-    shape = (*first[0].shape[:-1], second[0].shape[-1])
-    found, lost = sums.total(shape)
-    rest = left_out * (a.some * b.some) + terms * (a.rest * b.size + b.rest * a.size)
-    return found, _radius(rest, lost, shape), a.exponent + b.exponent
+    rows, columns = Rows(first, -1), Rows(second, -2)
+    terms, shape = rows.shape[-1], (*rows.shape[:-1], columns.shape[-1])
+    widths = product_widths(terms, (min(rows.span, bits), min(columns.span, bits)))
+    a, b = rows.cut(widths[0], bits), columns.cut(widths[1], bits)
+    pairs = sorted(
+        (s * a.width + t * b.width, s, t)
+        for s in range(len(a.digits))
+        for t in range(len(b.digits))
+    )
+    left_out = terms * sum(2.0**-below for below, _, _ in pairs if below >= bits)
+    exact = not left_out and not a.rest.any() and not b.rest.any()
+    found = _Sums(shape, words, bits)
+    for panel in _blocks(shape, PANEL):
+        many = panel[0]
+        parts = [
+            (2.0 ** (2 - a.width - b.width - below), _part(a, s, b, t, panel, product))
+            for below, s, t in pairs
+            if below < bits
+        ]
+        rest: Any = 0.0
+        if not exact:
+            rest = left_out * (a.some[panel] * b.some[many])
+            rest = rest + terms * (a.rest[panel] * b.size[many] + b.rest[many] * a.size[panel])
+        found.add(panel, parts, rest, (a.exponent[panel], b.exponent[many]))
+    return found.result()
 
 
-def _live(digits: Array, axis: int) -> npt.NDArray[np.int64] | None:
-    """The rows or columns with a digit other than zero, where these are fewer than half of all.
-
-    The last slices hold the ends of the few numbers that are small in their rows.
-    """
-    found = np.flatnonzero(digits.any(axis=(0, axis)))
-    return found if 2 * len(found) < digits.shape[-1 if axis == -2 else -2] else None
-
-
-def _product(
-    first: Array, second: Array, rows: Any, columns: Any, product: Callable[[Array, Array], Array]
-) -> Array:
-    """The product, in which other rows and columns than these are zero; None stands for all."""
-    if rows is None and columns is None:
-        return product(first, second)
-    shape = (*first.shape[:-1], second.shape[-1])
-    rows = np.arange(shape[1]) if rows is None else rows
-    columns = np.arange(shape[2]) if columns is None else columns
-    part = product(first[:, rows], np.ascontiguousarray(second[:, :, columns]))
+def _part(a: Sliced, s: int, b: Sliced, t: int, panel: Block, product: Product) -> Array:
+    """A panel of the product of two slices."""
+    many, some = panel
+    first, second = a.digits[s], b.digits[t]
+    rows, columns = a.exponent.shape[1], b.exponent.shape[2]
+    shape = many.stop - many.start, some.stop - some.start, columns
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return product(first[many, some], second[many])
+    lines = slice(many.start * rows + some.start, (many.stop - 1) * rows + some.stop)
+    if isinstance(second, np.ndarray):
+        return np.asarray(first[lines] @ second.reshape(-1, columns)).reshape(shape)
+    second = second[many.start * columns : many.stop * columns]
+    if isinstance(first, np.ndarray):
+        found = np.asarray(second @ a.turned[s][:, some])
+        return found.reshape(shape[0], columns, shape[1]).swapaxes(1, 2)
+    few = (first[lines] @ second.T).tocoo()
     whole = np.zeros(shape)
-    whole[:, rows[:, np.newaxis], columns] = part
+    whole[few.row // shape[1], few.row % shape[1], few.col % columns] = few.data
     return whole
 
 
-def total(words: Sequence[Array], most: int, bits: int) -> tuple[tuple[Array, ...], Any, Any]:
+def total(words: Sequence[Array], most: int, bits: int) -> tuple[tuple[Array, ...], Any]:
     """The sum over the last axis of an unevaluated sum; results as of `multiply`."""
-    terms = words[0].shape[-1]
-    a = cut(words, -1, sum_width(terms), bits)
-    sums = Accumulator(most)
-    for number, digit in enumerate(a.digits):
-        sums.add(digit.sum(axis=-1) * 2.0 ** (1 - (number + 1) * a.width))
-    shape = words[0].shape[:-1]
-    found, lost = sums.total(shape)
-    return found, _radius(terms * a.rest[..., 0], lost, shape), a.exponent[..., 0]
+    *outer, terms = words[0].shape
+    rows = prod(outer)
+    a = Rows([w.reshape(1, rows, terms) for w in words], -1).cut(sum_width(terms), bits)
+    found = _Sums((1, rows, 1), most, bits)
+    sums = (digit.sum(axis=-1).reshape(1, rows, 1) for digit in a.digits)
+    parts = [(2.0 ** (1 - (t + 1) * a.width), each) for t, each in enumerate(sums)]
+    found.add((slice(0, 1), slice(0, rows)), parts, terms * a.rest, (a.exponent,))
+    placed, radius = found.result()
+    return tuple(w.reshape(outer) for w in placed), np.reshape(radius, outer) if np.ndim(
+        radius
+    ) else radius
 
 
-def _radius(rest: Any, lost: Any, shape: tuple[int, ...]) -> Any:
-    """The sum of two bounds; `rest` has seen fewer than 64 roundings of non-negative numbers."""
-    if not np.any(rest) and not np.any(lost):
-        return 0.0
-    return np.broadcast_to((rest + lost) * (1.0 + 2.0**-45), shape)
+class _Sums:
+    """Sums of whole numbers times powers of two, block by block, as words with a radius.
+
+    bits: the powers are at least 2^-(bits + 2 WIDEST).
+    """
+
+    def __init__(self, shape: tuple[int, ...], words: int, bits: int) -> None:
+        self.shape, self.most = shape, words
+        self.finest = bits + 2 * WIDEST
+        self.words = [np.zeros(shape)]
+        self.radius: Any = 0.0
+
+    def add(
+        self,
+        panel: Block,
+        parts: Sequence[tuple[float, Array]],
+        rest: Any,
+        exponents: Sequence[Exponents],
+    ) -> None:
+        """A panel: the sum of weights times whole numbers, to within `rest`, times 2^(sum of exponents)."""
+        many, some = panel
+        shape = many.stop - many.start, some.stop - some.start, self.shape[2]
+        rest = np.broadcast_to(rest, shape)
+        scale = [np.broadcast_to(e, shape) for e in exponents]
+        for block in _blocks(shape, BLOCK):
+            sums = Accumulator(self.most)
+            for weight, part in parts:
+                if part[block].any():  # those of sparse matrices often are zero
+                    sums.add(part[block] * weight)
+            words, lost = sums.total(rest[block].shape)
+            own: Any = 0.0
+            if (
+                np.any(lost) or rest[block].any()
+            ):  # rest: fewer than 64 roundings of non-negative numbers
+                own = (rest[block] + lost) * (1.0 + 2.0**-45)
+            placed = tuple(slice(s.start + p.start, s.stop + p.start) for s, p in zip(block, panel))
+            self._put(
+                placed,
+                *_times_power(words, own, np.add.reduce([e[block] for e in scale]), self.finest),
+            )
+
+    def _put(self, block: Any, words: Sequence[Array], radius: Any) -> None:
+        while len(self.words) < len(words):
+            self.words.append(np.zeros(self.shape))
+        for whole, word in zip(self.words, words):
+            whole[block] = word
+        if np.any(radius):
+            if not np.ndim(self.radius):
+                self.radius = np.zeros(self.shape)
+            self.radius[block] = radius
+
+    def result(self) -> tuple[tuple[Array, ...], Any]:
+        return tuple(self.words), self.radius
 
 
-def _by_size(a: Sliced, b: Sliced) -> Iterator[tuple[int, int]]:
-    pairs = ((s, t) for s in range(len(a.digits)) for t in range(len(b.digits)))
-    return iter(sorted(pairs, key=lambda pair: pair[0] * a.width + pair[1] * b.width))
+def _times_power(
+    words: Sequence[Array], own: Any, exponent: Exponents, finest: int
+) -> tuple[tuple[Array, ...], Any]:
+    """Words and radius times 2^exponent; where a word becomes subnormal it may be rounded.
+
+    finest: the words are multiples of 2^-finest.
+    """
+    with np.errstate(all="ignore"):
+        if np.abs(exponent).max() > 1000:
+            placed = tuple(np.ldexp(word, exponent) for word in words)
+        else:
+            power = np.ldexp(1.0, exponent)
+            placed = tuple(word * power for word in words)
+        lost: Any = 0.0
+        if np.ldexp(1.0, int(exponent.min()) - finest) < LEAST_PRODUCT:
+            for word, before in zip(placed, words, strict=True):
+                small = (np.abs(word) < LEAST_PRODUCT) & (before != 0)
+                lost = lost + np.where(small, LOST, 0.0)
+        if np.any(own):
+            own = np.where(own > 0, np.ldexp(own, exponent) * UPWARD + TINY, 0.0)
+        return placed, (own + lost) * UPWARD

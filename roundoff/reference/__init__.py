@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.multiprecision import Multiprecision
-from roundoff.arithmetic.scale import Scale
 from roundoff.errors import ArgumentError, PrecisionError
 from roundoff.formats import Format, as_format, rounder
 from roundoff.reference import engines
@@ -85,7 +84,7 @@ def reference_of_trace(
     if engine not in ENGINES:
         raise ArgumentError(f"unknown engine {engine!r}; use one of: {', '.join(ENGINES)}")
     rounded = round_inputs(trace, inputs, target)
-    scales = walk(trace, Scale(), rounded)
+    scales = engines.Scales(trace, rounded)
     if engine == "auto":
         make = engines.multiprecision if work(trace) <= MULTIPRECISION_WORK else engines.fast
     else:

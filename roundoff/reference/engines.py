@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from mpmath.libmp import from_man_exp, mpf_abs, mpf_sub
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.expansions import above, swept
 from roundoff.arithmetic.multiprecision import Multiprecision, Number
-from roundoff.arithmetic.scale import Scaled
+from roundoff.arithmetic.scale import Scale, Scaled
 from roundoff.errors import PrecisionError, UndecidedError, UnsupportedError
 from roundoff.formats import Format, spacing
 from roundoff.reference.gradients import GradientReference, Reference
@@ -42,14 +43,32 @@ RADIUS_FACTOR = 2.0**-20
 SMALLEST_KEPT = 2.0**-968
 
 
+class Scales:
+    """S, and the sums of |terms|, of a trace's outputs; evaluated when they are first asked for."""
+
+    def __init__(self, trace: Trace, inputs: dict[str, Array]) -> None:
+        self.trace, self.inputs = trace, inputs
+
+    @cached_property
+    def found(self) -> dict[str, Scaled]:
+        return walk(self.trace, Scale(), self.inputs)
+
+    def of(self, name: str) -> Callable[[], Scaled]:
+        return partial(self._of, name)
+
+    def _of(self, name: str) -> Scaled:
+        return self.found[name]
+
+
 def multiprecision(
-    trace: Trace, inputs: dict[str, Array], target: Format, scales: dict[str, Scaled]
+    trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales
 ) -> Reference:
     """The reference of record: exact for polynomials, else recomputed at twice the bits."""
     if trace.polynomial:
         numbers = walk(trace, Multiprecision(0), inputs)
         gradients = {
-            n: _gradient(v, _zeros(v), scales[n], "mpmath", exact=True) for n, v in numbers.items()
+            n: _gradient(v, _zeros(v), scales.of(n), "mpmath", exact=True)
+            for n, v in numbers.items()
         }
         return Reference(gradients, 0, rigorous=True, format=target)
     bits = 2 * target.precision + 64
@@ -58,7 +77,7 @@ def multiprecision(
         bits *= 2
         coarse, numbers = numbers, walk(trace, Multiprecision(bits), inputs)
         gradients = {
-            n: _gradient(v, _differences(v, coarse[n]), scales[n], "mpmath", exact=False)
+            n: _gradient(v, _differences(v, coarse[n]), scales.of(n), "mpmath", exact=False)
             for n, v in numbers.items()
         }
         if all(precise(g, target) for g in gradients.values()):
@@ -67,15 +86,13 @@ def multiprecision(
             raise not_precise(gradients, target)
 
 
-def _ball(
-    trace: Trace, inputs: dict[str, Array], target: Format, scales: dict[str, Scaled]
-) -> Reference:
+def _ball(trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales) -> Reference:
     from roundoff.arithmetic.ball import Ball
 
     bits = 2 * target.precision + 64
     while True:
         balls = walk(trace, Ball(bits), inputs)
-        gradients = {n: _from_balls(v, scales[n]) for n, v in balls.items()}
+        gradients = {n: _from_balls(v, scales.of(n)) for n, v in balls.items()}
         if all(precise(g, target) for g in gradients.values()):
             exact = all(g.exact for g in gradients.values())
             if trace.polynomial and not exact and 2 * bits <= EXACT_BITS:
@@ -87,24 +104,20 @@ def _ball(
             raise not_precise(gradients, target)
 
 
-def _multiword(
-    trace: Trace, inputs: dict[str, Array], target: Format, scales: dict[str, Scaled]
-) -> Reference:
+def _multiword(trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales) -> Reference:
     from roundoff.arithmetic.multiword import Multiword, fastest_product
 
     fewest = MOST_WORDS if trace.polynomial else _words(scales, target)
     for words in dict.fromkeys((fewest, MOST_WORDS)):
         arithmetic = Multiword(words, fastest_product())
         found = walk(trace, arithmetic, inputs)
-        gradients = {n: _from_words(v, scales[n]) for n, v in found.items()}
+        gradients = {n: _from_words(v, scales.of(n)) for n, v in found.items()}
         if all(precise(g, target) for g in gradients.values()):
             break
     return Reference(gradients, arithmetic.bits, rigorous=True, format=target)
 
 
-def fast(
-    trace: Trace, inputs: dict[str, Array], target: Format, scales: dict[str, Scaled]
-) -> Reference:
+def fast(trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales) -> Reference:
     """Multiword, and balls for the gradients that it cannot certify."""
     try:
         found = _multiword(trace, inputs, target, scales)
@@ -133,9 +146,13 @@ def _imprecise(gradient: GradientReference, target: Format) -> npt.NDArray[np.bo
     if gradient.exact:
         return ~np.isfinite(gradient.error)
     ulp = np.nan_to_num(spacing(gradient.high, gradient.low, target), nan=0.0)
-    allowed = np.maximum(ulp, 2.0 * target.u * _last_terms(gradient.scale, gradient.terms))
-    small = gradient.error <= RADIUS_FACTOR * allowed  # where S overflows, it would allow anything
-    return np.asarray(~(small & np.isfinite(gradient.error)))
+    small = gradient.error <= RADIUS_FACTOR * ulp
+    if not small.all():
+        allowed = 2.0 * target.u * _last_terms(gradient.scale, gradient.terms)
+        small |= gradient.error <= RADIUS_FACTOR * allowed
+    return np.asarray(
+        ~(small & np.isfinite(gradient.error))
+    )  # where S overflows, it allows anything
 
 
 def _last_terms(scale: Array, terms: Array) -> Array:
@@ -143,13 +160,13 @@ def _last_terms(scale: Array, terms: Array) -> Array:
     return np.where(terms > 0, np.fmin(scale, terms), scale)
 
 
-def _words(scales: dict[str, Scaled], target: Format) -> int:
+def _words(scales: Scales, target: Format) -> int:
     """Few, if radii of some 2^-100 S are as small as `precise` wants; else one more: S exaggerates."""
     allowed = RADIUS_FACTOR * 2.0 * target.u
     rounding = 2.0 ** (6 - 53 * FEW_WORDS)
     enough = all(
         np.all(rounding * s.scale <= allowed * _last_terms(s.scale, s.terms))
-        for s in scales.values()
+        for s in scales.found.values()
     )
     return FEW_WORDS if enough else FEW_WORDS + 1
 
@@ -192,7 +209,7 @@ def _differences(fine: npt.NDArray[np.object_], coarse: npt.NDArray[np.object_])
     return np.fromiter(changes, np.float64, fine.size).reshape(fine.shape)
 
 
-def _from_balls(balls: npt.NDArray[np.object_], scale: Scaled) -> GradientReference:
+def _from_balls(balls: npt.NDArray[np.object_], sizes: Callable[[], Scaled]) -> GradientReference:
     def raw(x: Any) -> Number:
         if not x.is_finite():
             raise UnsupportedError(
@@ -207,11 +224,11 @@ def _from_balls(balls: npt.NDArray[np.object_], scale: Scaled) -> GradientRefere
     radii = np.fromiter((float_up(raw(b.rad())) for b in flat), np.float64, flat.size)
     exact = all(b.is_exact() for b in flat)
     return _gradient(
-        numbers.reshape(balls.shape), radii.reshape(balls.shape), scale, "ball", exact=exact
+        numbers.reshape(balls.shape), radii.reshape(balls.shape), sizes, "ball", exact=exact
     )
 
 
-def _from_words(found: Words, scale: Scaled) -> GradientReference:
+def _from_words(found: Words, sizes: Callable[[], Scaled]) -> GradientReference:
     high, *others = found.words
     if np.isinf(high).any():
         raise UnsupportedError(
@@ -219,13 +236,17 @@ def _from_words(found: Words, scale: Scaled) -> GradientReference:
         )
     low, *rest = swept(others or [np.zeros(high.shape)])
     exact = not np.any(found.radius)
-    sizes = np.asarray(scale.scale), np.asarray(scale.terms)
     error = np.zeros(high.shape) + above([found.radius, *(np.abs(word) for word in rest)])
-    return GradientReference(high, low, error, *sizes, found.words, "multiword", exact)
+    return GradientReference(high, low, error, found.words, "multiword", exact, sizes)
 
 
 def _gradient(
-    numbers: npt.NDArray[np.object_], error: Array, scale: Scaled, engine: str, *, exact: bool
+    numbers: npt.NDArray[np.object_],
+    error: Array,
+    sizes: Callable[[], Scaled],
+    engine: str,
+    *,
+    exact: bool,
 ) -> GradientReference:
     """hi, lo and the whole radius of raw numbers with an error of their own."""
     shape, flat = numbers.shape, numbers.ravel()
@@ -234,5 +255,4 @@ def _gradient(
     total = np.where(
         rest == 0, error, np.where(error == 0, rest, np.nextafter(error + rest, np.inf))
     )
-    sizes = np.asarray(scale.scale), np.asarray(scale.terms)
-    return GradientReference(high, low, total, *sizes, numbers, engine, exact)
+    return GradientReference(high, low, total, numbers, engine, exact, sizes)

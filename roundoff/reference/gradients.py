@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from roundoff.arithmetic.expansions import swept
 from roundoff.arithmetic.multiprecision import Number, from_words
+from roundoff.arithmetic.scale import Scaled
 from roundoff.errors import ArgumentError
 from roundoff.formats import Format
 
@@ -28,19 +29,28 @@ class GradientReference:
 
     Shapes: high, low, error, scale, terms, numbers and the arrays of own have the gradient's shape.
     high + low: the reference rounded to two float64; error: a bound (or, where the reference is not
-    rigorous, an estimate) of |high + low - true|; scale: the condition scale S; terms: the sum of
-    the |terms| of the last step alone; own: the engine's own midpoint, as mpmath's raw tuples or as an
-    unevaluated sum of float64 arrays; engine, exact: who made it, and whether `own` has no error at all.
+    rigorous, an estimate) of |high + low - true|; own: the engine's own midpoint, as mpmath's raw tuples or
+    as an unevaluated sum of float64 arrays; engine, exact: who made it, and whether `own` has no error at
+    all; sizes: gives scale and terms, when they are first asked for.
     """
 
     high: Array
     low: Array
     error: Array
-    scale: Array
-    terms: Array
     own: npt.NDArray[np.object_] | tuple[Array, ...]
     engine: str
     exact: bool
+    sizes: Callable[[], Scaled]
+
+    @cached_property
+    def scale(self) -> Array:
+        """The condition scale S."""
+        return np.asarray(self.sizes().scale)
+
+    @cached_property
+    def terms(self) -> Array:
+        """The sum of the |terms| of the last step alone."""
+        return np.asarray(self.sizes().terms)
 
     @cached_property
     def numbers(self) -> npt.NDArray[np.object_]:
