@@ -199,7 +199,9 @@ def _capture(function: Callable[..., Any], examples: list[torch.Tensor]) -> torc
     with _plain_kernels(), ExactConstants():
         try:
             graph = make_fx(function)(*examples)
-            graph = make_fx(functionalize(graph))(*examples)
+            graph = make_fx(functionalize(graph), tracing_mode="fake", _allow_non_fake_inputs=True)(
+                *examples
+            )
         except RoundoffError:
             raise
         except RuntimeError as error:

@@ -102,7 +102,7 @@ def _reads(step: Step, need: Mask, zeros: list[Mask]) -> list[Mask]:
                 return [need.reshape(shapes[0])]
             sizes = [prod(shape) for shape in shapes]
             marks = np.zeros(1 + sum(sizes), bool)
-            marks[step.index[need]] = True
+            marks[_only(step.index, need)] = True
             parts = np.split(marks[1:], np.cumsum(sizes)[:-1])
             return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
         case Map():
@@ -199,7 +199,7 @@ class _Pruner:
         if not is_identity(table[1:]):
             places = table[places]
         if len(step.operands) == 1:  # no step at all: the new places are the old value's
-            return self.new[step.operands[0]], places if need.all() else np.where(need, places, 0)
+            return self.new[step.operands[0]], _only(places, need)
         value = self.build.move(tuple(self.new[o] for o in step.operands), places[need])
         return value, _places(need)
 
@@ -228,6 +228,11 @@ class _Pruner:
         where = np.zeros(step.shape, np.int64)
         where[np.ix_(batch, rows, columns)] = np.arange(1, prod(shape) + 1).reshape(shape)
         return value, where
+
+
+def _only(places: Index, need: Mask) -> Index:
+    """The places that are needed, 0 for all others; most often they are 0 already."""
+    return np.where(need, places, 0) if places[~need].any() else places
 
 
 def _taken(numbers: Index, axis: int, chosen: Index) -> Index:

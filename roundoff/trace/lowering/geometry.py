@@ -50,7 +50,7 @@ class Geometry:
 
 
 def windows(shape: Shape, tables: list[Index], groups: int) -> Index:
-    """Element numbers of (N, C, *source) laid out (groups, C / groups * taps, N * positions)."""
+    """Element numbers of (N, C, *source) as a view (groups, C / groups, *taps, N, *positions)."""
     numbers = numbered(shape)
     dims = len(tables)
     for axis, table in enumerate(tables):
@@ -63,9 +63,21 @@ def windows(shape: Shape, tables: list[Index], groups: int) -> Index:
     taps = [3 + 2 * axis for axis in range(dims)]
     split = numbers.reshape(batch, groups, channels // groups, *numbers.shape[2:])
     order = [1, 2, *(t + 1 for t in taps), 0, *(p + 1 for p in positions)]
-    laid = split.transpose(order)
-    inner = prod(laid.shape[1 : 2 + dims])
-    return laid.reshape(groups, inner, -1)
+    return split.transpose(order)
+
+
+def columns(shape: Shape, tables: list[Index], groups: int) -> Index:
+    """Element numbers of (N, C, *source) laid out (groups, C / groups * taps, N * positions)."""
+    found = windows(shape, tables, groups)
+    return found.reshape(groups, prod(found.shape[1 : 2 + len(tables)]), -1)
+
+
+def rows(shape: Shape, tables: list[Index], groups: int) -> Index:
+    """The same numbers laid out (groups, N * positions, C / groups * taps)."""
+    found = windows(shape, tables, groups)
+    half = 2 + len(tables)
+    turned = found.transpose(0, *range(half, found.ndim), *range(1, half))
+    return turned.reshape(groups, prod(found.shape[half:]), -1)
 
 
 def by_group(shape: Shape, groups: int) -> Index:
@@ -86,9 +98,9 @@ def correlate(build: Builder, source: int, weight: int, geometry: Geometry, shap
     """out[n, o, p] = sum over c, j of weight[o, c, j] source[n, c, p stride - padding + j dilation]."""
     groups, kernel = geometry.groups, build.shape(weight)
     tables = geometry.forward(shape[2:], kernel[2:], build.shape(source)[2:])
-    columns = build.move((source,), windows(build.shape(source), tables, groups))
-    rows = build.reshape(weight, (groups, kernel[0] // groups, prod(kernel[1:])))
-    return _back(build, build.contract(rows, columns), shape, groups)
+    second = build.move((source,), columns(build.shape(source), tables, groups))
+    first = build.reshape(weight, (groups, kernel[0] // groups, prod(kernel[1:])))
+    return _back(build, build.contract(first, second), shape, groups)
 
 
 def correlate_transposed(
@@ -100,10 +112,10 @@ def correlate_transposed(
     """
     groups, kernel = geometry.groups, build.shape(weight)
     tables = geometry.backward(shape[2:], kernel[2:], build.shape(source)[2:])
-    columns = build.move((source,), windows(build.shape(source), tables, groups))
+    second = build.move((source,), columns(build.shape(source), tables, groups))
     split = numbered(kernel).reshape(groups, kernel[0] // groups, kernel[1], prod(kernel[2:]))
-    rows = build.move((weight,), split.transpose(0, 2, 1, 3).reshape(groups, kernel[1], -1))
-    return _back(build, build.contract(rows, columns), shape, groups)
+    first = build.move((weight,), split.transpose(0, 2, 1, 3).reshape(groups, kernel[1], -1))
+    return _back(build, build.contract(first, second), shape, groups)
 
 
 def weight_gradient(
@@ -112,10 +124,9 @@ def weight_gradient(
     """dw[o, c, j] = sum over n, p of upstream[n, o, p] source[n, c, p stride - padding + j dilation]."""
     groups, outer = geometry.groups, build.shape(upstream)
     tables = geometry.forward(outer[2:], shape[2:], build.shape(source)[2:])
-    index = windows(build.shape(source), tables, groups).swapaxes(1, 2)
-    columns = build.move((source,), np.ascontiguousarray(index))
-    rows = build.move((upstream,), by_group(outer, groups))
-    return build.reshape(build.contract(rows, columns), shape)
+    second = build.move((source,), rows(build.shape(source), tables, groups))
+    first = build.move((upstream,), by_group(outer, groups))
+    return build.reshape(build.contract(first, second), shape)
 
 
 def bias_gradient(build: Builder, upstream: int) -> int:
