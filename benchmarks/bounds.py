@@ -29,11 +29,11 @@ class Float64:
     def constant(self, value, shape):
         return np.full(shape, float(value))
 
-    def move(self, operands, index, shape):
-        if index is None:
-            return operands[0].reshape(shape)
+    def move(self, step, operands):
+        if step.index is None:
+            return operands[0].reshape(step.shape)
         flat = np.concatenate([np.zeros(1), *(o.ravel() for o in operands)])
-        return flat[index]
+        return flat[step.index]
 
     def map(self, step, operands):
         return operands[0] if step.function == "cast" else FUNCTIONS[step.function](*operands)

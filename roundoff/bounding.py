@@ -15,6 +15,7 @@ from roundoff.arithmetic.expected import Expected
 from roundoff.arithmetic.laws import Certain, Likely, count_sums
 from roundoff.arithmetic.running import Running
 from roundoff.arithmetic.scale import Scale
+from roundoff.arithmetic.shared import Shared
 from roundoff.bounds import Bound, Statement
 from roundoff.bounds.theorems import check_failure
 from roundoff.errors import ArgumentError
@@ -83,17 +84,22 @@ def bounds_of_trace(
     accumulate: Any = None,
     order: Any = None,
     give_back: Callable[[Array], Any] = _array,
+    shared: Shared | None = None,
 ) -> dict[str, Bound]:
-    """The bounds of every output of a pruned trace, for inputs that are numbers of the format."""
+    """The bounds of every output of a pruned trace, for inputs that are numbers of the format.
+
+    shared: with other walks of this trace at these inputs.
+    """
     target = as_format(format)
     wide = accumulator(target, accumulate)
     chosen = None if order is None else as_order(order)
     sums = count_sums(trace)
+    common = shared or Shared()
 
     @cache
     def walked(failure: float | None) -> dict[str, Enclosed]:
         law = Certain(wide.u) if failure is None else Likely(wide.u, failure, sums)
-        return walk(trace, Running(target, chosen, wide, law), inputs)
+        return walk(trace, Running(target, chosen, wide, law, common), inputs)
 
     @cache
     def spread() -> dict[str, Array]:
@@ -102,7 +108,7 @@ def bounds_of_trace(
 
     @cache
     def scales() -> dict[str, Array]:
-        return {name: each.scale for name, each in walk(trace, Scale(), inputs).items()}
+        return {name: each.scale for name, each in walk(trace, Scale(common), inputs).items()}
 
     def certified(name: str) -> Array:
         return _whole(walked(None)[name].error, trace.shape(name))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from roundoff.errors import ArgumentError, UnsupportedError
-from roundoff.formats import Format, as_format, round_to
+from roundoff.formats import Format, as_format, rounder
 from roundoff.reference import float64_array
 from roundoff.trace.capture import OUTPUT, UPSTREAM, as_tensor, call, check_wrt, evaluate
 
@@ -123,4 +123,5 @@ def _cast(tensor: torch.Tensor, target: Format, dtype: torch.dtype, device: Any)
     if not tensor.is_floating_point():
         return tensor.to(device)
     # torch casts float64 to narrow formats by way of float32; the rounding here is the only one.
-    return as_native(round_to(float64_array(tensor), target), target, device)
+    values = np.array(float64_array(tensor), order="C")
+    return as_native(rounder(target)(np.atleast_1d(values)).reshape(values.shape), target, device)

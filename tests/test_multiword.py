@@ -448,9 +448,9 @@ def test_more_words_are_taken_where_two_do_not_suffice(monkeypatch) -> None:
     tried = []
 
     class Spy(multiword.Multiword):
-        def __init__(self, words, product) -> None:
+        def __init__(self, words, *others) -> None:
             tried.append(words)
-            super().__init__(words, product)
+            super().__init__(words, *others)
 
     monkeypatch.setattr(multiword, "Multiword", Spy)
     given = dict(inputs={"x": np.linspace(0.5, 1.0, 4) * 2.0**-40}, format="float64")

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.trace.steps import Constant, Contract, Index, Input, Map, Move, Reduce, Shape, Trace
+from roundoff.trace.steps import Constant, Contract, Input, Map, Move, Reduce, Shape, Trace
 
 A = TypeVar("A")
 Array = npt.NDArray[np.float64]
@@ -29,7 +29,7 @@ class Arithmetic(Protocol[A]):
         """A rational number at every element."""
         ...
 
-    def move(self, operands: Sequence[A], index: Index | None, shape: Shape) -> A:
+    def move(self, step: Move, operands: Sequence[A]) -> A:
         """Elements of the operands by number from 1, 0 being zero; None keeps C order."""
         ...
 
@@ -68,7 +68,7 @@ def walk(
             case Constant():
                 values[number] = arithmetic.constant(step.value, step.shape)
             case Move():
-                values[number] = arithmetic.move(of, step.index, step.shape)
+                values[number] = arithmetic.move(step, of)
             case Map():
                 values[number] = arithmetic.map(step, of)
             case Reduce():
@@ -92,11 +92,11 @@ def _trials(step: Input, values: Array) -> Array:
     return np.ascontiguousarray(present.T).reshape(*step.shape, len(values))
 
 
-def move_elements(operands: Sequence[Any], index: Index | None, shape: Shape, zero: Any) -> Any:
+def move_elements(step: Move, operands: Sequence[Any], zero: Any) -> Any:
     """Move for arithmetics whose values are numpy arrays of any element type."""
-    if index is None:
-        return operands[0].reshape(shape)
+    if step.index is None:
+        return operands[0].reshape(step.shape)
     ends = np.empty(1, operands[0].dtype)
     ends[0] = zero
     flat = np.concatenate([ends, *(operand.ravel() for operand in operands)])
-    return flat[index.ravel()].reshape(index.shape)  # an array, even of one element
+    return flat[step.index.ravel()].reshape(step.shape)  # an array, even of one element

@@ -15,7 +15,7 @@ from flint import arb, arb_mat, ctx, fmpq
 
 from roundoff.arithmetic import move_elements
 from roundoff.errors import UndecidedError, UnsupportedError
-from roundoff.trace.steps import Contract, Index, Map, Reduce, Shape
+from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape
 
 Balls = npt.NDArray[np.object_]
 
@@ -77,9 +77,9 @@ class Ball:
             ball = arb(exact)
         return _array((ball for _ in range(int(np.prod(shape)))), shape)
 
-    def move(self, operands: Sequence[Balls], index: Index | None, shape: Shape) -> Balls:
+    def move(self, step: Move, operands: Sequence[Balls]) -> Balls:
         zero = False if operands[0].dtype == np.bool_ else arb(0)
-        result: Balls = move_elements(operands, index, shape, zero)
+        result: Balls = move_elements(step, operands, zero)
         return result
 
     def map(self, step: Map, operands: Sequence[Any]) -> Any:

@@ -34,12 +34,13 @@ class Enclosed:
     @cached_property
     def size(self) -> Any:
         """At least |exact|."""
-        return np.abs(self.value) + self.own
+        size = np.abs(self.value)
+        return size if exact(self.own) else size + self.own
 
     @cached_property
     def computed(self) -> Any:
         """At least |computed|."""
-        return self.size + self.error
+        return self.size if exact(self.error) else self.size + self.error
 
 
 def slack(n: int) -> float:

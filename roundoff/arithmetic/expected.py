@@ -20,7 +20,7 @@ from roundoff.bounds.along import along
 from roundoff.bounds.theorems import RMS_ROUNDING
 from roundoff.formats import as_format
 from roundoff.orders import accumulator, as_order
-from roundoff.trace.steps import Contract, Index, Map, Reduce, Shape
+from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape
 
 Array = npt.NDArray[np.float64]
 
@@ -56,10 +56,10 @@ class Expected:
         self.infinite = self.infinite or isinstance(value, float)
         return Varied(np.full(shape, float(value)), np.zeros(shape))
 
-    def move(self, operands: Sequence[Varied], index: Index | None, shape: Shape) -> Varied:
+    def move(self, step: Move, operands: Sequence[Varied]) -> Varied:
         return Varied(
-            move_elements([o.value for o in operands], index, shape, 0),
-            move_elements([o.variance for o in operands], index, shape, 0),
+            move_elements(step, [o.value for o in operands], 0),
+            move_elements(step, [o.variance for o in operands], 0),
         )
 
     def map(self, step: Map, operands: Sequence[Varied]) -> Varied:

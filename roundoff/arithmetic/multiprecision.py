@@ -53,7 +53,7 @@ from mpmath.libmp import (
 
 from roundoff.arithmetic import move_elements
 from roundoff.errors import UnsupportedError
-from roundoff.trace.steps import Contract, Index, Map, Reduce, Shape
+from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape
 
 Number = tuple[int, int, int, int]  # mpmath's _mpf_: sign, mantissa, exponent, bit count
 Numbers = npt.NDArray[np.object_]
@@ -156,9 +156,9 @@ class Multiprecision:
             number = from_man_exp(value.numerator, 1 - value.denominator.bit_length())
         return _array((number for _ in range(int(np.prod(shape)))), shape)
 
-    def move(self, operands: Sequence[Numbers], index: Index | None, shape: Shape) -> Numbers:
+    def move(self, step: Move, operands: Sequence[Numbers]) -> Numbers:
         zero = False if operands[0].dtype == np.bool_ else fzero
-        result: Numbers = move_elements(operands, index, shape, zero)
+        result: Numbers = move_elements(step, operands, zero)
         return result
 
     def map(self, step: Map, operands: Sequence[Any]) -> Any:

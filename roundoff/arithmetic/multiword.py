@@ -26,8 +26,9 @@ from roundoff.arithmetic.ball import FUNCTIONS as OF_BALLS
 from roundoff.arithmetic.expansions import TINY, UPWARD, above, products, shorten
 from roundoff.arithmetic.multiprecision import Multiprecision, Numbers, from_words
 from roundoff.arithmetic.scale import FUNCTIONS
+from roundoff.arithmetic.shared import Alone, Shared
 from roundoff.errors import PrecisionError, UndecidedError, UnsupportedError
-from roundoff.trace.steps import BOOLEAN, Contract, Index, Map, Reduce, Shape
+from roundoff.trace.steps import BOOLEAN, Contract, Map, Move, Reduce, Shape
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -71,17 +72,21 @@ class Multiword:
     """Arithmetic on unevaluated sums of at most `words` float64 arrays.
 
     Every contraction and reduction is checked on a sample of its outputs, by mpmath, on the same exact
-    operands.  product: a float64 matrix product of arrays (B, M, K) and (B, K, N).
+    operands.  product: a float64 matrix product of arrays (B, M, K) and (B, K, N); shared: with other walks
+    at the same inputs, which get rounded values of matrix products with their radii.
 
     Raises: PrecisionError where a check fails: it is an error of this file, or of the matrix product.
     """
 
-    def __init__(self, words: int, product: Callable[[Array, Array], Array] = np.matmul) -> None:
+    def __init__(
+        self, words: int, product: slices.Product = np.matmul, shared: Shared | None = None
+    ) -> None:
         if np.float64(2.0**-1074) + 0.0 == 0.0:
             raise UnsupportedError(
                 "subnormal numbers are flushed to zero here; call torch.set_flush_denormal(False)"
             )
         self.words, self.product = words, product
+        self.shared = shared or Alone()
         self.bits = 53 * words + 8
         self.checked = 0
 
@@ -98,17 +103,22 @@ class Multiword:
         words = tuple(np.full(shape, word) for word in found or [0.0])
         return Words(words, np.full(shape, abs(float(left)) * UPWARD + TINY) if left else 0.0)
 
-    def move(self, operands: Sequence[Any], index: Index | None, shape: Shape) -> Any:
+    def move(self, step: Move, operands: Sequence[Any]) -> Any:
         if isinstance(operands[0], np.ndarray):
-            return move_elements(operands, index, shape, False)
+            return move_elements(step, operands, False)
         count = max(len(o.words) for o in operands)
+        if count == 1 and all(_exact(o.radius) for o in operands):
+            values = [o.words[0] for o in operands]
+            return Words(
+                (self.shared.once(step, "moved", lambda: move_elements(step, values, 0.0)),)
+            )
         words = tuple(
-            move_elements([_word(o, k) for o in operands], index, shape, 0.0) for k in range(count)
+            move_elements(step, [_word(o, k) for o in operands], 0.0) for k in range(count)
         )
         if all(_exact(o.radius) for o in operands):
             return Words(words)
         radii = [np.broadcast_to(o.radius, o.shape) for o in operands]
-        return Words(words, move_elements(radii, index, shape, 0.0))
+        return Words(words, move_elements(step, radii, 0.0))
 
     # ------------------------------------------------------------------------------------- maps
 
@@ -294,9 +304,12 @@ class Multiword:
         result = self._repaired(_in_range(*found), first, second)
         self._check_products(step, first, second, result)
         by_operands = _radius_of_product(first, second, np.matmul)
-        if _exact(by_operands):
-            return result
-        return Words(result.words, _plus(result.radius, by_operands * _slack(first.shape[-1])))
+        if not _exact(by_operands):
+            whole = _plus(result.radius, by_operands * _slack(first.shape[-1]))
+            result = Words(result.words, whole)
+        behind = [np.abs(word) for word in result.words[1:]]
+        self.shared.put(step, "value", (result.words[0], _plus(result.radius, *behind)))
+        return result
 
     def _repaired(self, found: Words, first: Words, second: Words) -> Words:
         """Rows whose products the slices do not reach, for the spread of their exponents, by arb."""

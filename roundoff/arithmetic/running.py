@@ -33,6 +33,7 @@ from roundoff.arithmetic.enclosed import (
 )
 from roundoff.arithmetic.laws import Certain, Law, present
 from roundoff.arithmetic.scale import FUNCTIONS
+from roundoff.arithmetic.shared import Alone, Shared
 from roundoff.arithmetic.slopes import absolute_of, ulp_of
 from roundoff.bounds import theorems
 from roundoff.bounds.along import along, sizes_along
@@ -40,7 +41,7 @@ from roundoff.bounds.terms import rounded_products
 from roundoff.errors import InapplicableError
 from roundoff.formats import FLOAT64, Format, as_format, round_to
 from roundoff.orders import Order, accumulator, as_order
-from roundoff.trace.steps import Contract, Index, Map, Reduce, Shape
+from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape
 
 Array = npt.NDArray[np.float64]
 
@@ -78,18 +79,24 @@ class Running:
     order: None for any tree of additions (products rounded or fused), else a name, an Order, as in
     `Simulated`; law: `Certain` or `Likely`.  Elementary functions err by the ulp of `slopes.ULP`.
     A comparison whose operands may be on either side of each other is undecided, and what it selects
-    is off by the whole difference of its branches.
+    is off by the whole difference of its branches.  shared: with other walks at the same inputs.
 
     Raises: ArgumentError for unknown names and for an accumulator narrower than the format.
     """
 
     def __init__(
-        self, format: Any, order: Any = None, accumulate: Any = None, law: Law | None = None
+        self,
+        format: Any,
+        order: Any = None,
+        accumulate: Any = None,
+        law: Law | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self.format = as_format(format)
         self.wide = accumulator(self.format, accumulate)
         self.order = None if order is None else as_order(order)
         self.law = law or Certain(self.wide.u)
+        self.shared = shared or Alone()
         self.infinite = False
 
     # -------------------------------------------------------------------------- values and moves
@@ -109,11 +116,16 @@ class Running:
         full = np.full(shape, near)
         return Enclosed(full, own and np.full(shape, own), error and np.full(shape, error))
 
-    def move(self, operands: Sequence[Enclosed], index: Index | None, shape: Shape) -> Enclosed:
+    def move(self, step: Move, operands: Sequence[Enclosed]) -> Enclosed:
+        values = [o.value for o in operands]
+        if all(exact(o.own) and exact(o.error) for o in operands):
+            value = self.shared.once(step, "moved", lambda: move_elements(step, values, 0))
+            found: Enclosed = self.shared.once(step, "exact", lambda: Enclosed(value, 0.0, 0.0))
+            return found
         return Enclosed(
-            move_elements([o.value for o in operands], index, shape, 0),
-            _moved([o.own for o in operands], operands, index, shape),
-            _moved([o.error for o in operands], operands, index, shape),
+            move_elements(step, values, 0),
+            _moved([o.own for o in operands], step, operands),
+            _moved([o.error for o in operands], step, operands),
             max(o.terms for o in operands),
         )
 
@@ -233,14 +245,18 @@ class Running:
     def contract(self, step: Contract, first: Enclosed, second: Enclosed) -> Enclosed:
         n = present(step)
         with np.errstate(all="ignore"):
-            value, own = first.value @ second.value, _own_of_product(first, second, n)
+            value, off = self.shared.once(step, "value", lambda: (first.value @ second.value, 0.0))
+            own = off + self.shared.once(step, "own", lambda: _own_of_product(first, second, n))
             if self.order is not None:
                 return self._contract_ordered(step, first, second, value, own, self.order)
             factor = self.law.dot(n)
             # phi A^ B^ + (A^ B^ - A B), A^ = A + e: only sums of non-negative terms.
-            error = first.size @ (factor * second.computed + second.error)
+            if exact(second.error):
+                error = factor * self.shared.once(step, "sizes", lambda: first.size @ second.size)
+            else:
+                error = first.size @ (factor * second.computed + second.error)
             if not exact(first.error):
-                error = error + first.error @ ((1.0 + factor) * second.computed)
+                error = error + (1.0 + factor) * (first.error @ second.computed)
             lost = n * (1.0 + self.law.sum(n)) * self._underflow
             error = (error + np.where(_nonzero(error, first, second), lost, 0.0)) * slack(n)
             size = error / factor if factor else error
@@ -356,16 +372,14 @@ class Running:
 # ------------------------------------------------------------------------------------- helpers
 
 
-def _moved(
-    radii: Sequence[Any], operands: Sequence[Enclosed], index: Index | None, shape: Shape
-) -> Any:
+def _moved(radii: Sequence[Any], step: Move, operands: Sequence[Enclosed]) -> Any:
     if all(exact(radius) for radius in radii):
         return 0.0
     full = [
         np.broadcast_to(radius, np.shape(operand.value))
         for radius, operand in zip(radii, operands, strict=True)
     ]
-    return move_elements(full, index, shape, 0)
+    return move_elements(step, full, 0)
 
 
 def _sum(radius: Any, value: Array) -> Any:
@@ -393,8 +407,8 @@ def _norm(radius: Any, axis: int, n: int) -> Any:
     """Upper bounds of 2-norms; squares that underflow lose less than sqrt(n) 2^-536 in all."""
     if exact(radius):
         return 0.0
-    squares = np.sum(np.square(radius), axis=axis, keepdims=True)
-    return np.sqrt(squares) * slack(n) + np.sqrt(n) * 2.0**-536
+    squares = np.einsum("bmk,bmk->bm" if axis == -1 else "bkn,bkn->bn", radius, radius)
+    return np.expand_dims(np.sqrt(squares) * slack(n) + np.sqrt(n) * 2.0**-536, axis)
 
 
 def _own_of_product(first: Enclosed, second: Enclosed, n: int) -> Array:

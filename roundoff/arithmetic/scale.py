@@ -16,7 +16,8 @@ import numpy.typing as npt
 from scipy import special
 
 from roundoff.arithmetic import move_elements
-from roundoff.trace.steps import Contract, Index, Map, Reduce, Shape
+from roundoff.arithmetic.shared import Alone, Shared
+from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape
 
 Array = npt.NDArray[np.float64]
 
@@ -95,6 +96,9 @@ SLOPES: dict[str, Callable[[Array, Array], Array]] = {
 class Scale:
     """The arithmetic that carries S."""
 
+    def __init__(self, shared: Shared | None = None) -> None:
+        self.shared = shared or Alone()
+
     def load(self, values: Array) -> Scaled:
         size = np.abs(values)
         return Scaled(values, size, size)
@@ -104,12 +108,14 @@ class Scale:
         size = np.where(np.isinf(full), 0.0, np.abs(full))  # infinities carry no error
         return Scaled(full, size, size)
 
-    def move(self, operands: Sequence[Scaled], index: Index | None, shape: Shape) -> Scaled:
-        value = move_elements([o.value for o in operands], index, shape, 0)
-        scale = move_elements([o.scale for o in operands], index, shape, 0)
+    def move(self, step: Move, operands: Sequence[Scaled]) -> Scaled:
+        value = self.shared.known(step, "moved")
+        if value is None:
+            value = move_elements(step, [o.value for o in operands], 0)
+        scale = move_elements(step, [o.scale for o in operands], 0)
         if all(o.scale is o.terms for o in operands):
             return Scaled(value, scale, scale)
-        return Scaled(value, scale, move_elements([o.terms for o in operands], index, shape, 0))
+        return Scaled(value, scale, move_elements(step, [o.terms for o in operands], 0))
 
     def map(self, step: Map, operands: Sequence[Scaled]) -> Scaled:
         x, s = [o.value for o in operands], [o.scale for o in operands]
@@ -138,7 +144,8 @@ class Scale:
                 of.scale is of.terms for of in (first, second)
             )  # |value|, both: inputs, moved
             terms = scale if plain else np.abs(first.value) @ np.abs(second.value)
-            return Scaled(first.value @ second.value, _finite(scale), terms)
+            value, _ = self.shared.once(step, "value", lambda: (first.value @ second.value, 0.0))
+            return Scaled(value, _finite(scale), terms)
 
 
 def _finite(scale: Any) -> Any:

@@ -18,7 +18,7 @@ from roundoff.arithmetic.scale import FUNCTIONS
 from roundoff.formats import as_format, round_to, rounder
 from roundoff.machine import machine
 from roundoff.orders import ReductionTree, accumulator, as_order, dots, sums
-from roundoff.trace.steps import Contract, Index, Map, Reduce, Shape, Trace
+from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape, Trace
 
 Array = npt.NDArray[np.float64]
 
@@ -54,12 +54,12 @@ class Simulated:
     def constant(self, value: Fraction | float, shape: Shape) -> Array:
         return np.full((*shape, 1), round_to(float(value), self.format))
 
-    def move(self, operands: Sequence[Any], index: Index | None, shape: Shape) -> Any:
+    def move(self, step: Move, operands: Sequence[Any]) -> Any:
         trials = max(operand.shape[-1] for operand in operands)
-        if index is None:
-            return operands[0].reshape(*shape, trials)
+        if step.index is None:
+            return operands[0].reshape(*step.shape, trials)
         zero = np.zeros((1, trials), operands[0].dtype)
-        return np.concatenate([zero, *(_rows(operand, trials) for operand in operands)])[index]
+        return np.concatenate([zero, *(_rows(operand, trials) for operand in operands)])[step.index]
 
     def map(self, step: Map, operands: Sequence[Any]) -> Any:
         if step.function == "cast":

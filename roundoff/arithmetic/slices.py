@@ -49,7 +49,7 @@ DEEPEST = 2.0**-900
 FEW, SAMPLE = 1 / 128, 1 << 12
 
 #: How many elements are worked on at a time, and how many of a matrix product are made at a time.
-BLOCK, PANEL = 1 << 15, 1 << 20
+BLOCK, PANEL = 1 << 16, 1 << 20
 
 
 def product_widths(terms: int, spans: tuple[int, int] = (WHOLE, WHOLE)) -> tuple[int, int]:
@@ -182,12 +182,13 @@ class _Tails:
         some = left[0] != 0
         for word in left[1:]:
             some |= word != 0
-        batch, row, column = np.nonzero(some)
-        if len(batch):
+        at = np.flatnonzero(some)
+        if len(at):
+            batch, row, column = np.unravel_index(at, some.shape)
             self.places.append((batch + block[0].start, row + block[1].start, column))
-            given = [word[some] for word in left]
+            given = [word.ravel()[at] for word in left]
             more = len(self.left[0]) - len(given)
-            self.left.append([*given, *[np.zeros(len(batch))] * more])
+            self.left.append([*given, *[np.zeros(len(at))] * more])
 
     def cut(self, rows: Rows, done: int, width: int, bits: int, rest: Array) -> list[Any]:
         """Their next slices as sparse matrices; what remains of them, too, goes into `rest`."""
@@ -310,11 +311,7 @@ def multiply(
     found = _Sums(shape, words, bits)
     for panel in _blocks(shape, PANEL):
         many = panel[0]
-        parts = [
-            (2.0 ** (2 - a.width - b.width - below), _part(a, s, b, t, panel, product))
-            for below, s, t in pairs
-            if below < bits
-        ]
+        parts = [_part(a, s, b, t, panel, product) for below, s, t in pairs if below < bits]
         rest: Any = 0.0
         if not exact:
             rest = left_out * (a.some[panel] * b.some[many])
@@ -323,8 +320,24 @@ def multiply(
     return found.result()
 
 
-def _part(a: Sliced, s: int, b: Sliced, t: int, panel: Block, product: Product) -> Array:
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Whole numbers, times a power of two; few: most may be zero."""
+
+    values: Array
+    weight: float
+    few: bool
+
+
+def _part(a: Sliced, s: int, b: Sliced, t: int, panel: Block, product: Product) -> Part:
     """A panel of the product of two slices."""
+    weight = 2.0 ** (2 - (s + 1) * a.width - (t + 1) * b.width)
+    first, second = a.digits[s], b.digits[t]
+    few = not (isinstance(first, np.ndarray) and isinstance(second, np.ndarray))
+    return Part(_of_slices(a, s, b, t, panel, product), weight, few)
+
+
+def _of_slices(a: Sliced, s: int, b: Sliced, t: int, panel: Block, product: Product) -> Array:
     many, some = panel
     first, second = a.digits[s], b.digits[t]
     rows, columns = a.exponent.shape[1], b.exponent.shape[2]
@@ -350,13 +363,14 @@ def total(words: Sequence[Array], most: int, bits: int) -> tuple[tuple[Array, ..
     rows = prod(outer)
     a = Rows([w.reshape(1, rows, terms) for w in words], -1).cut(sum_width(terms), bits)
     found = _Sums((1, rows, 1), most, bits)
-    sums = (digit.sum(axis=-1).reshape(1, rows, 1) for digit in a.digits)
-    parts = [(2.0 ** (1 - (t + 1) * a.width), each) for t, each in enumerate(sums)]
+    parts = [
+        Part(d.sum(axis=-1).reshape(1, rows, 1), 2.0 ** (1 - (t + 1) * a.width), False)
+        for t, d in enumerate(a.digits)
+    ]
     found.add((slice(0, 1), slice(0, rows)), parts, terms * a.rest, (a.exponent,))
     placed, radius = found.result()
-    return tuple(w.reshape(outer) for w in placed), np.reshape(radius, outer) if np.ndim(
-        radius
-    ) else radius
+    shaped = radius.reshape(outer) if np.ndim(radius) else radius
+    return tuple(w.reshape(outer) for w in placed), shaped
 
 
 class _Sums:
@@ -372,33 +386,25 @@ class _Sums:
         self.radius: Any = 0.0
 
     def add(
-        self,
-        panel: Block,
-        parts: Sequence[tuple[float, Array]],
-        rest: Any,
-        exponents: Sequence[Exponents],
+        self, panel: Block, parts: Sequence[Part], rest: Any, exponents: Sequence[Exponents]
     ) -> None:
         """A panel: the sum of weights times whole numbers, to within `rest`, times 2^(sum of exponents)."""
         many, some = panel
         shape = many.stop - many.start, some.stop - some.start, self.shape[2]
         rest = np.broadcast_to(rest, shape)
-        scale = [np.broadcast_to(e, shape) for e in exponents]
+        power = _Power(exponents, shape)
         for block in _blocks(shape, BLOCK):
-            sums = Accumulator(self.most)
-            for weight, part in parts:
-                if part[block].any():  # those of sparse matrices often are zero
-                    sums.add(part[block] * weight)
-            words, lost = sums.total(rest[block].shape)
-            own: Any = 0.0
-            if (
-                np.any(lost) or rest[block].any()
-            ):  # rest: fewer than 64 roundings of non-negative numbers
-                own = (rest[block] + lost) * (1.0 + 2.0**-45)
-            placed = tuple(slice(s.start + p.start, s.stop + p.start) for s, p in zip(block, panel))
-            self._put(
-                placed,
-                *_times_power(words, own, np.add.reduce([e[block] for e in scale]), self.finest),
-            )
+            sums, own = Accumulator(self.most), rest[block]
+            for part in parts:
+                if not part.few or part.values[block].any():
+                    term = np.empty(own.shape)
+                    sums.add(np.multiply(part.values[block], part.weight, out=term))
+            words, lost = sums.total(own.shape)
+            radius: Any = 0.0
+            if np.any(lost) or own.any():  # own: fewer than 64 roundings of non-negative numbers
+                radius = (own + lost) * (1.0 + 2.0**-45)
+            at = tuple(slice(b.start + p.start, b.stop + p.start) for b, p in zip(block, panel))
+            self._put(at, *power.times(words, radius, block, self.finest))
 
     def _put(self, block: Any, words: Sequence[Array], radius: Any) -> None:
         while len(self.words) < len(words):
@@ -414,24 +420,35 @@ class _Sums:
         return tuple(self.words), self.radius
 
 
-def _times_power(
-    words: Sequence[Array], own: Any, exponent: Exponents, finest: int
-) -> tuple[tuple[Array, ...], Any]:
-    """Words and radius times 2^exponent; where a word becomes subnormal it may be rounded.
+class _Power:
+    """2^exponent per element; the exponent is a sum of some that are the same along an axis."""
 
-    finest: the words are multiples of 2^-finest.
-    """
-    with np.errstate(all="ignore"):
-        if np.abs(exponent).max() > 1000:
-            placed = tuple(np.ldexp(word, exponent) for word in words)
-        else:
-            power = np.ldexp(1.0, exponent)
-            placed = tuple(word * power for word in words)
-        lost: Any = 0.0
-        if np.ldexp(1.0, int(exponent.min()) - finest) < LEAST_PRODUCT:
-            for word, before in zip(placed, words, strict=True):
-                small = (np.abs(word) < LEAST_PRODUCT) & (before != 0)
-                lost = lost + np.where(small, LOST, 0.0)
-        if np.any(own):
-            own = np.where(own > 0, np.ldexp(own, exponent) * UPWARD + TINY, 0.0)
-        return placed, (own + lost) * UPWARD
+    def __init__(self, exponents: Sequence[Exponents], shape: tuple[int, ...]) -> None:
+        self.least = sum(int(e.min(initial=0)) for e in exponents)
+        self.exponents = [np.broadcast_to(e, shape) for e in exponents]
+        near = all(np.abs(e).max(initial=0) <= 500 for e in exponents)
+        self.factors = [np.broadcast_to(np.ldexp(1.0, e), shape) for e in exponents] if near else []
+
+    def times(
+        self, words: Sequence[Array], own: Any, block: Block, finest: int
+    ) -> tuple[tuple[Array, ...], Any]:
+        """Words and radius times 2^exponent; where a word becomes subnormal it may be rounded.
+
+        finest: the words are multiples of 2^-finest.
+        """
+        with np.errstate(all="ignore"):
+            if self.factors:
+                power = prod(factor[block] for factor in self.factors)
+                placed = tuple(word * power for word in words)
+            else:
+                exponent = sum(e[block] for e in self.exponents)
+                placed = tuple(np.ldexp(word, exponent) for word in words)
+            lost: Any = 0.0
+            if np.ldexp(1.0, self.least - finest) < LEAST_PRODUCT:
+                for word, before in zip(placed, words, strict=True):
+                    small = (np.abs(word) < LEAST_PRODUCT) & (before != 0)
+                    lost = lost + np.where(small, LOST, 0.0)
+            if np.any(own):
+                grown = own * power if self.factors else np.ldexp(own, exponent)
+                own = np.where(own > 0, grown * UPWARD + TINY, 0.0)
+            return placed, (own + lost) * UPWARD

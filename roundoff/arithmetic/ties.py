@@ -24,6 +24,7 @@ class Ties(Scale):
     """Float64 values; remembers the first tie, in words."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.found = ""
 
     def map(self, step: Map, operands: Sequence[Scaled]) -> Scaled:

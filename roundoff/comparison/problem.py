@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff import accuracy
+from roundoff.arithmetic.shared import Shared
 from roundoff.arithmetic.ties import first_tie
 from roundoff.bounding import bounds_of_trace
 from roundoff.bounds import Bound
@@ -68,6 +69,7 @@ class Problem:
         self.notes: list[str] = []
         self.checked: list[Trace] = []
         self.spent: dict[str, float] = {}
+        self.shared: list[Shared] = []
         self.generator = np.random.default_rng([seed, 4])
         self.inputs = {name: as_tensor(name, value) for name, value in inputs.items()}
         self.wrt = check_wrt(self.inputs, wrt)
@@ -205,6 +207,18 @@ class Problem:
             found[name] = value
         return found
 
+    def whole(self) -> dict[str, Array]:
+        """Random j 2^-19, -2^19 <= j < 2^19, in place of all that is not zero.
+
+        For polynomials any numbers are as good as others, and exact arithmetic is fast with few bits.
+        """
+        found = {}
+        for name, value in self.values.items():
+            j = self.generator.integers(-(VALUES // 2), VALUES // 2, value.shape)
+            floating = name == UPSTREAM or self.inputs[name].is_floating_point()
+            found[name] = np.where(value == 0, 0.0, 2.0 * j / VALUES) if floating else value
+        return found
+
     # ----------------------------------------------------------------------------- same or not
 
     def elsewhere(self, points: int) -> tuple[dict[str, Judgement], list[str]]:
@@ -216,17 +230,20 @@ class Problem:
             return {}, [
                 "both sides have the same trace: their exact gradients are equal everywhere"
             ]
+        degrees = [degree(one), degree(two)]
+        most = None if None in degrees else max(d for d in degrees if d is not None)
         found: dict[str, Judgement] = {}
         try:
             for number in range(points):
                 where = f"at random point {number + 1} "
-                for name, judgement in self._apart(self.varied(), "float32", where).items():
+                values = self.varied() if most is None else self.whole()
+                for name, judgement in self._apart(values, "float32", where).items():
                     found.setdefault(name, judgement)
             if found:
                 found = self._off_kinks(found, self.values)
         except RoundoffError as error:
             return found, [f"no check at random points: {error}"]
-        return found, self._chance(points, found)
+        return found, [] if found else [_chance(points, most)]
 
     def _apart(self, values: Inputs, format: Any, where: str) -> dict[str, Judgement]:
         of = self._of_traces(partial(_reference, values=values, format=format))
@@ -249,22 +266,6 @@ class Problem:
         )
         return {name: each if name in apart else reason for name, each in found.items()}
 
-    def _chance(self, points: int, found: Mapping[str, Judgement]) -> list[str]:
-        one, two = self.traces
-        assert one is not None and two is not None
-        if found:
-            return []
-        degrees = [degree(one), degree(two)]
-        count = f"{points} random point{'s' if points > 1 else ''}"
-        if any(d is None for d in degrees):
-            return [f"the references agree at {count}, too"]
-        most = max(d for d in degrees if d is not None)
-        chance = (most / VALUES) ** points
-        return [
-            f"the references agree at {count}, too: two different polynomials of degree {most} do so "
-            f"with probability at most {chance:.1e} (Schwartz and Zippel, {VALUES} values of each input)"
-        ]
-
     # ---------------------------------------------------------------------------------- formats
 
     def pairs(
@@ -281,10 +282,13 @@ class Problem:
         names = [n for n in (OUTPUT, *self.wrt) if n in computed[0] and n in computed[1]]
         if not names:
             raise ArgumentError(f"the given tensors name none of {OUTPUT}, {', '.join(self.wrt)}")
-        return [
+        pairs = [
             self._pair(name, target, computed, known, elsewhere.get(name), errors.get(name, ()))
             for name in names
         ]
+        while self.shared:
+            self.shared.pop().forget()
+        return pairs
 
     def _spend(self, on: str, seconds: float) -> None:
         self.spent[on] = self.spent.get(on, 0.0) + seconds
@@ -301,7 +305,8 @@ class Problem:
         self, trace: Trace, target: Format, accumulate: Any
     ) -> tuple[Reference, dict[str, Bound]]:
         began = time.perf_counter()
-        reference = _reference(trace, self.values, target)
+        shared = Shared()
+        reference = _reference(trace, self.values, target, shared)
         large = not trace.polynomial and work(trace) > MULTIPRECISION_WORK
         if large and OUTPUT in trace.outputs and not any(t is trace for t in self.checked):
             self.checked.append(trace)
@@ -313,7 +318,8 @@ class Problem:
             if accumulate is None or as_format(accumulate).precision < target.precision
             else accumulate
         )
-        bounds = bounds_of_trace(trace, rounded, target, accumulate=wide)
+        bounds = bounds_of_trace(trace, rounded, target, accumulate=wide, shared=shared)
+        self.shared.append(shared)
         return reference, bounds
 
     def _spot_check(self, trace: Trace, reference: Reference, target: Format) -> None:
@@ -384,10 +390,24 @@ class Problem:
         return found
 
 
-def _reference(trace: Trace, values: Inputs, format: Any) -> Reference:
+def _reference(
+    trace: Trace, values: Inputs, format: Any, shared: Shared | None = None
+) -> Reference:
     """A rigorous one: exact where it is a polynomial, enclosed where not."""
     engine = "auto" if trace.polynomial or work(trace) > MULTIPRECISION_WORK else "ball"
-    return reference_of_trace(trace, values, format=format, engine=engine)
+    return reference_of_trace(trace, values, format=format, engine=engine, shared=shared)
+
+
+def _chance(points: int, degree: int | None) -> str:
+    """What it means that references agree at random points; degree: of both, as polynomials."""
+    count = f"{points} random point{'s' if points > 1 else ''}"
+    if degree is None:
+        return f"the references agree at {count}, too"
+    chance = (degree / VALUES) ** points
+    return (
+        f"the references agree at {count}, too: two different polynomials of degree {degree} do so "
+        f"with probability at most {chance:.1e} (Schwartz and Zippel, {VALUES} values of each input)"
+    )
 
 
 def _different(name: str, first: Reference, second: Reference, where: str) -> Judgement | None:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.arithmetic import walk
+from roundoff.arithmetic import move_elements, walk
 from roundoff.errors import UnsupportedError
 from roundoff.trace.capture import UPSTREAM
-from roundoff.trace.steps import Contract, Index, Map, Reduce, Shape, Trace
+from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape, Trace
 
 Array = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
@@ -67,7 +67,7 @@ class Naming:
         name = {0: ZERO, 1: ONE}.get(value, COMPUTED)  # type: ignore[call-overload]
         return Names(np.full(shape, name, np.int64))
 
-    def move(self, operands: Sequence[Any], index: Index | None, shape: Shape) -> Value:
+    def move(self, step: Move, operands: Sequence[Any]) -> Value:
         refused = _refused(operands)
         if refused:
             return refused
@@ -76,13 +76,13 @@ class Naming:
             names = [value for value in operands if isinstance(value, Names)]
             second = None
             if any(value.second is not None for value in names):
-                second = _moved([_second(value) for value in names], index, shape)
-            return Names(_moved([value.first for value in names], index, shape), second)
+                second = move_elements(step, [_second(value) for value in names], 0)
+            return Names(move_elements(step, [value.first for value in names], 0), second)
         others = [value for value in operands if isinstance(value, Names)]
         if len(summed) > 1 or any((value.first != ZERO).any() for value in others):
             return _several()
         numbers = [v.at if isinstance(v, Sums) else np.zeros_like(v.first) for v in operands]
-        return Sums(summed[0].first, summed[0].second, _moved(numbers, index, shape))
+        return Sums(summed[0].first, summed[0].second, move_elements(step, numbers, 0))
 
     def map(self, step: Map, operands: Sequence[Any]) -> Value:
         one: Value = operands[0]
@@ -128,13 +128,6 @@ class Naming:
 
 def _refused(operands: Sequence[Any]) -> Refused | None:
     return next((value for value in operands if isinstance(value, Refused)), None)
-
-
-def _moved(arrays: Sequence[Ids], index: Index | None, shape: Shape) -> Ids:
-    if index is None:
-        return arrays[0].reshape(shape)
-    flat: Ids = np.concatenate([np.zeros(1, np.int64), *(array.ravel() for array in arrays)])
-    return flat[index]
 
 
 def _second(value: Names) -> Ids:

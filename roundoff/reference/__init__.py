@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.multiprecision import Multiprecision
+from roundoff.arithmetic.shared import Alone, Shared
 from roundoff.errors import ArgumentError, PrecisionError
 from roundoff.formats import Format, as_format, rounder
 from roundoff.reference import engines
@@ -77,14 +78,22 @@ def reference_gradients(
 
 
 def reference_of_trace(
-    trace: Trace, inputs: Mapping[str, Array], *, format: Any = "float32", engine: str = "auto"
+    trace: Trace,
+    inputs: Mapping[str, Array],
+    *,
+    format: Any = "float32",
+    engine: str = "auto",
+    shared: Shared | None = None,
 ) -> Reference:
-    """The outputs of a pruned trace, for inputs that are rounded to the format here."""
+    """The outputs of a pruned trace, for inputs that are rounded to the format here.
+
+    shared: with other walks of this trace, at the inputs so rounded.
+    """
     target = as_format(format)
     if engine not in ENGINES:
         raise ArgumentError(f"unknown engine {engine!r}; use one of: {', '.join(ENGINES)}")
     rounded = round_inputs(trace, inputs, target)
-    scales = engines.Scales(trace, rounded)
+    scales = engines.Scales(trace, rounded, shared or Alone())
     if engine == "auto":
         make = engines.multiprecision if work(trace) <= MULTIPRECISION_WORK else engines.fast
     else:

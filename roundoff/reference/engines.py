@@ -14,6 +14,7 @@ from roundoff.arithmetic import walk
 from roundoff.arithmetic.expansions import above, swept
 from roundoff.arithmetic.multiprecision import Multiprecision, Number
 from roundoff.arithmetic.scale import Scale, Scaled
+from roundoff.arithmetic.shared import Shared
 from roundoff.errors import PrecisionError, UndecidedError, UnsupportedError
 from roundoff.formats import Format, spacing
 from roundoff.reference.gradients import GradientReference, Reference
@@ -44,14 +45,17 @@ SMALLEST_KEPT = 2.0**-968
 
 
 class Scales:
-    """S, and the sums of |terms|, of a trace's outputs; evaluated when they are first asked for."""
+    """S, and the sums of |terms|, of a trace's outputs; evaluated when they are first asked for.
 
-    def __init__(self, trace: Trace, inputs: dict[str, Array]) -> None:
-        self.trace, self.inputs = trace, inputs
+    shared: with other walks of the trace at these inputs.
+    """
+
+    def __init__(self, trace: Trace, inputs: dict[str, Array], shared: Shared) -> None:
+        self.trace, self.inputs, self.shared = trace, inputs, shared
 
     @cached_property
     def found(self) -> dict[str, Scaled]:
-        return walk(self.trace, Scale(), self.inputs)
+        return walk(self.trace, Scale(self.shared), self.inputs)
 
     def of(self, name: str) -> Callable[[], Scaled]:
         return partial(self._of, name)
@@ -109,7 +113,7 @@ def _multiword(trace: Trace, inputs: dict[str, Array], target: Format, scales: S
 
     fewest = MOST_WORDS if trace.polynomial else _words(scales, target)
     for words in dict.fromkeys((fewest, MOST_WORDS)):
-        arithmetic = Multiword(words, fastest_product())
+        arithmetic = Multiword(words, fastest_product(), scales.shared)
         found = walk(trace, arithmetic, inputs)
         gradients = {n: _from_words(v, scales.of(n)) for n, v in found.items()}
         if all(precise(g, target) for g in gradients.values()):
