@@ -14,8 +14,11 @@ import torch.nn.functional as F
 
 import roundoff as ro
 from roundoff.arithmetic import slopes, walk
-from roundoff.arithmetic.laws import count_sums
+from roundoff.arithmetic.laws import Certain, Likely, count_sums
+from roundoff.arithmetic.multiword import Multiword
 from roundoff.arithmetic.running import Running
+from roundoff.arithmetic.scale import Scale
+from roundoff.arithmetic.shared import Shared
 from roundoff.arithmetic.simulated import Simulated, simulate
 from roundoff.bounding import bounds_of_trace
 from roundoff.formats import Format
@@ -115,6 +118,35 @@ def test_bounds_hold_for_torchs_own_kernels(case, format) -> None:
     native = ro.native_gradients(CASES[case][0], inputs, None, squares, format=format)
     for name, bound in bounds_of_trace(trace, inputs, format).items():
         holds(native[name], reference[name], bound.certain)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_walks_that_share_results_find_the_same(case) -> None:
+    """In whatever order they come, the reference's rounded values among what they share."""
+    trace, inputs, reference = problem(case, "float32")
+    laws = Likely(2.0**-24, 1e-9, 5), Certain(2.0**-24)
+    alone = [walk(trace, Running("float32", law=law), inputs) for law in laws]
+    scales = walk(trace, Scale(), inputs)
+    for first in ("reference", "scale", "bounds"):
+        shared = Shared()
+        if first == "reference":
+            reference_of_trace(trace, inputs, engine="auto", shared=shared)
+            walk(trace, Multiword(2, shared=shared), inputs)
+        elif first == "scale":
+            walk(trace, Scale(shared), inputs)
+        for law, lonely in zip(laws, alone, strict=True):
+            found = walk(trace, Running("float32", law=law, shared=shared), inputs)
+            for name, each in found.items():
+                lone = lonely[name]
+                gap = np.abs((each.value - reference[name].high) - reference[name].low)
+                assert (gap <= each.own + reference[name].error).all()
+                near = np.isclose(each.error, lone.error, rtol=2.0**-20, atol=0)
+                assert (near | ~np.isfinite(lone.error)).all()
+        for name, each in walk(trace, Scale(shared), inputs).items():
+            assert np.allclose(each.scale, scales[name].scale, rtol=2.0**-40, atol=0)
+            assert np.allclose(each.terms, scales[name].terms, rtol=2.0**-30, atol=2.0**-60)
+        shared.forget()
+        assert shared.known(trace.steps[0], "value") is None
 
 
 @pytest.mark.parametrize("case", CASES)

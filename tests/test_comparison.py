@@ -11,6 +11,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 import roundoff as ro
+from roundoff.comparison.problem import Problem
 from roundoff.trace import prune, trace_gradients
 from roundoff.trace.degree import degree
 
@@ -58,6 +59,28 @@ PAIRS = {
     "chain": (lambda a, b, c: (a @ b) @ c, lambda a, b, c: a @ (b @ c), lambda a, b, c: a @ (b.flip(0) @ c),
               {"a": normal(3, 4), "b": normal(4, 4), "c": normal(4, 2)}),
 }  # fmt: skip
+
+
+def test_polynomials_are_compared_at_points_of_few_bits_and_others_beside_the_inputs() -> None:
+    seen = []
+
+    def recorded(self, values, *rest):
+        seen.append(values)
+        return {}
+
+    inputs = {"x": torch.tensor([0.0, 3.0, -1e-3]), "k": torch.tensor([0, 1, 2])}
+    for loss in (torch.sum, lambda out: torch.exp(out).sum()):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Problem, "_apart", recorded)
+            ro.compare(
+                lambda x, k: x * x, lambda x, k: (x + x)[k] * x / 2, inputs, "x", loss,
+                formats=["float32"], points=2,
+            )  # fmt: skip
+    for values in seen:
+        assert values["x"][0] == 0 and (values["k"] == [0, 1, 2]).all()
+    *whole, beside, _ = (values["x"] for values in seen)
+    assert all((v * 2**19 == np.rint(v * 2**19)).all() and (np.abs(v) <= 1).all() for v in whole)
+    assert np.allclose(beside, [0.0, 3.0, -1e-3], rtol=2.0**-1) and not (whole[0] == whole[1]).all()
 
 
 @pytest.mark.parametrize("name", PAIRS)
