@@ -14,7 +14,7 @@ import numpy.typing as npt
 from flint import arb, arb_mat, ctx, fmpq
 
 from roundoff.arithmetic import move_elements
-from roundoff.errors import UndecidedError, UnsupportedError
+from roundoff.errors import UndecidedError, no_value
 from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape
 
 Balls = npt.NDArray[np.object_]
@@ -97,10 +97,7 @@ class Ball:
             return np.array(results, bool).reshape(step.shape)
         for result, xs in zip(results, zip(*flat, strict=True), strict=True):
             if not result.is_finite() and all(x.is_finite() for x in xs):
-                raise UnsupportedError(
-                    f"the reference has no value: {step.function}({', '.join(map(str, xs))}) is not "
-                    "a finite real number; check the inputs' range"
-                )
+                raise no_value(step.function, *xs)
         return _array(results, step.shape)
 
     def reduce(self, step: Reduce, operand: Balls) -> Balls:

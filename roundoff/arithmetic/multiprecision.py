@@ -7,6 +7,7 @@ rounding at all.  Other functions are rounded once to `bits`.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -49,10 +50,11 @@ from mpmath.libmp import (
     mpf_sub,
     mpf_tan,
     mpf_tanh,
+    to_str,
 )
 
 from roundoff.arithmetic import move_elements
-from roundoff.errors import UnsupportedError
+from roundoff.errors import UnsupportedError, no_value
 from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape
 
 Number = tuple[int, int, int, int]  # mpmath's _mpf_: sign, mantissa, exponent, bit count
@@ -175,13 +177,15 @@ class Multiprecision:
                 return np.fromiter(results, bool, len(flat[0])).reshape(step.shape)
             return _array(results, step.shape)
         function, bits = _ROUNDED[step.function], self.bits
-        try:
-            return _array((function(*xs, bits, "n") for xs in zip(*flat, strict=True)), step.shape)
-        except (ZeroDivisionError, mpmath.libmp.ComplexResult, ValueError):
-            raise UnsupportedError(
-                f"the reference has no value: {step.function} is evaluated outside its domain "
-                "(division by zero, or a root or logarithm of a negative number)"
-            ) from None
+
+        def value(*xs: Number) -> Number:
+            try:
+                found: Number = function(*xs, bits, "n")
+            except (ZeroDivisionError, mpmath.libmp.ComplexResult, ValueError):
+                raise no_value(step.function, *(to_str(x, 6) for x in xs)) from None
+            return found
+
+        return _array(itertools.starmap(value, zip(*flat, strict=True)), step.shape)
 
     def reduce(self, step: Reduce, operand: Numbers) -> Numbers:
         rows = operand.reshape(int(np.prod(step.shape)), operand.shape[-1])

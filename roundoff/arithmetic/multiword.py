@@ -10,6 +10,7 @@ What leaves float64's range, or is not a number, is refused with `UnsupportedErr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -27,7 +28,7 @@ from roundoff.arithmetic.expansions import TINY, UPWARD, above, products, shorte
 from roundoff.arithmetic.multiprecision import Multiprecision, Numbers, from_words
 from roundoff.arithmetic.scale import FUNCTIONS
 from roundoff.arithmetic.shared import Alone, Shared
-from roundoff.errors import PrecisionError, UndecidedError, UnsupportedError
+from roundoff.errors import PrecisionError, UndecidedError, UnsupportedError, no_value
 from roundoff.trace.steps import BOOLEAN, Contract, Map, Move, Reduce, Shape
 
 Array = npt.NDArray[np.float64]
@@ -151,9 +152,7 @@ class Multiword:
             other = ~np.equal(plain, first[0]) if name == "maximum" else np.equal(plain, first[1])
             return _where(~other, *operands)
         if np.isnan(plain[infinite]).any():
-            raise UnsupportedError(
-                f"the reference has no value: {name} of infinities is not a number"
-            )
+            raise no_value(name, *_first(infinite & np.isnan(plain), *operands))
         finite = [
             Words(
                 tuple(np.where(infinite, 1.0 if k == 0 else 0.0, w) for k, w in enumerate(o.words)),
@@ -194,6 +193,11 @@ class Multiword:
         return Words(words, _plus(lost, a.radius, b.radius))
 
     def _product(self, a: Words, b: Words) -> Words:
+        for one, other in ((a, b), (b, a)):
+            factor = _power_of_two(one)
+            if factor:  # exact, barring overflow
+                radius = other.radius if _exact(other.radius) else other.radius * factor
+                return Words(tuple(word * factor for word in other.words), radius)
         terms, under = products(a.words, b.words)
         words, lost = shorten(terms, self.words)
         return Words(words, _plus(lost, under, _radius_of_product(a, b, np.multiply)))
@@ -212,10 +216,8 @@ class Multiword:
                 break
         missing = _plus(*gone, *(np.abs(word) for word in left if word.any()))
         least = np.abs(b.words[0]) * (1.0 - 2.0**-50) - b.radius
-        if not (least > 0).all():
-            raise UnsupportedError(
-                "the reference has no value: a division by zero, or by what the radius does not tell from it"
-            )
+        if not (least > 0).all():  # zero, or what the radius does not tell from it
+            raise no_value("div", *_first(~(least > 0), a, b))
         words, lost = shorten(quotient, self.words)
         radius = _plus(missing, a.radius)
         if not _exact(b.radius):
@@ -227,10 +229,9 @@ class Multiword:
     def _root(self, a: Words) -> Words:
         """Newton's steps.  |sqrt(a) - s| = |a - s s| / (sqrt(a) + s), at most |a - s s| / s."""
         zero = a.words[0] == 0
-        if (a.words[0] < 0).any() or (zero & np.greater(a.radius, 0)).any():
-            raise UnsupportedError(
-                "the reference has no value: a root of a negative number, or nearly"
-            )
+        outside = (a.words[0] < 0) | (zero & np.greater(a.radius, 0))
+        if outside.any():
+            raise no_value("sqrt", *_first(outside, a))
         root: tuple[Array, ...] = (np.sqrt(a.words[0]),)
         half = np.where(zero, 1.0, 0.5 / np.where(zero, 1.0, root[0]))
         lost: Any = 0.0
@@ -279,10 +280,7 @@ class Multiword:
             balls = list(map(function, *given))
             for ball, *xs in zip(balls, *given, strict=True):
                 if not ball.is_finite():
-                    raise UnsupportedError(
-                        f"the reference has no value: {name}({', '.join(map(str, xs))}) is not a finite "
-                        "real number; check the inputs' range"
-                    )
+                    raise no_value(name, *xs)
             words, rest = self._of_balls(balls)
         kept, lost = shorten([word.reshape(shape) for word in words], self.words)
         return Words(kept, _plus(lost, rest.reshape(shape) if rest.any() else 0.0))
@@ -449,6 +447,15 @@ def _radius_of_product(a: Words, b: Words, product: Callable[[Any, Any], Any]) -
     return above(parts) + lost if parts else 0.0
 
 
+def _power_of_two(of: Words) -> float:
+    """The one number that all elements are, if it is exactly a power of two of at least 1; else 0.0."""
+    if len(of.words) > 1 or not _exact(of.radius) or not of.words[0].size:
+        return 0.0
+    first = float(of.words[0].flat[0])
+    plain = first >= 1.0 and math.frexp(first)[0] == 0.5
+    return first if plain and bool((of.words[0] == first).all()) else 0.0
+
+
 def _least(sizes: Any) -> float:
     """The smallest that is not zero."""
     return float(np.min(sizes, initial=np.inf, where=np.greater(sizes, 0)))
@@ -476,6 +483,16 @@ def _in_range(words: tuple[Array, ...], radius: Any) -> Words:
     return result
 
 
+def _first(where: Mask, *operands: Words) -> list[str]:
+    """The operands at the first of some elements, with their radii."""
+    at = int(np.argmax(where))
+    found = []
+    for of in operands:
+        radius = float(np.broadcast_to(of.radius, of.shape).flat[at])
+        found.append(f"{of.words[0].flat[at]:.6g}" + (f" +/- {radius:.2g}" if radius else ""))
+    return found
+
+
 def _finite(*operands: Words) -> None:
     if any(np.isinf(o.words[0]).any() for o in operands):
         raise UnsupportedError(
@@ -486,7 +503,7 @@ def _finite(*operands: Words) -> None:
 def _check(found: Words, infinite: Mask, name: str) -> None:
     if not (np.isfinite(found.words[0]) | infinite).all():
         raise UnsupportedError(
-            f"the reference leaves the range of float64 in {name}; scale the inputs, or use engine='ball'"
+            f"the reference leaves the range of float64 in {name}; scale the inputs"
         )
 
 

@@ -160,10 +160,11 @@ def round_inputs(trace: Trace, inputs: Mapping[str, Array], target: Format) -> d
 
 
 def _unusable(name: str, values: Array, target: Format) -> ArgumentError:
-    wild = values[~np.isfinite(values)]
-    if wild.size:
+    wild = np.argwhere(~np.isfinite(values))
+    if len(wild):
+        at = tuple(int(i) for i in wild[0])
         return ArgumentError(
-            f"input {name!r} holds {wild.flat[0]}; a reference needs finite numbers"
+            f"input {name!r} holds {values[at]} at {list(at)}; a reference needs finite numbers"
         )
     worst = values.flat[int(np.argmax(np.abs(values)))]
     return ArgumentError(

@@ -207,8 +207,8 @@ def _capture(function: Callable[..., Any], examples: list[torch.Tensor]) -> torc
         except RuntimeError as error:
             if "get value out of a tracing tensor" in str(error):
                 raise UnsupportedError(
-                    "the function's control flow depends on its data (a tensor was turned into a "
-                    "Python number); write it with torch.where"
+                    "the function turns a tensor into a Python number (an if, float() or .item() on "
+                    "data), which no trace can follow; keep it a tensor, with torch.where for an if"
                 ) from None
             first = str(error).strip().splitlines()[0]
             hint = "; let it copy first, x.clone()" if "in-place" in first else ""

@@ -185,7 +185,13 @@ def lower_move(build: Builder, target: Any, args: Any, kwargs: Any) -> Any:
         shape = tuple(tensor.shape)
         return Value(build.move(tuple(operands), places), shape, tuple(tensor.stride()))
 
-    return tree_map(index, target(*args, **kwargs))
+    try:
+        return tree_map(index, target(*args, **kwargs))
+    except IndexError:  # the numbers of a tensor that depends on floats are no indices
+        name = target.overloadpacket.__name__
+        raise UnsupportedError(
+            f"cannot trace aten::{name} by a mask or by indices that depend on floats; choose by torch.where"
+        ) from None
 
 
 def _move_selection(build: Builder, target: Any, args: Any, kwargs: Any) -> Selection:
