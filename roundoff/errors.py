@@ -15,12 +15,11 @@ class UnsupportedError(RoundoffError, NotImplementedError):
     """A computation outside what roundoff can trace or emulate."""
 
 
-def no_value(function: str, *arguments: object) -> UnsupportedError:
+def no_value(function: str, *arguments: str) -> UnsupportedError:
     """What to raise where a function is evaluated outside its domain, with the numbers it got."""
-    given = ", ".join(f"{x:.6g}" if isinstance(x, float) else str(x) for x in arguments)
     return UnsupportedError(
-        f"the reference has no value: the function or its gradient evaluates {function}({given}), which is "
-        "no finite real number; change the inputs that lead there"
+        "the reference has no value: the function or its gradient evaluates "
+        f"{function}({', '.join(arguments)}), which is no finite real number; change the inputs that lead there"
     )
 
 

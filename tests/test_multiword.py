@@ -432,10 +432,12 @@ def test_polynomials_are_exact_and_the_same_as_mpmaths(format) -> None:
 def test_auto_takes_words_for_large_work_and_balls_where_they_fail(monkeypatch) -> None:
     monkeypatch.setattr("roundoff.reference.MULTIPRECISION_WORK", 0)
     assert ro.reference_gradients(conv, **problem()).engine == "multiword"
-    deep = {"x": [2.0**-330, 3 * 2.0**-330]}  # errors of its products underflow
+    deep = {"x": [2.0**-338, 3 * 2.0**-338]}  # errors of its products underflow
     wide = ro.reference_gradients(lambda x: (x**4).sum(), deep, format="float64")
-    assert wide.engine == "ball" and wide.exact and wide["x"].mp()[1] == 108 * mpmath.mpf(2) ** -990
-    given = {"x": np.linspace(1.0, 2.0, 5), "y": [2.0**-330, 3 * 2.0**-330]}
+    assert (
+        wide.engine == "ball" and wide.exact and wide["x"].mp()[1] == 108 * mpmath.mpf(2) ** -1014
+    )
+    given = {"x": np.linspace(1.0, 2.0, 5), "y": [2.0**-338, 3 * 2.0**-338]}
     mixed = ro.reference_gradients(
         lambda x, y: (x * x).sum() + (y**4).sum(), given, format="float64"
     )
@@ -466,9 +468,9 @@ def test_more_words_are_taken_where_two_do_not_suffice(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("function", "inputs", "words"),
     [
-        (lambda x: (1 / (x - 1)).sum(), [1.0], "division by zero"),
-        (lambda x: torch.sqrt(x - 2).sum(), [1.0], "root of a negative"),
-        (lambda x: (x * torch.log(x - 2)).sum(), [1.0], "log.*not a finite"),
+        (lambda x: (1 / (x - 1)).sum(), [1.0], r"div\(1, 0\)"),
+        (lambda x: torch.sqrt(x - 2).sum(), [1.0], r"sqrt\(-1\)"),
+        (lambda x: (x * torch.log(x - 2)).sum(), [1.0], r"log\(-1"),
         (lambda x: (x**4).sum(), [1e150], "range of float64"),
     ],
 )

@@ -97,7 +97,7 @@ class Ball:
             return np.array(results, bool).reshape(step.shape)
         for result, xs in zip(results, zip(*flat, strict=True), strict=True):
             if not result.is_finite() and all(x.is_finite() for x in xs):
-                raise no_value(step.function, *xs)
+                raise no_value(step.function, *(x.str(6) for x in xs))
         return _array(results, step.shape)
 
     def reduce(self, step: Reduce, operand: Balls) -> Balls:

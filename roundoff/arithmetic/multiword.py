@@ -280,7 +280,7 @@ class Multiword:
             balls = list(map(function, *given))
             for ball, *xs in zip(balls, *given, strict=True):
                 if not ball.is_finite():
-                    raise no_value(name, *xs)
+                    raise no_value(name, *(x.str(6) for x in xs))
             words, rest = self._of_balls(balls)
         kept, lost = shorten([word.reshape(shape) for word in words], self.words)
         return Words(kept, _plus(lost, rest.reshape(shape) if rest.any() else 0.0))
