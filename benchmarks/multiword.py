@@ -24,7 +24,7 @@ import roundoff as ro
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.multiword import Multiword
 from roundoff.reference import reference_of_trace, round_inputs, work
-from roundoff.reference.engines import MOST_WORDS
+from roundoff.reference.engines import MOST_BITS
 from roundoff.trace import prune, trace_gradients
 
 ROUNDS = 5
@@ -98,7 +98,7 @@ def where_time_goes(inputs: dict[str, np.ndarray], format: str) -> str:
         spent, count = spent + time.perf_counter() - began, count + 1
         return found
 
-    arithmetic = Multiword(MOST_WORDS, product)
+    arithmetic = Multiword.of_bits(MOST_BITS, product)
     walk(trace, arithmetic, given)
     ended = time.perf_counter()
     return (

@@ -18,8 +18,8 @@ class UnsupportedError(RoundoffError, NotImplementedError):
 def no_value(function: str, *arguments: str) -> UnsupportedError:
     """What to raise where a function is evaluated outside its domain, with the numbers it got."""
     return UnsupportedError(
-        "the reference has no value: the function or its gradient evaluates "
-        f"{function}({', '.join(arguments)}), which is no finite real number; change the inputs that lead there"
+        f"the reference has no value: the function or its gradient evaluates {function}"
+        f"({', '.join(arguments)}), which is no finite real number; change the inputs that lead there"
     )
 
 

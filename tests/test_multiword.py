@@ -430,7 +430,7 @@ def test_polynomials_are_exact_and_the_same_as_mpmaths(format) -> None:
 
 
 def test_auto_takes_words_for_large_work_and_balls_where_they_fail(monkeypatch) -> None:
-    monkeypatch.setattr("roundoff.reference.MULTIPRECISION_WORK", 0)
+    monkeypatch.setattr("roundoff.reference.POLYNOMIAL_WORK", 0)
     assert ro.reference_gradients(conv, **problem()).engine == "multiword"
     deep = {"x": [2.0**-338, 3 * 2.0**-338]}  # errors of its products underflow
     wide = ro.reference_gradients(lambda x: (x**4).sum(), deep, format="float64")
@@ -445,14 +445,13 @@ def test_auto_takes_words_for_large_work_and_balls_where_they_fail(monkeypatch) 
     assert mixed["x"].exact and mixed["y"].engine == "ball"
 
 
-def test_more_words_are_taken_where_two_do_not_suffice(monkeypatch) -> None:
-    monkeypatch.setattr(engines, "RADIUS_FACTOR", 2.0**-130)
+def test_as_many_bits_are_taken_as_the_radius_lacked(monkeypatch) -> None:
     tried = []
 
     class Spy(multiword.Multiword):
         def __init__(self, words, *others) -> None:
-            tried.append(words)
             super().__init__(words, *others)
+            tried.append((words, self.bits))
 
     monkeypatch.setattr(multiword, "Multiword", Spy)
     given = dict(inputs={"x": np.linspace(0.5, 1.0, 4) * 2.0**-40}, format="float64")
@@ -462,7 +461,18 @@ def test_more_words_are_taken_where_two_do_not_suffice(monkeypatch) -> None:
     )
     gap = np.abs((found.high - ball.high) + (found.low - ball.low))
     assert (gap <= found.error + ball.error).all()
-    assert tried == [engines.FEW_WORDS + 1, engines.MOST_WORDS]
+    first = 53 + 20 + engines.GROWTH
+    assert tried == [(3, first)]
+    monkeypatch.setattr(engines, "GROWTH", -20)  # two words, which are not enough
+    tried.clear()
+    again = ro.reference_gradients(cancelling, **given, engine="multiword")["x"]
+    assert tried[0] == (1, 53) and len(tried) == 2 and 53 < tried[1][1] < engines.MOST_BITS
+    assert (np.abs(again.high - ball.high) <= again.error + ball.error).all()
+    tried.clear()
+    monkeypatch.setattr(engines, "RADIUS_FACTOR", 2.0**-300)
+    with pytest.raises(ro.PrecisionError, match="too much for this format"):
+        ro.reference_gradients(cancelling, **given, engine="multiword")
+    assert tried[-1] == (4, engines.MOST_BITS)
 
 
 @pytest.mark.parametrize(

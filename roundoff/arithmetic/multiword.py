@@ -72,6 +72,8 @@ def _plus(*radii: Any) -> Any:
 class Multiword:
     """Arithmetic on unevaluated sums of at most `words` float64 arrays.
 
+    bits: how far below the largest possible one products of slices and elementary functions reach; by
+    default, as far as the words do.
     Every contraction and reduction is checked on a sample of its outputs, by mpmath, on the same exact
     operands.  product: a float64 matrix product of arrays (B, M, K) and (B, K, N); shared: with other walks
     at the same inputs, which get rounded values of matrix products with their radii.
@@ -80,7 +82,11 @@ class Multiword:
     """
 
     def __init__(
-        self, words: int, product: slices.Product = np.matmul, shared: Shared | None = None
+        self,
+        words: int,
+        product: slices.Product = np.matmul,
+        shared: Shared | None = None,
+        bits: int | None = None,
     ) -> None:
         if np.float64(2.0**-1074) + 0.0 == 0.0:
             raise UnsupportedError(
@@ -88,8 +94,15 @@ class Multiword:
             )
         self.words, self.product = words, product
         self.shared = shared or Alone()
-        self.bits = 53 * words + 8
+        self.bits = bits or 53 * words + 8
         self.checked = 0
+
+    @classmethod
+    def of_bits(
+        cls, bits: int, product: slices.Product = np.matmul, shared: Shared | None = None
+    ) -> Multiword:
+        """As many words as hold so many bits, or nearly."""
+        return cls(max(1, -(-(bits - 8) // 53)), product, shared, bits)
 
     def load(self, values: Array) -> Words:
         return Words((np.ascontiguousarray(values),))

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENGINES",
-    "MULTIPRECISION_WORK",
     "GradientReference",
     "Reference",
     "float64_array",
+    "is_large",
     "reference_gradients",
     "reference_of_trace",
     "round_inputs",
@@ -44,8 +44,8 @@ Array = npt.NDArray[np.float64]
 
 ENGINES = (*engines.MAKERS, "auto")
 
-#: Products and sums above which "auto" takes float64 words: some seconds of mpmath.
-MULTIPRECISION_WORK = 10**7
+#: Products and sums of a polynomial, and of another trace, that mpmath does in some two to four seconds.
+POLYNOMIAL_WORK, OTHER_WORK = 10**7, 10**6
 
 
 def reference_gradients(
@@ -95,7 +95,7 @@ def reference_of_trace(
     rounded = round_inputs(trace, inputs, target)
     scales = engines.Scales(trace, rounded, shared or Alone())
     if engine == "auto":
-        make = engines.multiprecision if work(trace) <= MULTIPRECISION_WORK else engines.fast
+        make = engines.fast if is_large(trace) else engines.multiprecision
     else:
         make = engines.MAKERS[engine]
     found = make(trace, rounded, target, scales)
@@ -171,6 +171,11 @@ def _unusable(name: str, values: Array, target: Format) -> ArgumentError:
         f"input {name!r} holds {worst:g}, beyond the largest {target} number {target.max:g}; "
         "scale it, or take a format with a wider range"
     )
+
+
+def is_large(trace: Trace) -> bool:
+    """Whether "auto" takes float64 words, mpmath being too slow."""
+    return work(trace) > (POLYNOMIAL_WORK if trace.polynomial else OTHER_WORK)
 
 
 def work(trace: Trace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -33,9 +34,10 @@ LIMIT_BITS = 1 << 14
 #: Working precision up to which balls of a polynomial trace are raised to become exact.
 EXACT_BITS = 1 << 11
 
-#: Words of float64 that Multiword keeps at first, and where these are too few.  Polynomials get most at
-#: once, so that their values fit: then nothing is rounded.
-FEW_WORDS, MOST_WORDS = 2, 4
+#: Multiword's precision at most, four words of float64.  Polynomials get it at once, so that their values
+#: fit: then nothing is rounded.  Others get what `precise` asks and GROWTH more, which radii may lose on
+#: the way through a trace, and once more what that turned out to lack.
+MOST_BITS, GROWTH = 4 * 53 + 8, 64
 
 #: Design decision 3: radius <= 2^-20 max(ulp, 2 u S); for S see `precise`.
 RADIUS_FACTOR = 2.0**-20
@@ -111,14 +113,15 @@ def _ball(trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales
 def _multiword(trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales) -> Reference:
     from roundoff.arithmetic.multiword import Multiword, fastest_product
 
-    fewest = MOST_WORDS if trace.polynomial else _words(scales, target)
-    for words in dict.fromkeys((fewest, MOST_WORDS)):
-        arithmetic = Multiword(words, fastest_product(), scales.shared)
+    bits = MOST_BITS if trace.polynomial else min(target.precision + 20 + GROWTH, MOST_BITS)
+    while True:
+        arithmetic = Multiword.of_bits(bits, fastest_product(), scales.shared)
         found = walk(trace, arithmetic, inputs)
         gradients = {n: _from_words(v, scales.of(n)) for n, v in found.items()}
-        if all(precise(g, target) for g in gradients.values()):
-            break
-    return Reference(gradients, arithmetic.bits, rigorous=True, format=target)
+        missing = max((_shortfall(g, target) for g in gradients.values()), default=0)
+        if not missing or bits == MOST_BITS:
+            return Reference(gradients, bits, rigorous=True, format=target)
+        bits = min(bits + missing + 8, MOST_BITS)
 
 
 def fast(trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales) -> Reference:
@@ -149,30 +152,32 @@ def _imprecise(gradient: GradientReference, target: Format) -> npt.NDArray[np.bo
     """Per element.  Exact numbers are precise, even those that underflow as two float64: `own` has them."""
     if gradient.exact:
         return ~np.isfinite(gradient.error)
-    ulp = np.nan_to_num(spacing(gradient.high, gradient.low, target), nan=0.0)
-    small = gradient.error <= RADIUS_FACTOR * ulp
+    small = gradient.error <= RADIUS_FACTOR * _ulp(gradient, target)
     if not small.all():
-        allowed = 2.0 * target.u * _last_terms(gradient.scale, gradient.terms)
-        small |= gradient.error <= RADIUS_FACTOR * allowed
-    return np.asarray(
-        ~(small & np.isfinite(gradient.error))
-    )  # where S overflows, it allows anything
+        small = gradient.error <= _allowed(gradient, target)
+    return np.asarray(~(small & np.isfinite(gradient.error)))  # an infinite S would allow anything
 
 
-def _last_terms(scale: Array, terms: Array) -> Array:
-    """The terms of the last sum, S where these are zero or not known."""
-    return np.where(terms > 0, np.fmin(scale, terms), scale)
+def _allowed(gradient: GradientReference, target: Format) -> Array:
+    """The largest radius: by the ulp, or by the terms of the last sum (S where these are zero)."""
+    scale, terms = gradient.scale, gradient.terms
+    last = np.where(terms > 0, np.fmin(scale, terms), scale)
+    found: Array = RADIUS_FACTOR * np.maximum(_ulp(gradient, target), 2.0 * target.u * last)
+    return found
 
 
-def _words(scales: Scales, target: Format) -> int:
-    """Few, if radii of some 2^-100 S are as small as `precise` wants; else one more: S exaggerates."""
-    allowed = RADIUS_FACTOR * 2.0 * target.u
-    rounding = 2.0 ** (6 - 53 * FEW_WORDS)
-    enough = all(
-        np.all(rounding * s.scale <= allowed * _last_terms(s.scale, s.terms))
-        for s in scales.found.values()
-    )
-    return FEW_WORDS if enough else FEW_WORDS + 1
+def _ulp(gradient: GradientReference, target: Format) -> Array:
+    return np.nan_to_num(spacing(gradient.high, gradient.low, target), nan=0.0)
+
+
+def _shortfall(gradient: GradientReference, target: Format) -> int:
+    """How many bits the radius lacks to be precise."""
+    failing = _imprecise(gradient, target)
+    if not failing.any():
+        return 0
+    with np.errstate(all="ignore"):
+        ratio = np.nanmax((gradient.error / _allowed(gradient, target))[failing])
+    return max(1, math.ceil(math.log2(ratio))) if 0 < ratio < math.inf else MOST_BITS
 
 
 def not_precise(gradients: Mapping[str, GradientReference], target: Format) -> PrecisionError:
