@@ -139,19 +139,25 @@ def reads(trace: Trace, name: str) -> Mask:
 
 
 class _Pruner:
-    """Rewrites step by step; where[i] maps old element numbers to new ones (0: absent)."""
+    """Rewrites step by step; where[i] maps old element numbers to new ones (0: absent).
+
+    whole[i]: whether all elements keep their numbers.
+    """
 
     def __init__(self, trace: Trace, zeros: list[Mask], need: list[Mask]) -> None:
         self.trace, self.zeros, self.need = trace, zeros, need
         self.build = Builder()
         self.new: list[int] = []
         self.where: list[Index] = []
+        self.whole: list[bool] = []
 
     def run(self) -> Trace:
         for number, step in enumerate(self.trace.steps):
             value, where = self.rewrite(number, step)
             self.new.append(value)
             self.where.append(where)
+            kept = where.size == prod(self.build.shape(value))
+            self.whole.append(kept and is_identity(where))
         outputs = {
             name: self.build.move((self.new[number],), self.where[number])
             for name, number in self.trace.outputs.items()
@@ -188,16 +194,15 @@ class _Pruner:
         return self.build.move((self.new[old],), places)
 
     def moved(self, step: Move, need: Mask) -> tuple[int, Index]:
-        sizes = [prod(self.build.shape(self.new[o])) for o in step.operands]
-        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        tables = [
-            np.where(self.where[o].ravel() > 0, self.where[o].ravel() + start, 0)
-            for o, start in zip(step.operands, starts, strict=True)
-        ]
-        table = np.concatenate([[0], *tables])
         places = numbered(step.shape) if step.index is None else step.index
-        if not is_identity(table[1:]):
-            places = table[places]
+        if not all(self.whole[o] for o in step.operands):
+            sizes = [prod(self.build.shape(self.new[o])) for o in step.operands]
+            starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+            tables = [
+                np.where(self.where[o].ravel() > 0, self.where[o].ravel() + start, 0)
+                for o, start in zip(step.operands, starts, strict=True)
+            ]
+            places = np.concatenate([[0], *tables])[places]
         if len(step.operands) == 1:  # no step at all: the new places are the old value's
             return self.new[step.operands[0]], _only(places, need)
         value = self.build.move(tuple(self.new[o] for o in step.operands), places[need])

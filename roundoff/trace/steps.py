@@ -293,5 +293,8 @@ def numbered(shape: Shape, start: int = 1) -> Index:
 
 def is_identity(index: Index) -> bool:
     """Whether element numbers leave everything in place."""
+    few = {0, 1, index.size // 2, index.size - 1} if index.size > 1 else ()
+    if any(index.flat[k] != k + 1 for k in few):
+        return False
     flat = index.ravel()
     return bool(np.array_equal(flat, np.arange(1, flat.size + 1)))
