@@ -291,7 +291,7 @@ def test_splitting_is_nearest_with_a_true_bound(value) -> None:
     assert math.isinf(nearest(mpmath.libmp.from_man_exp(1, 1024)))
 
 
-def test_the_spot_check_passes_and_can_fail() -> None:
+def test_the_spot_check_passes_and_can_fail(monkeypatch) -> None:
     from dataclasses import replace
 
     from roundoff.reference import reference_of_trace, spot_check
@@ -305,15 +305,17 @@ def test_the_spot_check_passes_and_can_fail() -> None:
         )
     )
     found = reference_of_trace(trace, inputs, format="float32", engine="ball")
-    assert spot_check(trace, inputs, found, "output", [0, 11]) == 2
-    assert spot_check(trace, inputs, found, "y", [5]) == 1
+    assert spot_check(trace, inputs, found, "output", [0, 11]) == "mpmath"
+    assert spot_check(trace, inputs, found, "y", [5]) == "mpmath"
     good = found["output"]
     shifted = good.low.copy()
     shifted.flat[11] += 4 * good.error.flat[11] + 2.0**-90
     wrong = replace(found, gradients={**found.gradients, "output": replace(good, low=shifted)})
-    assert spot_check(trace, inputs, wrong, "output", [0]) == 1
-    with pytest.raises(ro.PrecisionError, match="element 11 of 'output'"):
-        spot_check(trace, inputs, wrong, "output", [11])
+    for engine, limit in (("mpmath", 10**6), ("ball", 0)):
+        monkeypatch.setattr("roundoff.reference.OTHER_WORK", limit)
+        assert spot_check(trace, inputs, wrong, "output", [0]) == engine
+        with pytest.raises(ro.PrecisionError, match=f"{engine} and ball disagree on element 11"):
+            spot_check(trace, inputs, wrong, "output", [11])
 
 
 @pytest.mark.parametrize("engine", ["auto", "mpmath", "ball"])

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.arithmetic import walk
-from roundoff.arithmetic.multiprecision import Multiprecision
 from roundoff.arithmetic.shared import Alone, Shared
 from roundoff.errors import ArgumentError, PrecisionError
 from roundoff.formats import Format, as_format, rounder
@@ -110,10 +108,10 @@ def spot_check(
     reference: Reference,
     name: str,
     elements: Sequence[int],
-) -> int:
-    """Recompute elements of one output by mpmath at twice the bits; returns how many.
+) -> str:
+    """Recompute elements of one output at twice the bits, by mpmath or, where that is slow, by balls.
 
-    They must lie within the reference's radius.  elements: by number, in C order.
+    They must lie within the reference's radius.  elements: by number, in C order.  Returns the engine.
     Raises: PrecisionError where one does not: one of the two engines is wrong then.
     """
     places = np.asarray(elements, np.int64) + 1
@@ -121,17 +119,19 @@ def spot_check(
     steps = (*trace.steps, sample)
     chosen = prune(Trace(steps, {name: len(steps) - 1}, trace.closures))
     rounded = round_inputs(trace, inputs, reference.format)
-    numbers = walk(chosen, Multiprecision(2 * max(reference.bits, 64)), rounded)
+    engine = "ball" if is_large(chosen) else "mpmath"
+    numbers = engines.at_bits(engine, chosen, 2 * max(reference.bits, 64), rounded)[name]
     found = reference[name]
-    for element, number in zip(elements, numbers[name].ravel(), strict=True):
+    for element, (number, radius) in zip(elements, numbers, strict=True):
         high, low, rest = split(number)
         gap = abs((high - found.high.flat[element]) + (low - found.low.flat[element]))
-        if not gap <= (found.error.flat[element] + rest) * (1 + 2.0**-50) + 2.0**-100 * abs(high):
+        allowed = (found.error.flat[element] + radius + rest) * (1 + 2.0**-50)
+        if not gap <= allowed + 2.0**-100 * abs(high):
             raise PrecisionError(
-                f"mpmath and {reference.engine} disagree on element {element} of {name!r} by {gap:g}; "
+                f"{engine} and {reference.engine} disagree on element {element} of {name!r} by {gap:g}; "
                 "this is an error of roundoff, please report it"
             )
-    return len(elements)
+    return engine
 
 
 def float64_array(tensor: torch.Tensor) -> Array:

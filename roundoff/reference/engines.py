@@ -124,6 +124,22 @@ def _multiword(trace: Trace, inputs: dict[str, Array], target: Format, scales: S
         bits = min(bits + missing + 8, MOST_BITS)
 
 
+def at_bits(
+    engine: str, trace: Trace, bits: int, inputs: dict[str, Array]
+) -> dict[str, list[tuple[Number, float]]]:
+    """Numbers with radii (0.0 for mpmath's, which has none) in C order, by one walk at so many bits."""
+    if engine == "mpmath":
+        exact = walk(trace, Multiprecision(bits), inputs)
+        return {name: [(number, 0.0) for number in v.ravel()] for name, v in exact.items()}
+    from roundoff.arithmetic.ball import Ball
+
+    balls = walk(trace, Ball(bits), inputs)
+    return {
+        name: [(_raw(b.mid()), float_up(_raw(b.rad()))) for b in v.ravel()]
+        for name, v in balls.items()
+    }
+
+
 def fast(trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales) -> Reference:
     """Multiword, and balls for the gradients that it cannot certify."""
     try:
@@ -219,22 +235,24 @@ def _differences(fine: npt.NDArray[np.object_], coarse: npt.NDArray[np.object_])
 
 
 def _from_balls(balls: npt.NDArray[np.object_], sizes: Callable[[], Scaled]) -> GradientReference:
-    def raw(x: Any) -> Number:
-        if not x.is_finite():
-            raise UnsupportedError(
-                "the reference has no value: a gradient is not finite; check the inputs' range"
-            )
-        mantissa, exponent = x.man_exp()
-        number: Number = from_man_exp(int(mantissa), int(exponent))
-        return number
-
     flat = balls.ravel()
-    numbers = np.fromiter((raw(b.mid()) for b in flat), object, flat.size)
-    radii = np.fromiter((float_up(raw(b.rad())) for b in flat), np.float64, flat.size)
+    numbers = np.fromiter((_raw(b.mid()) for b in flat), object, flat.size)
+    radii = np.fromiter((float_up(_raw(b.rad())) for b in flat), np.float64, flat.size)
     exact = all(b.is_exact() for b in flat)
     return _gradient(
         numbers.reshape(balls.shape), radii.reshape(balls.shape), sizes, "ball", exact=exact
     )
+
+
+def _raw(x: Any) -> Number:
+    """The number of an arb without radius."""
+    if not x.is_finite():
+        raise UnsupportedError(
+            "the reference has no value: a gradient is not finite; check the inputs' range"
+        )
+    mantissa, exponent = x.man_exp()
+    number: Number = from_man_exp(int(mantissa), int(exponent))
+    return number
 
 
 def _from_words(found: Words, sizes: Callable[[], Scaled]) -> GradientReference:
