@@ -1,7 +1,7 @@
 """Certified references against float64 gradients, balls and mpmath, at a residual network's convolution.
 
 256 to 256 channels, 3 x 3, 14 x 14, batch 8: weight and bias gradients of the sum of squares.  Balls and
-mpmath are timed on a part of it, and extrapolated by the number of multiply-adds.
+mpmath are timed on a part of it, PART, and extrapolated by the number of multiply-adds.
 """
 
 from __future__ import annotations
@@ -108,27 +108,42 @@ def where_time_goes(inputs: dict[str, np.ndarray], format: str) -> str:
     )
 
 
-def extrapolated(engine: str, format: str) -> float:
-    """Seconds of the full problem, from a part."""
+def beside(
+    base: Callable[[], Any], scale: float, inputs: dict[str, np.ndarray]
+) -> tuple[float, float]:
+    """Seconds of a part, times `scale`, and how many times a reference in float32 run right after it."""
+    base()
+    pairs = [
+        (scale * seconds(base), seconds(lambda: reference(inputs, "float32")))
+        for _ in range(ROUNDS)
+    ]
+    return statistics.median(a for a, _ in pairs), statistics.median(a / b for a, b in pairs)
+
+
+def by_engine(engine: str) -> tuple[Callable[[], Any], float]:
+    """A part of the problem by another engine, and how many times its work the full problem has."""
     trace, full = (
         prune(trace_gradients(conv, drawn(*shape), ("weight", "bias"), squares))
         for shape in (PART, FULL)
     )
     inputs = drawn(*PART)
-    reference_of_trace(trace, inputs, format=format, engine=engine)
-    took = seconds(lambda: reference_of_trace(trace, inputs, format=format, engine=engine))
-    return took * work(full) / work(trace)
+    run = lambda: reference_of_trace(trace, inputs, format="float32", engine=engine)
+    return run, work(full) / work(trace)
 
 
-def plain_mpmath() -> float:
-    """Seconds of `mpmath.fdot` over as many products, from a part."""
+def plain_mpmath() -> tuple[Callable[[], Any], float]:
+    """Some of as many products by `mpmath.fdot`, at the bits that mpmath's references start from."""
     rng = np.random.default_rng(0)
     terms, rows = 1568, 20
     pairs = [[mpmath.mpf(float(v)) for v in rng.standard_normal(terms)] for _ in range(2 * rows)]
-    with mpmath.workprec(2 * 24 + 64):
-        took = seconds(lambda: [mpmath.fdot(pairs[k], pairs[k + rows]) for k in range(rows)])
+
+    def run() -> None:
+        with mpmath.workprec(2 * 24 + 64):
+            for k in range(rows):
+                mpmath.fdot(pairs[k], pairs[k + rows])
+
     full = prune(trace_gradients(conv, drawn(*FULL), ("weight", "bias"), squares))
-    return took * work(full) / (terms * rows)
+    return run, work(full) / (terms * rows)
 
 
 def peak(which: str, pipe: Any) -> None:
@@ -167,33 +182,33 @@ def main() -> None:
     """Certified references against float64 gradients, balls and mpmath; a few minutes."""
     print("\nconvolution, 256 to 256, 3 x 3, 14 x 14, batch 8; baseline: torch's float64 gradients")
     inputs = drawn(*FULL)
-    took = {}
+    both = ("float32", "float64")
     for format, most, asked in (
         ("float32", 25, "at most 25"),
         ("float64", 60, "stated, aim at 60"),
     ):
         found = reference(inputs, format)
         ours, baseline, times = ratio(lambda f=format: reference(inputs, f), lambda: plain(inputs))
-        took[format] = ours
         kind = "exact" if found.exact else "rigorous"
         print(
             f"multiword, {format} ({kind}): {ours:.2f} s, {times:.1f} times {baseline:.3f} s "
             f"{told(times <= most, asked)}"
         )
         print(f"  {where_time_goes(inputs, format)}")
-    measured = (
-        ("the engine ball", extrapolated("ball", "float32"), 5),
+    others = (
+        ("the engine ball", by_engine("ball"), 5),
         ("mpmath.fdot over as many products", plain_mpmath(), 2000),
-        ("the engine mpmath, which adds whole numbers", extrapolated("mpmath", "float32"), None),
+        ("the engine mpmath, which adds whole numbers", by_engine("mpmath"), None),
     )
-    for what, full, least in measured:
-        times = full / took["float32"]
+    for what, (run, scale), least in others:
+        full, times = beside(run, scale, inputs)
         asked = f" {told(times >= least, f'at least {least}')}" if least else ""
         print(
-            f"{what}, float32, extrapolated from {PART}: {full:.0f} s, {times:.0f} times multiword{asked}"
+            f"{what}, float32, extrapolated {scale:.0f} times: {full:.0f} s, {times:.0f} times "
+            f"multiword{asked}"
         )
     base = memory("plain")
-    for format in took:
+    for format in both:
         own = memory(format)
         asked = told(own <= 20 * base, "at most 20")
         print(f"memory, {format}: {own:.0f} MiB, {own / base:.1f} times {base:.0f} MiB {asked}")
