@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from zoo import Z, loss
 
 import roundoff as ro
-from roundoff.arithmetic import expansions, multiword, slices, walk
+from roundoff.arithmetic import exact_sums, expansions, multiword, slices, walk
 from roundoff.arithmetic.multiprecision import Multiprecision, from_words
-from roundoff.arithmetic.multiword import Multiword, Words
+from roundoff.arithmetic.multiword import Multiword
 from roundoff.arithmetic.scale import Scaled
+from roundoff.arithmetic.words import Words
 from roundoff.reference import engines, float64_array, round_inputs
 from roundoff.reference.rounding import float_up
 from roundoff.trace import prune, trace_gradients
@@ -226,7 +227,7 @@ def check_multiply(kinds, shape, words, bits=None) -> bool:
         for w in drawn(kinds[1], rng, (batch, columns, terms), 1)
     )
     with np.errstate(all="ignore"):
-        found, own = slices.multiply(first, second, words, bits or 53 * words + 8)
+        found, own = exact_sums.multiply(first, second, words, bits or 53 * words + 8)
     left, right = (np.array(fractions(w), object).reshape(w[0].shape) for w in (first, second))
     own = np.broadcast_to(own, (batch, rows, columns))
     for b, i, j in np.ndindex(batch, rows, columns):
@@ -256,10 +257,11 @@ def test_products_of_slices_are_within_their_bound(kinds, shape, words) -> None:
 def test_products_of_sparse_slices_in_panels_are_within_their_bound(
     kinds, bits, monkeypatch
 ) -> None:
-    for name, value in {"SAMPLE": 100, "FEW": 1 / 4, "BLOCK": 6, "PANEL": 10}.items():
+    for name, value in {"SAMPLE": 100, "FEW": 1 / 4, "BLOCK": 6}.items():
         monkeypatch.setattr(slices, name, value)
+    monkeypatch.setattr(exact_sums, "PANEL", 10)
     check_multiply(kinds, (3, 4, 20, 5), 3, bits)
-    monkeypatch.setattr(slices, "PANEL", 50)  # two batches at a time
+    monkeypatch.setattr(exact_sums, "PANEL", 50)  # two batches at a time
     check_multiply(kinds, (3, 4, 20, 5), 3, bits)
 
 
@@ -271,7 +273,7 @@ def test_long_dot_products_are_within_their_bound(kind) -> None:
 @pytest.mark.parametrize("shape", [(1, 2, 0, 3), (0, 2, 3, 1), (1, 0, 4, 2), (2, 3, 4, 0)], ids=str)
 def test_empty_products_are_zero(shape) -> None:
     batch, rows, terms, columns = shape
-    found, own = slices.multiply(
+    found, own = exact_sums.multiply(
         (np.ones((batch, rows, terms)),), (np.ones((batch, terms, columns)),), 2, 114
     )
     assert (
@@ -284,7 +286,7 @@ def test_empty_products_are_zero(shape) -> None:
 def check_total(kind, shape, words) -> None:
     given = drawn(kind, np.random.default_rng(3), shape)
     with np.errstate(all="ignore"):
-        found, own = slices.total(given, words, 53 * words + 8)
+        found, own = exact_sums.total(given, words, 53 * words + 8)
     rows = np.array(fractions(given), object).reshape(shape)
     own = np.broadcast_to(own, shape[:-1])
     for at in np.ndindex(*shape[:-1]):
@@ -318,8 +320,8 @@ def test_products_may_be_added_in_any_order() -> None:
             total = total + a[..., :, k, None] * b[..., None, k, :]
         return total
 
-    plain = slices.multiply(first, second, 3, 167)
-    other = slices.multiply(first, second, 3, 167, backwards)
+    plain = exact_sums.multiply(first, second, 3, 167)
+    other = exact_sums.multiply(first, second, 3, 167, backwards)
     assert all(np.array_equal(a, b) for a, b in zip(plain[0], other[0], strict=True))
 
 

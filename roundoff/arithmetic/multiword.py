@@ -2,7 +2,7 @@
 
 Values are unevaluated sums of a few float64 arrays.  Sums and products of them are error-free
 transformations; what does not fit is counted into the radius, element by element.  Matrix products and
-reductions are made of slices whose float64 products are exact (roundoff.arithmetic.slices).  Elementary
+reductions are made of slices whose float64 products are exact (roundoff.arithmetic.exact_sums).  Elementary
 functions go through arb, element by element.
 
 What leaves float64's range, or is not a number, is refused with `UnsupportedError`: balls can do it.
@@ -10,63 +10,48 @@ What leaves float64's range, or is not a number, is refused with `UnsupportedErr
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import mpmath
 import numpy as np
-import numpy.typing as npt
-from flint import arb, arb_mat, ctx
+from flint import arb, ctx
 from mpmath.libmp import from_float, mpf_abs, mpf_gt, mpf_sub
 
-from roundoff.arithmetic import move_elements, slices
+from roundoff.arithmetic import exact_sums, move_elements
 from roundoff.arithmetic.ball import FUNCTIONS as OF_BALLS
-from roundoff.arithmetic.expansions import TINY, UPWARD, above, products, shorten
+from roundoff.arithmetic.expansions import TINY, UPWARD, products, shorten
 from roundoff.arithmetic.multiprecision import Multiprecision, Numbers, from_words
 from roundoff.arithmetic.scale import FUNCTIONS
 from roundoff.arithmetic.shared import Alone, Shared
+from roundoff.arithmetic.words import (
+    Array,
+    Mask,
+    Words,
+    balls_of,
+    check_finite,
+    check_range,
+    first_of,
+    in_blocks,
+    in_range,
+    is_exact,
+    joined,
+    matrix_of,
+    nth_word,
+    of_sign,
+    plus,
+    power_of_two,
+    radius_of_product,
+    slack,
+    where,
+)
 from roundoff.errors import PrecisionError, UndecidedError, UnsupportedError, no_value
 from roundoff.trace.steps import BOOLEAN, Contract, Map, Move, Reduce, Shape
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
-
 #: Outputs of every contraction and reduction that mpmath recomputes.
 SAMPLE = 2
-
-
-@dataclass(frozen=True, eq=False)
-class Words:
-    """|sum of words - true| <= radius, per element; the float 0.0 in place of an array: exact everywhere.
-
-    An infinite first word stands for an infinity that a function brought along; the others are 0 there.
-    """
-
-    words: tuple[Array, ...]
-    radius: Any = 0.0
-
-    @property
-    def shape(self) -> Shape:
-        return tuple(self.words[0].shape)
-
-    @property
-    def size(self) -> Array:
-        """At least |value|, without the radius."""
-        size: Array = above([np.abs(word) for word in self.words])
-        return size
-
-    @property
-    def negated(self) -> Words:
-        return Words(tuple(-word for word in self.words), self.radius)
-
-
-def _plus(*radii: Any) -> Any:
-    """An upper bound of a sum of radii, 0.0 where all are."""
-    given = [r for r in radii if not _exact(r)]
-    return above(given) if given else 0.0
 
 
 class Multiword:
@@ -84,7 +69,7 @@ class Multiword:
     def __init__(
         self,
         words: int,
-        product: slices.Product = np.matmul,
+        product: exact_sums.Product = np.matmul,
         shared: Shared | None = None,
         bits: int | None = None,
     ) -> None:
@@ -99,7 +84,7 @@ class Multiword:
 
     @classmethod
     def of_bits(
-        cls, bits: int, product: slices.Product = np.matmul, shared: Shared | None = None
+        cls, bits: int, product: exact_sums.Product = np.matmul, shared: Shared | None = None
     ) -> Multiword:
         """As many words as hold so many bits, or nearly."""
         return cls(max(1, -(-(bits - 8) // 53)), product, shared, bits)
@@ -121,15 +106,15 @@ class Multiword:
         if isinstance(operands[0], np.ndarray):
             return move_elements(step, operands, False)
         count = max(len(o.words) for o in operands)
-        if count == 1 and all(_exact(o.radius) for o in operands):
+        if count == 1 and all(is_exact(o.radius) for o in operands):
             values = [o.words[0] for o in operands]
             return Words(
                 (self.shared.once(step, "moved", lambda: move_elements(step, values, 0.0)),)
             )
         words = tuple(
-            move_elements(step, [_word(o, k) for o in operands], 0.0) for k in range(count)
+            move_elements(step, [nth_word(o, k) for o in operands], 0.0) for k in range(count)
         )
-        if all(_exact(o.radius) for o in operands):
+        if all(is_exact(o.radius) for o in operands):
             return Words(words)
         radii = [np.broadcast_to(o.radius, o.shape) for o in operands]
         return Words(words, move_elements(step, radii, 0.0))
@@ -143,9 +128,9 @@ class Multiword:
         if name.startswith("logical"):
             return np.asarray(FUNCTIONS[name](*operands))
         if name == "where":
-            return _where(*operands)
+            return where(*operands)
         with np.errstate(all="ignore"):
-            return _joined([self._block(name, part) for part in _blocks(operands)], step.shape)
+            return joined([self._block(name, part) for part in in_blocks(operands)], step.shape)
 
     def _block(self, name: str, operands: Sequence[Words]) -> Any:
         infinite = np.logical_or.reduce([np.isinf(o.words[0]) for o in operands])
@@ -154,7 +139,7 @@ class Multiword:
         else:
             found = self._with_infinities(name, operands, infinite)
         if name not in BOOLEAN:
-            _check(found, infinite, name)
+            check_range(found, infinite, name)
         return found
 
     def _with_infinities(self, name: str, operands: Sequence[Words], infinite: Mask) -> Any:
@@ -163,20 +148,20 @@ class Multiword:
         plain = FUNCTIONS[name](*first)
         if name in ("maximum", "minimum"):
             other = ~np.equal(plain, first[0]) if name == "maximum" else np.equal(plain, first[1])
-            return _where(~other, *operands)
+            return where(~other, *operands)
         if np.isnan(plain[infinite]).any():
-            raise no_value(name, *_first(infinite & np.isnan(plain), *operands))
+            raise no_value(name, *first_of(infinite & np.isnan(plain), *operands))
         finite = [
             Words(
                 tuple(np.where(infinite, 1.0 if k == 0 else 0.0, w) for k, w in enumerate(o.words)),
-                0.0 if _exact(o.radius) else np.where(infinite, 0.0, o.radius),
+                0.0 if is_exact(o.radius) else np.where(infinite, 0.0, o.radius),
             )
             for o in operands
         ]
         found = self._map(name, finite)
         if name in BOOLEAN:
             return np.where(infinite, plain, found)
-        return _where(infinite, Words((np.asarray(plain, np.float64),)), found)
+        return where(infinite, Words((np.asarray(plain, np.float64),)), found)
 
     def _map(self, name: str, operands: Sequence[Words]) -> Any:
         match name:
@@ -193,7 +178,7 @@ class Multiword:
             case "sqrt":
                 return self._root(*operands)
             case "abs" | "sign":
-                return _of_sign(name, *operands)
+                return of_sign(name, *operands)
             case "maximum" | "minimum" | "gt" | "ge" | "lt" | "le" | "eq" | "ne":
                 return self._compared(name, *operands)
             case _:
@@ -203,17 +188,17 @@ class Multiword:
         count = max(len(a.words), len(b.words))
         terms = [o.words[k] for k in range(count) for o in (a, b) if k < len(o.words)]
         words, lost = shorten(terms, self.words)
-        return Words(words, _plus(lost, a.radius, b.radius))
+        return Words(words, plus(lost, a.radius, b.radius))
 
     def _product(self, a: Words, b: Words) -> Words:
         for one, other in ((a, b), (b, a)):
-            factor = _power_of_two(one)
+            factor = power_of_two(one)
             if factor:  # exact, barring overflow
-                radius = other.radius if _exact(other.radius) else other.radius * factor
+                radius = other.radius if is_exact(other.radius) else other.radius * factor
                 return Words(tuple(word * factor for word in other.words), radius)
         terms, under = products(a.words, b.words)
         words, lost = shorten(terms, self.words)
-        return Words(words, _plus(lost, under, _radius_of_product(a, b, np.multiply)))
+        return Words(words, plus(lost, under, radius_of_product(a, b, np.multiply)))
 
     def _quotient(self, a: Words, b: Words) -> Words:
         """Long division.  |a/b - q| = |a - q b| / |b|, and a - q b is computed with an error bound."""
@@ -227,24 +212,24 @@ class Multiword:
             gone += [under, lost]
             if not left[0].any():
                 break
-        missing = _plus(*gone, *(np.abs(word) for word in left if word.any()))
+        missing = plus(*gone, *(np.abs(word) for word in left if word.any()))
         least = np.abs(b.words[0]) * (1.0 - 2.0**-50) - b.radius
         if not (least > 0).all():  # zero, or what the radius does not tell from it
-            raise no_value("div", *_first(~(least > 0), a, b))
+            raise no_value("div", *first_of(~(least > 0), a, b))
         words, lost = shorten(quotient, self.words)
-        radius = _plus(missing, a.radius)
-        if not _exact(b.radius):
-            radius = _plus(radius, Words(words).size * b.radius)
-        if not _exact(radius):
+        radius = plus(missing, a.radius)
+        if not is_exact(b.radius):
+            radius = plus(radius, Words(words).size * b.radius)
+        if not is_exact(radius):
             radius = np.where(np.equal(radius, 0), 0.0, radius / least * UPWARD + TINY)
-        return Words(words, _plus(radius, lost))
+        return Words(words, plus(radius, lost))
 
     def _root(self, a: Words) -> Words:
         """Newton's steps.  |sqrt(a) - s| = |a - s s| / (sqrt(a) + s), at most |a - s s| / s."""
         zero = a.words[0] == 0
         outside = (a.words[0] < 0) | (zero & np.greater(a.radius, 0))
         if outside.any():
-            raise no_value("sqrt", *_first(outside, a))
+            raise no_value("sqrt", *first_of(outside, a))
         root: tuple[Array, ...] = (np.sqrt(a.words[0]),)
         half = np.where(zero, 1.0, 0.5 / np.where(zero, 1.0, root[0]))
         lost: Any = 0.0
@@ -252,8 +237,8 @@ class Multiword:
             left, missing = self._residual(a, root)
             root, _ = shorten([*root, left[0] * half], self.words)  # corrections need not be exact
         left, missing = self._residual(a, root)
-        missing = _plus(missing, a.radius, *(np.abs(word) for word in left if word.any()))
-        if not _exact(missing):
+        missing = plus(missing, a.radius, *(np.abs(word) for word in left if word.any()))
+        if not is_exact(missing):
             least = np.where(zero, 1.0, root[0] * (1.0 - 2.0**-50))
             lost = np.where(np.equal(missing, 0), 0.0, missing / least * UPWARD + TINY)
         return Words(root, lost)
@@ -261,7 +246,7 @@ class Multiword:
     def _residual(self, a: Words, root: tuple[Array, ...]) -> tuple[tuple[Array, ...], Any]:
         terms, under = products([-word for word in root], root)
         left, lost = shorten([*a.words, *terms], self.words + 1)
-        return left, _plus(under, lost)
+        return left, plus(under, lost)
 
     def _compared(self, name: str, a: Words, b: Words) -> Any:
         gap = self._sum(a, b.negated)
@@ -270,8 +255,8 @@ class Multiword:
             "maximum",
             "minimum",
         ):  # either, where undecided: it changes by no more than its operands
-            found = _where(above >= 0 if name == "maximum" else above <= 0, a, b)
-            if _exact(radius):
+            found = where(above >= 0 if name == "maximum" else above <= 0, a, b)
+            if is_exact(radius):
                 return found
             return Words(
                 found.words, np.maximum(np.broadcast_to(a.radius, a.shape), b.radius) * UPWARD
@@ -289,58 +274,58 @@ class Multiword:
     def _by_arb(self, name: str, operands: Sequence[Words]) -> Words:
         function, shape = OF_BALLS[name], operands[0].shape
         with ctx.workprec(self.bits + 12):
-            given = [_balls(o) for o in operands]
+            given = [balls_of(o) for o in operands]
             balls = list(map(function, *given))
             for ball, *xs in zip(balls, *given, strict=True):
                 if not ball.is_finite():
                     raise no_value(name, *(x.str(6) for x in xs))
             words, rest = self._of_balls(balls)
         kept, lost = shorten([word.reshape(shape) for word in words], self.words)
-        return Words(kept, _plus(lost, rest.reshape(shape) if rest.any() else 0.0))
+        return Words(kept, plus(lost, rest.reshape(shape) if rest.any() else 0.0))
 
     # ------------------------------------------------------------------------------------- sums
 
     def reduce(self, step: Reduce, operand: Words) -> Words:
-        _finite(operand)
-        result = _in_range(*slices.total(operand.words, self.words, self.bits))
+        check_finite(operand)
+        result = in_range(*exact_sums.total(operand.words, self.words, self.bits))
         self._check_sums(step, operand, result)
-        if _exact(operand.radius):
+        if is_exact(operand.radius):
             return result
         n = max(1, operand.shape[-1])
-        return Words(result.words, _plus(result.radius, operand.radius.sum(axis=-1) * _slack(n)))
+        return Words(result.words, plus(result.radius, operand.radius.sum(axis=-1) * slack(n)))
 
     def contract(self, step: Contract, first: Words, second: Words) -> Words:
-        _finite(first, second)
-        found = slices.multiply(first.words, second.words, self.words, self.bits, self.product)
-        result = self._repaired(_in_range(*found), first, second)
+        check_finite(first, second)
+        found = exact_sums.multiply(first.words, second.words, self.words, self.bits, self.product)
+        result = self._repaired(in_range(*found), first, second)
         self._check_products(step, first, second, result)
-        by_operands = _radius_of_product(first, second, np.matmul)
-        if not _exact(by_operands):
-            whole = _plus(result.radius, by_operands * _slack(first.shape[-1]))
+        by_operands = radius_of_product(first, second, np.matmul)
+        if not is_exact(by_operands):
+            whole = plus(result.radius, by_operands * slack(first.shape[-1]))
             result = Words(result.words, whole)
         behind = [np.abs(word) for word in result.words[1:]]
-        self.shared.put(step, "value", (result.words[0], _plus(result.radius, *behind)))
+        self.shared.put(step, "value", (result.words[0], plus(result.radius, *behind)))
         return result
 
     def _repaired(self, found: Words, first: Words, second: Words) -> Words:
         """Rows whose products the slices do not reach, for the spread of their exponents, by arb."""
-        if _exact(found.radius):
+        if is_exact(found.radius):
             return found
         with np.errstate(all="ignore"):
             wanted = (first.size @ second.size) * 2.0 ** (30 - self.bits)
-        words = tuple(_word(found, k).copy() for k in range(self.words))
+        words = tuple(nth_word(found, k).copy() for k in range(self.words))
         radius = np.array(found.radius)
         for batch in np.flatnonzero((radius > wanted).any(axis=(1, 2))):
             rows = np.flatnonzero((radius[batch] > wanted[batch]).any(axis=1))
             with ctx.workprec(self.bits + 12):
-                balls = _matrix(first, (batch, rows)) * _matrix(second, (batch,))
+                balls = matrix_of(first, (batch, rows)) * matrix_of(second, (batch,))
                 values, rest = self._of_balls(balls.entries())
             shape = (len(rows), found.shape[2])
             for word, value in zip(words, values, strict=True):
                 word[batch, rows] = value.reshape(shape)
             radius[batch, rows] = rest.reshape(shape)
         kept, lost = shorten(words, self.words)
-        return Words(kept, _plus(radius, lost))
+        return Words(kept, plus(radius, lost))
 
     def _of_balls(self, balls: Sequence[arb]) -> tuple[tuple[Array, ...], Array]:
         """Words of balls and their radii; exact where the words hold a ball of radius zero."""
@@ -400,126 +385,6 @@ def fastest_product() -> Callable[[Array, Array], Array]:
     return product
 
 
-# ----------------------------------------------------------------------------------------- parts
-
-
-def _blocks(operands: Sequence[Words]) -> Iterator[Sequence[Words]]:
-    """Operands of one shape, so many elements at a time that a processor's cache holds them."""
-    size = operands[0].words[0].size
-    if size <= slices.BLOCK:
-        yield operands
-        return
-    flat = []
-    for of in operands:
-        radius = of.radius if _exact(of.radius) else np.broadcast_to(of.radius, of.shape).ravel()
-        flat.append(([word.ravel() for word in of.words], radius))
-    for start in range(0, size, slices.BLOCK):
-        here = slice(start, start + slices.BLOCK)
-        yield [
-            Words(tuple(word[here] for word in words), radius if _exact(radius) else radius[here])
-            for words, radius in flat
-        ]
-
-
-def _joined(parts: Sequence[Any], shape: Shape) -> Any:
-    """What `_blocks` took apart."""
-    if len(parts) == 1:
-        return parts[0]
-    if isinstance(parts[0], np.ndarray):
-        return np.concatenate(parts).reshape(shape)
-    count = max(len(part.words) for part in parts)
-    words = (np.concatenate([_word(part, k) for part in parts]) for k in range(count))
-    radius: Any = 0.0
-    if not all(_exact(part.radius) for part in parts):
-        radii = [np.broadcast_to(part.radius, part.shape) for part in parts]
-        radius = np.concatenate(radii).reshape(shape)
-    return Words(tuple(word.reshape(shape) for word in words), radius)
-
-
-def _word(of: Words, number: int) -> Array:
-    return of.words[number] if number < len(of.words) else np.zeros(of.shape)
-
-
-def _exact(radius: Any) -> bool:
-    """Whether a radius is 0.0 for all elements (a NumPy scalar is a float, too)."""
-    return isinstance(radius, float) and radius == 0.0
-
-
-def _slack(n: int) -> float:
-    """Covers the roundings of a sum of n products of non-negative numbers, in any order."""
-    return 1.0 + (2 * n + 64) * 2.0**-52
-
-
-def _radius_of_product(a: Words, b: Words, product: Callable[[Any, Any], Any]) -> Any:
-    """|a b - a^ b^| <= |a^| |b - b^| + |a - a^| (|b^| + |b - b^|), as elements or as matrices."""
-    parts, lost = [], 0.0
-    for left, right in ((a.size, b.radius), (a.radius, (b.size + b.radius) * UPWARD)):
-        if not (_exact(left) or _exact(right)):
-            parts.append(product(left, right))
-            lost += 0.0 if _least(left) * _least(right) > 2.0**-1000 else TINY
-    return above(parts) + lost if parts else 0.0
-
-
-def _power_of_two(of: Words) -> float:
-    """The one number that all elements are, if it is exactly a power of two of at least 1; else 0.0."""
-    if len(of.words) > 1 or not _exact(of.radius) or not of.words[0].size:
-        return 0.0
-    first = float(of.words[0].flat[0])
-    plain = first >= 1.0 and math.frexp(first)[0] == 0.5
-    return first if plain and bool((of.words[0] == first).all()) else 0.0
-
-
-def _least(sizes: Any) -> float:
-    """The smallest that is not zero."""
-    return float(np.min(sizes, initial=np.inf, where=np.greater(sizes, 0)))
-
-
-def _where(chosen: Mask, a: Words, b: Words) -> Words:
-    count = max(len(a.words), len(b.words))
-    words = tuple(np.where(chosen, _word(a, k), _word(b, k)) for k in range(count))
-    if _exact(a.radius) and _exact(b.radius):
-        return Words(words)
-    return Words(words, np.where(chosen, a.radius, b.radius))
-
-
-def _of_sign(name: str, a: Words) -> Words:
-    if name == "abs":  # no farther apart than the operands are
-        return Words(tuple(np.where(a.words[0] < 0, -word, word) for word in a.words), a.radius)
-    unknown = (np.abs(a.words[0]) * (1.0 - 2.0**-50) <= a.radius) & np.greater(a.radius, 0)
-    sign = np.where(unknown, 0.0, np.sign(a.words[0]))
-    return Words((sign,), unknown.astype(np.float64) if unknown.any() else 0.0)
-
-
-def _in_range(words: tuple[Array, ...], radius: Any) -> Words:
-    result = Words(words, radius)
-    _check(result, np.zeros(result.shape, bool), "a sum")
-    return result
-
-
-def _first(where: Mask, *operands: Words) -> list[str]:
-    """The operands at the first of some elements, with their radii."""
-    at = int(np.argmax(where))
-    found = []
-    for of in operands:
-        radius = float(np.broadcast_to(of.radius, of.shape).flat[at])
-        found.append(f"{of.words[0].flat[at]:.6g}" + (f" +/- {radius:.2g}" if radius else ""))
-    return found
-
-
-def _finite(*operands: Words) -> None:
-    if any(np.isinf(o.words[0]).any() for o in operands):
-        raise UnsupportedError(
-            "the reference has no value: an infinity enters a sum; check the inputs' range"
-        )
-
-
-def _check(found: Words, infinite: Mask, name: str) -> None:
-    if not (np.isfinite(found.words[0]) | infinite).all():
-        raise UnsupportedError(
-            f"the reference leaves the range of float64 in {name}; scale the inputs"
-        )
-
-
 def _agree(found: Words, at: int, exact: Numbers) -> None:
     """Source of truth: mpmath's exact sum of the same operands."""
     words = from_words([np.atleast_1d(word.ravel()[at]) for word in found.words])
@@ -530,22 +395,3 @@ def _agree(found: Words, at: int, exact: Numbers) -> None:
             f"mpmath and multiword disagree on element {at} of a sum by {mpmath.libmp.to_str(gap, 6)}, more "
             f"than the proven {radius:g}; an error of roundoff or of the matrix product, please report it"
         )
-
-
-def _balls(of: Words) -> list[arb]:
-    """Exact, or nearly, at the present precision; radii included."""
-    columns = [word.ravel().tolist() for word in of.words]
-    if not _exact(of.radius):
-        radii = np.broadcast_to(of.radius, of.shape).ravel().tolist()
-        return [
-            sum(map(arb, rest), arb(first, radius))
-            for first, *rest, radius in zip(*columns, radii, strict=True)
-        ]
-    return [sum(map(arb, rest), arb(first)) for first, *rest in zip(*columns, strict=True)]
-
-
-def _matrix(of: Words, at: tuple[Any, ...]) -> arb_mat:
-    """The midpoints of some rows of one of a batch of matrices."""
-    part = Words(tuple(word[at] for word in of.words))
-    rows, columns = part.shape
-    return arb_mat(rows, columns, _balls(part))

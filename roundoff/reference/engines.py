@@ -24,7 +24,7 @@ from roundoff.trace.prune import prune
 from roundoff.trace.steps import Trace
 
 if TYPE_CHECKING:
-    from roundoff.arithmetic.multiword import Words
+    from roundoff.arithmetic.words import Words
 
 Array = npt.NDArray[np.float64]
 
