@@ -84,10 +84,14 @@ def different(
 
 
 def constant_apart(first: GradientReference, second: GradientReference) -> bool:
-    """Whether two references differ by less than SUSPECT of what they were added from."""
+    """Whether two references differ by less than SUSPECT of what they were made of.
+
+    That is S per element; S compounds over deep traces, but no more than the tensor's largest terms.
+    """
     with np.errstate(invalid="ignore"):
         gap = np.abs((first.high - second.high) + (first.low - second.low))
-    size = np.minimum(first.terms, second.terms).max(initial=0.0)
+    most = np.minimum(first.terms, second.terms).max(initial=0.0)
+    size = np.minimum(np.minimum(first.scale, second.scale), most)
     return bool((gap <= SUSPECT * size).all())
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 import roundoff as ro
 from roundoff.arithmetic import slopes, walk
+from roundoff.arithmetic.enclosed import Enclosed, compared, sign_of
 from roundoff.arithmetic.laws import Certain, Likely, count_sums
 from roundoff.arithmetic.multiword import Multiword
 from roundoff.arithmetic.running import Running
@@ -147,6 +148,22 @@ def test_walks_that_share_results_find_the_same(case) -> None:
             assert np.allclose(each.terms, scales[name].terms, rtol=2.0**-30, atol=2.0**-60)
         shared.forget()
         assert shared.known(trace.steps[0], "value") is None
+
+
+def test_a_comparison_of_what_may_overflow_is_undecided() -> None:
+    # 128.625 * 509.25 = 65502.28 rounds to 65504 in float16, and may be infinite: its sine may be anything.
+    inputs = {"x": 128.625, "y": 509.25, "a": 3.0, "b": -1.0}
+    for wave in (torch.sin, torch.cos, torch.tan):
+        bound = ro.gradient_bounds(
+            lambda x, y, a, b, wave=wave: torch.where(wave(x * y) > 0.5, a, b), inputs, ["a"],
+            format="float16",
+        )  # fmt: skip
+        assert bound["a"].certified == 1.0
+    a = Enclosed(np.ones(3), np.array([0.0, np.nan, 2.0]), np.array([np.nan, 0.0, 0.0]))
+    zero = Enclosed(np.zeros(3), 0.0, 0.0)
+    assert compared("gt", a, zero).error.tolist() == [1.0, 1.0, 1.0]
+    assert sign_of(a).error.tolist() == [2.0, 2.0, 2.0] and sign_of(a).own.tolist() == [0, 2, 2]
+    assert compared("gt", Enclosed(np.ones(1), 0.0, 0.0), Enclosed(np.ones(1), 0.0, 0.0)).error == 0
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -248,6 +248,18 @@ def test_a_literal_rounded_to_double_is_not_another_function() -> None:
     assert found.verdict("x", "float64") == ro.Verdict.DIFFERENT
 
 
+def test_a_difference_is_not_hidden_by_larger_elements_beside_it() -> None:
+    inputs = {"x": torch.tensor([4.0, 9.0, 16.0]), "c": torch.tensor([1e20, 1.0, 1.0])}
+    for of in (torch.sqrt, lambda x: x * x):
+        found = ro.compare(
+            lambda x, c: of(x) * c, lambda x, c: of(x) * c * torch.tensor([1.0, 2.0, 1.0]), inputs, "x",
+            torch.sum, formats=("float32", "float64"), points=0,
+        )  # fmt: skip
+        for format in ("float32", "float64"):
+            assert found.verdict("x", format) == ro.Verdict.DIFFERENT
+            assert "[1]" in found.reason("x", format)
+
+
 def test_the_degree_of_a_trace() -> None:
     cases = (
         (lambda x, y: ((x @ y) ** 2).sum(), 3),

@@ -259,6 +259,22 @@ def test_unknown_operations_are_refused_by_name(function, name) -> None:
         trace_gradients(lambda x: squares(function(x)), {"x": uniform(4)})
 
 
+def test_a_pruned_trace_can_be_pruned_again() -> None:
+    inputs = {"x": torch.arange(12.0).reshape(3, 4), "w": torch.arange(4.0)}
+    for function in (
+        lambda x, w: (torch.nn.functional.pad(x * w, (2, 1)).mean(-1) ** 2).sum(),
+        lambda x, w: (torch.triu(x @ x.T, 1).sum(0) ** 2).sum() + (w * w).sum(),
+    ):
+        once = prune(trace_gradients(function, inputs))
+        arrays = {name: value.double().numpy() for name, value in inputs.items()}
+        for chosen in (["x"], ["w"], ["x", "w"]):
+            again = walk(prune(once.select(chosen)), Scale(), arrays)
+            expected = walk(once, Scale(), arrays)
+            for name in chosen:
+                assert np.array_equal(again[name].value, expected[name].value)
+                assert np.array_equal(again[name].scale, expected[name].scale)
+
+
 def test_bad_arguments_are_named() -> None:
     x, twice = uniform(3), torch.tensor([0, 0])
     for call, words in (

@@ -53,15 +53,19 @@ def exact(radius: Any) -> bool:
     return isinstance(radius, float) and radius == 0.0
 
 
+def within(gap: Any, radius: Any) -> Any:
+    """Whether a gap may be no gap; true for radii that are not numbers, of which nothing is known."""
+    return ~np.greater(gap, radius) & ~np.equal(radius, 0)
+
+
 def compared(name: str, a: Enclosed, b: Enclosed) -> Enclosed:
     """A comparison; undecided where the operands are closer than their radii."""
     gap = np.abs(a.value - b.value)
     own, error = a.own + b.own, a.error + b.error
-    undecided = (gap <= own + error) & (own + error > 0)
     return Enclosed(
         FUNCTIONS[name](a.value, b.value),
-        np.where((gap <= own) & (own > 0), 1.0, 0.0),
-        np.where(undecided, 1.0, 0.0),
+        np.where(within(gap, own), 1.0, 0.0),
+        np.where(within(gap, own + error), 1.0, 0.0),
     )
 
 
@@ -92,9 +96,8 @@ def selected(condition: Enclosed, a: Enclosed, b: Enclosed) -> Enclosed:
 
 def sign_of(a: Enclosed) -> Enclosed:
     """-1, 0 or 1; off by up to 2 where the sign is undecided."""
-    own = np.where((np.abs(a.value) <= a.own) & np.greater(a.own, 0), 2.0, 0.0)
-    radius = a.own + a.error
-    error = np.where((np.abs(a.value) <= radius) & np.greater(radius, 0), 2.0, 0.0)
+    own = np.where(within(np.abs(a.value), a.own), 2.0, 0.0)
+    error = np.where(within(np.abs(a.value), a.own + a.error), 2.0, 0.0)
     return Enclosed(np.sign(a.value), own, error)
 
 

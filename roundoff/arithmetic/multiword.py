@@ -46,6 +46,7 @@ from roundoff.arithmetic.words import (
     radius_of_product,
     slack,
     where,
+    within_radius,
 )
 from roundoff.errors import PrecisionError, UndecidedError, UnsupportedError, no_value
 from roundoff.trace.steps import BOOLEAN, Contract, Map, Move, Reduce, Shape
@@ -227,7 +228,7 @@ class Multiword:
     def _root(self, a: Words) -> Words:
         """Newton's steps.  |sqrt(a) - s| = |a - s s| / (sqrt(a) + s), at most |a - s s| / s."""
         zero = a.words[0] == 0
-        outside = (a.words[0] < 0) | (zero & np.greater(a.radius, 0))
+        outside = (a.words[0] < 0) | (zero & ~np.equal(a.radius, 0))
         if outside.any():
             raise no_value("sqrt", *first_of(outside, a))
         root: tuple[Array, ...] = (np.sqrt(a.words[0]),)
@@ -261,7 +262,7 @@ class Multiword:
             return Words(
                 found.words, np.maximum(np.broadcast_to(a.radius, a.shape), b.radius) * UPWARD
             )
-        undecided = (np.abs(above) * (1.0 - 2.0**-50) <= radius) & np.greater(radius, 0)
+        undecided = within_radius(above, radius)
         if undecided.any():
             at = int(np.flatnonzero(undecided)[0])
             raise UndecidedError(

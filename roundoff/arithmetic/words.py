@@ -132,11 +132,17 @@ def where(chosen: Mask, a: Words, b: Words) -> Words:
     return Words(words, np.where(chosen, a.radius, b.radius))
 
 
+def within_radius(first: Array, radius: Any) -> Mask:
+    """Whether a number may be zero, by its first word; true for a radius that is not a number."""
+    found: Mask = ~(np.abs(first) * (1.0 - 2.0**-50) > radius) & ~np.equal(radius, 0)
+    return found
+
+
 def of_sign(name: str, a: Words) -> Words:
     """The absolute value ("abs") or the sign, 0 within 1 where that is not known."""
     if name == "abs":  # no farther apart than the operands are
         return Words(tuple(np.where(a.words[0] < 0, -word, word) for word in a.words), a.radius)
-    unknown = (np.abs(a.words[0]) * (1.0 - 2.0**-50) <= a.radius) & np.greater(a.radius, 0)
+    unknown = within_radius(a.words[0], a.radius)
     sign = np.where(unknown, 0.0, np.sign(a.words[0]))
     return Words((sign,), unknown.astype(np.float64) if unknown.any() else 0.0)
 

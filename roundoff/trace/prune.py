@@ -210,7 +210,8 @@ class _Pruner:
 
     def reduced(self, step: Reduce, need: Mask) -> tuple[int, Index]:
         (operand,) = step.operands
-        places = self.where[operand].reshape(-1, step.leaves)[need.ravel()]
+        present = self.where[operand].shape[-1]  # fewer than the leaves, if it was pruned before
+        places = self.where[operand].reshape(need.size, present)[need.ravel()]
         kept = np.flatnonzero(places.any(axis=0))
         value = self.gather(operand, places[:, kept])
         shape = self.build.shape(value)[:-1]
