@@ -252,8 +252,9 @@ def test_a_difference_is_not_hidden_by_larger_elements_beside_it() -> None:
     inputs = {"x": torch.tensor([4.0, 9.0, 16.0]), "c": torch.tensor([1e20, 1.0, 1.0])}
     for of in (torch.sqrt, lambda x: x * x):
         found = ro.compare(
-            lambda x, c: of(x) * c, lambda x, c: of(x) * c * torch.tensor([1.0, 2.0, 1.0]), inputs, "x",
-            torch.sum, formats=("float32", "float64"), points=0,
+            lambda x, c, of=of: of(x) * c,
+            lambda x, c, of=of: of(x) * c * torch.tensor([1.0, 2.0, 1.0]), inputs, "x", torch.sum,
+            formats=("float32", "float64"), points=0,
         )  # fmt: skip
         for format in ("float32", "float64"):
             assert found.verdict("x", format) == ro.Verdict.DIFFERENT

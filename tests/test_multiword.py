@@ -491,6 +491,90 @@ def test_what_words_cannot_hold_is_refused(function, inputs, words) -> None:
         ro.reference_gradients(function, {"x": inputs}, format="float64", engine="multiword")
 
 
+def _agree_with_mpmath(function, inputs, name, format="float32") -> None:
+    """What multiword finds is right, or left to balls."""
+    exact = ro.reference_gradients(function, inputs, name, format=format, engine="mpmath")[name]
+    for engine in ("multiword", "auto"):
+        try:
+            found = ro.reference_gradients(function, inputs, name, format=format, engine=engine)[
+                name
+            ]
+        except (ro.UnsupportedError, ro.UndecidedError):
+            assert engine == "multiword"
+            continue
+        gaps = [
+            abs(Fraction(float(a)) + Fraction(float(b)) - Fraction(float(c)) - Fraction(float(d)))
+            for a, b, c, d in zip(found.high.ravel(), found.low.ravel(), exact.high.ravel(),
+                                  exact.low.ravel(), strict=True)
+        ]  # fmt: skip
+        radii = found.error.ravel() + exact.error.ravel()
+        assert all(gap <= Fraction(float(radius)) for gap, radius in zip(gaps, radii, strict=True))
+
+
+def test_the_larger_one_is_found_beside_infinities_too() -> None:
+    x = torch.full((1, 1, 3, 3), 1 + 2.0**-20)
+    t = torch.zeros(1, 1, 3, 3)
+    t[0, 0, 0] = torch.tensor([0.0, 2.0, 1.0]) * 2.0**-60
+    pooled = lambda x, t: F.max_pool2d(x * x * x + t, 3, stride=1, padding=1).sum()
+    _agree_with_mpmath(pooled, {"x": x, "t": t}, "t")
+    row = ro.reference_gradients(pooled, {"x": x, "t": t}, "t", engine="multiword")["t"].high[
+        0, 0, 0
+    ]
+    assert row.tolist() == [0, 6, 0]
+
+
+def test_overflow_between_is_refused() -> None:
+    inputs = {"a": np.array([[2.0**1020, 2.0**512, 0]]), "c": np.array([[1.0, 1.0]]),
+              "b": np.array([[16.0, 0], [1, 1], [2.0**1020, 2.0**1020]])}  # fmt: skip
+    larger = lambda a, b, c: torch.maximum(a @ b, c).sum()
+    _agree_with_mpmath(larger, inputs, "c", "float64")
+    with pytest.raises(ro.UnsupportedError, match="range of float64 in a sum of products"):
+        ro.reference_gradients(larger, inputs, "c", format="float64", engine="multiword")
+    wide = {"a": np.array([2.0**1000]), "b": np.array([3.0]), "c": np.array([1.0])}
+    for function in (
+        lambda a, b, c: (a / b * b > a - 1).double() * c,
+        lambda a, b, c: torch.relu(a / b) * c,
+    ):
+        _agree_with_mpmath(lambda a, b, c, f=function: f(a, b, c).sum(), wide, "c", "float64")
+
+
+def test_the_radius_of_a_quotient_does_not_underflow() -> None:
+    inputs = {"x": np.array([2.0**-900]), "t": np.array([2.0**-300]), "c": np.array([1.0])}
+    kinked = lambda x, t, c: torch.relu(1 - (x / torch.exp(t)) * 2.0**900) * 2.0**300 * c
+    _agree_with_mpmath(lambda x, t, c: kinked(x, t, c).sum(), inputs, "c", "float64")
+    a, b = Words((one(2.0**-900),)), Words((one(1.0),), one(2.0**-300))
+    for bits in (53, 106, 220):
+        found = Multiword.of_bits(bits).map(Map((1,), "div", (0, 1)), [a, b])
+        assert float(found.radius[0]) >= 2.0**-1074
+
+
+def test_either_of_two_that_are_close() -> None:
+    """The larger of two within their radii, whichever is taken."""
+    rng = np.random.default_rng(5)
+    a = Words(
+        (rng.integers(-2, 3, 400).astype(np.float64),), rng.integers(0, 3, 400).astype(np.float64)
+    )
+    b = Words(
+        (rng.integers(-2, 3, 400).astype(np.float64),), rng.integers(0, 3, 400).astype(np.float64)
+    )
+    for name, larger in (("maximum", max), ("minimum", min)):
+        found = Multiword(2).map(Map((400,), name, (0, 1)), [a, b])
+        for x, r, y, s, z, t in zip(a.words[0], a.radius, b.words[0], b.radius, found.words[0], found.radius,
+                                    strict=True):  # fmt: skip
+            assert all(
+                abs(larger(x + p * r, y + q * s) - z) <= t for p in (-1, 0, 1) for q in (-1, 0, 1)
+            )
+            if abs(x - y) > r + s:
+                assert t == (r if z == x else s)
+
+
+def test_a_root_of_what_may_be_negative_has_no_value() -> None:
+    step = Map((1,), "sqrt", (0,))
+    for value, radius in ((1e-20, 1e-19), (0.0, 1e-300), (1.0, np.nan)):
+        with pytest.raises(ro.RoundoffError, match="sqrt"):
+            Multiword(2).map(step, [Words((one(value),), one(radius))])
+
+
 def test_kinks_are_undecided() -> None:
     kinked = lambda x: torch.relu(torch.log(x) - torch.log(x)).sum()
     with pytest.raises(ro.UndecidedError, match="kink"):

@@ -15,6 +15,9 @@ from roundoff.arithmetic.slopes import STEEPEST
 
 Array = npt.NDArray[np.float64]
 
+#: More than a handful of roundings below float64's normal numbers lose, 2^-1075 each.
+UNDERFLOW = 2.0**-1070
+
 
 @dataclass(frozen=True, eq=False)
 class Enclosed:
@@ -54,8 +57,11 @@ def exact(radius: Any) -> bool:
 
 
 def within(gap: Any, radius: Any) -> Any:
-    """Whether a gap may be no gap; true for radii that are not numbers, of which nothing is known."""
-    return ~np.greater(gap, radius) & ~np.equal(radius, 0)
+    """Whether a gap may be no gap; true for radii that are not numbers, of which nothing is known.
+
+    Gap and radius may be rounded sums.
+    """
+    return ~np.greater(gap * (1.0 - 2.0**-50), radius) & ~np.equal(radius, 0)
 
 
 def compared(name: str, a: Enclosed, b: Enclosed) -> Enclosed:
@@ -105,9 +111,9 @@ def extreme(name: str, a: Enclosed, b: Enclosed) -> Enclosed:
     """The larger or smaller of two; with the errors of both where they are close."""
     value = FUNCTIONS[name](a.value, b.value)
     first = (a.value >= b.value) == (name == "maximum")
-    clear = np.abs(a.value - b.value) > a.own + b.own + a.error + b.error
+    close = within(np.abs(a.value - b.value), a.own + b.own + a.error + b.error)
     own, error = (
-        np.where(clear, np.where(first, x, y), np.maximum(x, y))
+        np.where(close, np.maximum(x, y), np.where(first, x, y))
         for x, y in ((a.own, b.own), (a.error, b.error))
     )
     return Enclosed(value, own, error)
@@ -121,35 +127,46 @@ def _times(value: Any, a: Enclosed, b: Enclosed) -> tuple[Any, Any]:
 
 
 def _over(value: Any, a: Enclosed, b: Enclosed) -> tuple[Any, Any]:
-    """|a/b - a^/b^| = |(a - a^) - a/b (b - b^)| / |b^|."""
-    least = np.abs(b.value) - b.own
-    ratio = a.size / least
-    own = (a.own + ratio * b.own) / np.abs(b.value)
-    error = (a.error + ratio * b.error) / (least - b.error)
-    fails = ~(least - b.error > 0)
+    """|a/b - a^/b^| = |(a - a^) - a/b (b - b^)| / |b^|; what underflows is divided by b, too."""
+    size = np.abs(b.value)
+    least = size * (1.0 - 2.0**-50) - (b.own + b.error)
+    ratio = a.size / (size * (1.0 - 2.0**-50) - b.own) * (1.0 + 2.0**-50) + UNDERFLOW
+
+    def total(x: Any, y: Any) -> Any:
+        return x + np.where(np.equal(y, 0), 0.0, ratio * y + UNDERFLOW)
+
+    own, error = total(a.own, b.own) / size, total(a.error, b.error) / least
+    fails = ~(least > 0)
     return np.where(fails, np.inf, own), np.where(fails, np.inf, error)
 
 
 def _power(value: Any, a: Enclosed, b: Enclosed) -> tuple[Any, Any]:
     """By the largest partial derivatives over the box, which lie at its corners for positive bases."""
-    spread = a.own + a.error, b.own + b.error
-    lows, highs = (
-        (a.value - spread[0], b.value - spread[1]),
-        (a.value + spread[0], b.value + spread[1]),
-    )
-    corners = [(x, y) for x in (lows[0], highs[0]) for y in (lows[1], highs[1])]
-    powers = np.maximum.reduce([np.abs(x**y) for x, y in corners])
-    by_base = np.maximum.reduce([np.abs(y) * np.abs(x ** (y - 1.0)) for x, y in corners])
-    by_exponent = powers * np.maximum(np.abs(np.log(lows[0])), np.abs(np.log(highs[0])))
-    outside = ~(lows[0] > 0)
+    bases, exponents = interval(a), interval(b)
+    corners = [(x, y, x**y + UNDERFLOW) for x in bases for y in exponents]
+    powers = np.maximum.reduce([power for _, _, power in corners])
+    most = np.maximum.reduce([np.abs(y) for y in exponents])
+    by_exponent = powers * np.maximum(np.abs(np.log(bases[0])), np.abs(np.log(bases[1])))
+    outside = ~(bases[0] > 0)
 
-    def total(x: Any, y: Any) -> Any:
-        found = _zero_times(by_base, x) + _zero_times(by_exponent, y)
-        return np.where(outside & (np.greater(x, 0) | np.greater(y, 0)), np.inf, found) * (
-            1 + 2.0**-40
-        )
+    def total(by_x: Any, by_y: Any) -> Any:
+        # y x^(y-1) r as y x^y (r/x): x^(y-1) may underflow where the others do not.
+        by_base = np.maximum.reduce([power * _zero_times(1.0 / x, by_x) for x, _, power in corners])
+        found = most * by_base + _zero_times(by_exponent, by_y)
+        unknown = outside & ~(np.equal(by_x, 0) & np.equal(by_y, 0))
+        return np.where(unknown, np.inf, found) * (1 + 2.0**-40)
 
     return total(a.own, b.own), total(a.error, b.error)
+
+
+def interval(a: Enclosed) -> tuple[Any, Any]:
+    """Ends that hold the exact and every computed number, roundings of the ends included."""
+    if exact(a.own) and exact(a.error):
+        return a.value, a.value
+    spread = (a.own + a.error) * slack(1)
+    low, high = np.nextafter(a.value - spread, -np.inf), np.nextafter(a.value + spread, np.inf)
+    known = np.equal(spread, 0)
+    return np.where(known, a.value, low), np.where(known, a.value, high)
 
 
 def _zero_times(slope: Any, radius: Any) -> Any:
@@ -158,11 +175,11 @@ def _zero_times(slope: Any, radius: Any) -> Any:
 
 def unary(name: str, a: Enclosed) -> tuple[Any, Any]:
     """The mean value theorem on an interval that holds the exact and every computed operand."""
-    spread = a.own + a.error
-    slope = STEEPEST[name](a.value - spread, a.value + spread) * (1 + 2.0**-40)
+    low, high = interval(a)
+    slope = STEEPEST[name](low, high) * (1 + 2.0**-40)
     own, error = _zero_times(slope, a.own), _zero_times(slope, a.error)
     if name == "sqrt":  # |sqrt(x) - sqrt(y)| <= sqrt(|x - y|)
-        inside = a.value - spread >= 0
+        inside = low >= 0
         own, error = (
             np.where(inside, np.fmin(found, np.sqrt(radius) * (1 + 2.0**-50)), found)
             for found, radius in ((own, a.own), (error, a.error))

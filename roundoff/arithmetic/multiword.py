@@ -22,7 +22,7 @@ from mpmath.libmp import from_float, mpf_abs, mpf_gt, mpf_sub
 
 from roundoff.arithmetic import exact_sums, move_elements
 from roundoff.arithmetic.ball import FUNCTIONS as OF_BALLS
-from roundoff.arithmetic.expansions import TINY, UPWARD, products, shorten
+from roundoff.arithmetic.expansions import LOST, TINY, UPWARD, products, shorten
 from roundoff.arithmetic.multiprecision import Multiprecision, Numbers, from_words
 from roundoff.arithmetic.scale import FUNCTIONS
 from roundoff.arithmetic.shared import Alone, Shared
@@ -35,7 +35,6 @@ from roundoff.arithmetic.words import (
     check_range,
     first_of,
     in_blocks,
-    in_range,
     is_exact,
     joined,
     matrix_of,
@@ -147,9 +146,6 @@ class Multiword:
         """What float64 makes of an infinity is exact; the other elements as always."""
         first = [o.words[0] for o in operands]
         plain = FUNCTIONS[name](*first)
-        if name in ("maximum", "minimum"):
-            other = ~np.equal(plain, first[0]) if name == "maximum" else np.equal(plain, first[1])
-            return where(~other, *operands)
         if np.isnan(plain[infinite]).any():
             raise no_value(name, *first_of(infinite & np.isnan(plain), *operands))
         finite = [
@@ -162,6 +158,8 @@ class Multiword:
         found = self._map(name, finite)
         if name in BOOLEAN:
             return np.where(infinite, plain, found)
+        if name in ("maximum", "minimum"):  # the other one, maybe, with all its words
+            return where(infinite, where(np.equal(plain, first[0]), *operands), found)
         return where(infinite, Words((np.asarray(plain, np.float64),)), found)
 
     def _map(self, name: str, operands: Sequence[Words]) -> Any:
@@ -220,7 +218,8 @@ class Multiword:
         words, lost = shorten(quotient, self.words)
         radius = plus(missing, a.radius)
         if not is_exact(b.radius):
-            radius = plus(radius, Words(words).size * b.radius)
+            by_divisor = Words(words).size * b.radius + LOST
+            radius = plus(radius, np.where(np.equal(b.radius, 0), 0.0, by_divisor))
         if not is_exact(radius):
             radius = np.where(np.equal(radius, 0), 0.0, radius / least * UPWARD + TINY)
         return Words(words, plus(radius, lost))
@@ -228,7 +227,7 @@ class Multiword:
     def _root(self, a: Words) -> Words:
         """Newton's steps.  |sqrt(a) - s| = |a - s s| / (sqrt(a) + s), at most |a - s s| / s."""
         zero = a.words[0] == 0
-        outside = (a.words[0] < 0) | (zero & ~np.equal(a.radius, 0))
+        outside = (a.words[0] < 0) | within_radius(a.words[0], a.radius)
         if outside.any():
             raise no_value("sqrt", *first_of(outside, a))
         root: tuple[Array, ...] = (np.sqrt(a.words[0]),)
@@ -251,18 +250,14 @@ class Multiword:
 
     def _compared(self, name: str, a: Words, b: Words) -> Any:
         gap = self._sum(a, b.negated)
-        above, radius = gap.words[0], gap.radius
-        if name in (
-            "maximum",
-            "minimum",
-        ):  # either, where undecided: it changes by no more than its operands
+        above = gap.words[0]
+        undecided = within_radius(above, gap.radius)
+        if name in ("maximum", "minimum"):
             found = where(above >= 0 if name == "maximum" else above <= 0, a, b)
-            if is_exact(radius):
+            if not undecided.any():
                 return found
-            return Words(
-                found.words, np.maximum(np.broadcast_to(a.radius, a.shape), b.radius) * UPWARD
-            )
-        undecided = within_radius(above, radius)
+            # Either: the other one is larger by no more than both radii and what the gap lost.
+            return Words(found.words, np.where(undecided, gap.radius, found.radius))
         if undecided.any():
             at = int(np.flatnonzero(undecided)[0])
             raise UndecidedError(
@@ -288,7 +283,8 @@ class Multiword:
 
     def reduce(self, step: Reduce, operand: Words) -> Words:
         check_finite(operand)
-        result = in_range(*exact_sums.total(operand.words, self.words, self.bits))
+        result = Words(*exact_sums.total(operand.words, self.words, self.bits))
+        check_range(result, np.zeros(result.shape, bool), "a sum")
         self._check_sums(step, operand, result)
         if is_exact(operand.radius):
             return result
@@ -298,7 +294,8 @@ class Multiword:
     def contract(self, step: Contract, first: Words, second: Words) -> Words:
         check_finite(first, second)
         found = exact_sums.multiply(first.words, second.words, self.words, self.bits, self.product)
-        result = self._repaired(in_range(*found), first, second)
+        result = self._repaired(Words(*found), first, second)
+        check_range(result, np.zeros(result.shape, bool), "a sum of products")
         self._check_products(step, first, second, result)
         by_operands = radius_of_product(first, second, np.matmul)
         if not is_exact(by_operands):

@@ -20,6 +20,7 @@ from roundoff.arithmetic.enclosed import (
     CORRECT,
     PROPAGATED,
     SUMS,
+    UNDERFLOW,
     Enclosed,
     compared,
     exact,
@@ -166,12 +167,13 @@ class Running:
         else:
             own, error = unary(name, operands[0])
         ulp = 0.5 if name in CORRECT else ulp_of(name, self.format)
+        underflow = 0.0 if name in SUMS else UNDERFLOW
         error = error + absolute_of(name, self.format)
+        if not all(exact(operand.error) for operand in operands):
+            error = error + underflow
         own_ulp = 0.5 if name in CORRECT else OWN_ULP
         own = (
-            own
-            + 2.0 * own_ulp * FLOAT64.u * np.abs(value)
-            + (2.0**-1070 if name not in SUMS else 0.0)
+            own + 2.0 * own_ulp * FLOAT64.u * np.abs(value) + absolute_of(name, FLOAT64) + underflow
         )
         most = None
         if name in SUMS:

@@ -63,7 +63,7 @@ def _above(low: Array, limit: float, value: Callable[[], Any]) -> Any:
 
 
 def _arc_slope(far: Array) -> Any:
-    return np.where(far < 1.0, 1.0 / np.sqrt(1.0 - far**2), np.inf)
+    return np.where(far < 1.0, 1.0 / np.sqrt((1.0 - far) * (1.0 + far)), np.inf)
 
 
 def _sigmoid_slope(x: Array) -> Array:
@@ -73,17 +73,22 @@ def _sigmoid_slope(x: Array) -> Array:
 
 
 def _tan_slope(low: Array, high: Array) -> Array:
-    branch = [np.floor(end / np.pi + 0.5) for end in (low, high)]
-    steepest = 1.0 + np.maximum(np.tan(low) ** 2, np.tan(high) ** 2)
-    result: Array = np.where(branch[0] == branch[1], steepest, np.inf)
+    # Between poles a tangent grows; across one, less than pi wide, it falls.
+    first, last = np.tan(low), np.tan(high)
+    inside = (high - low < 3.0) & (first <= last + 2.0**-50 * np.abs(last))
+    result: Array = np.where(inside, 1.0 + np.maximum(first**2, last**2), np.inf)
     return result
 
 
 def _wave(shape: Callable[[Any], Any]) -> Callable[[Array, Array], Array]:
-    # The slope of a sine is at most 1, and changes by at most the width.
-    return lambda low, high: np.fmin(  # also where an end is infinite and their sum no number
-        1.0, np.abs(shape((low + high) / 2)) + (high - low) / 2 + 2.0**-50
-    )
+    # The slope of a sine is at most 1, and changes by at most the distance.
+    def slope(low: Array, high: Array) -> Array:
+        middle = low + (high - low) / 2
+        distance = np.maximum(high - middle, middle - low)
+        found: Array = np.abs(shape(middle)) + distance + 2.0**-50
+        return np.fmin(1.0, found)  # also where an end is infinite, and the middle no number
+
+    return slope
 
 
 #: The largest |f'| on an interval [low, high]; infinite where the interval leaves the domain.
@@ -92,8 +97,8 @@ STEEPEST: dict[str, Callable[[Array, Array], Any]] = {
     "expm1": lambda low, high: np.exp(high),
     "log": lambda low, high: _above(low, 0.0, lambda: 1.0 / low),
     "log1p": lambda low, high: _above(low, -1.0, lambda: 1.0 / (1.0 + low)),
-    "log2": lambda low, high: _above(low, 0.0, lambda: 1.0 / (low * np.log(2.0))),
-    "log10": lambda low, high: _above(low, 0.0, lambda: 1.0 / (low * np.log(10.0))),
+    "log2": lambda low, high: _above(low, 0.0, lambda: 1.0 / low / np.log(2.0)),
+    "log10": lambda low, high: _above(low, 0.0, lambda: 1.0 / low / np.log(10.0)),
     "sqrt": lambda low, high: _above(low, 0.0, lambda: 0.5 / np.sqrt(low)),
     "sin": _wave(np.cos),
     "cos": _wave(np.sin),
@@ -104,7 +109,7 @@ STEEPEST: dict[str, Callable[[Array, Array], Any]] = {
     "sinh": lambda low, high: np.cosh(_far(low, high)),
     "cosh": lambda low, high: np.sinh(_far(low, high)),
     "tanh": lambda low, high: 1.0 / np.cosh(np.minimum(_near(low, high), 700.0)) ** 2,
-    "asinh": lambda low, high: 1.0 / np.sqrt(1.0 + _near(low, high) ** 2),
+    "asinh": lambda low, high: 1.0 / np.hypot(1.0, _near(low, high)),
     "erf": lambda low, high: 2.0 / np.sqrt(np.pi) * np.exp(-(_near(low, high) ** 2)),
     "sigmoid": lambda low, high: _sigmoid_slope(_near(low, high)),
 }  # fmt: skip

@@ -147,13 +147,6 @@ def of_sign(name: str, a: Words) -> Words:
     return Words((sign,), unknown.astype(np.float64) if unknown.any() else 0.0)
 
 
-def in_range(words: tuple[Array, ...], radius: Any) -> Words:
-    """A sum's words.  Raises: UnsupportedError where they are not finite."""
-    result = Words(words, radius)
-    check_range(result, np.zeros(result.shape, bool), "a sum")
-    return result
-
-
 def first_of(where: Mask, *operands: Words) -> list[str]:
     """The operands at the first of some elements, with their radii, as text."""
     at = int(np.argmax(where))
@@ -173,8 +166,11 @@ def check_finite(*operands: Words) -> None:
 
 
 def check_range(found: Words, infinite: Mask, name: str) -> None:
-    """Raises: UnsupportedError for what is not finite, but for those infinities that a function brought."""
-    if not (np.isfinite(found.words[0]) | infinite).all():
+    """Raises: UnsupportedError for what is not finite, but for those infinities that a function brought.
+
+    So it does where no radius is known: products beyond the range, in between, leave one that is no number.
+    """
+    if not (np.isfinite(found.words[0]) | infinite).all() or np.isnan(found.radius).any():
         raise UnsupportedError(
             f"the reference leaves the range of float64 in {name}; scale the inputs"
         )
