@@ -374,7 +374,9 @@ def test_steepest_slopes_are_upper_bounds(name) -> None:
         "acos": lambda x: 1 / mpmath.sqrt(1 - x * x), "atan": lambda x: 1 / (1 + x * x),
         "sinh": mpmath.cosh, "cosh": mpmath.sinh, "tanh": lambda x: mpmath.sech(x) ** 2,
         "asinh": lambda x: 1 / mpmath.sqrt(1 + x * x),
-        "erf": lambda x: 2 / mpmath.sqrt(mpmath.pi) * mpmath.exp(-x * x),
+        **dict.fromkeys(
+            ("erf", "gelu_erf", "erfc"), lambda x: 2 / mpmath.sqrt(mpmath.pi) * mpmath.exp(-x * x)
+        ),
     }[name]  # fmt: skip
     rng = np.random.default_rng(0)
     low = rng.uniform(-2, 2, 300)
@@ -402,7 +404,8 @@ def test_steepest_slopes_are_upper_bounds(name) -> None:
 def _of_any_size(rng, name, n):
     """Operands over float64's range, as far as the function is finite there, and near its edges."""
     exponents = {
-        **dict.fromkeys(("exp", "expm1", "sinh", "cosh", "erf"), (-30, 10)),
+        **dict.fromkeys(("exp", "expm1", "sinh", "cosh", "erf", "gelu_erf"), (-30, 10)),
+        "erfc": (-40, 4),
         **dict.fromkeys(("tanh", "sigmoid"), (-40, 12)),
         **dict.fromkeys(("sin", "cos", "tan"), (-60, 60)),
         **dict.fromkeys(("asin", "acos"), (-60, 1)),
@@ -437,7 +440,7 @@ def test_maps_enclose_exact_and_computed_values_of_any_size(name) -> None:
         function = {
             "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
             "pow": operator.pow, "log2": lambda x: mpmath.log(x, 2), "log10": mpmath.log10,
-            "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
+            "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)), "gelu_erf": mpmath.erf,
         }.get(name) or getattr(mpmath, name)  # fmt: skip
         for k in np.flatnonzero(known):
             at, computed = [], []
@@ -468,7 +471,7 @@ def test_quotients_by_small_numbers_count_what_underflowed() -> None:
 
 
 @pytest.mark.parametrize("format", ["float16", "bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("name", sorted(set(slopes.ULP) - {"pow"}))
+@pytest.mark.parametrize("name", sorted(set(slopes.ULP) - {"pow", "gelu_erf"}))
 def test_torchs_functions_are_within_the_table(name, format) -> None:
     """Every finite 16-bit number; samples of the wider ones, against 80 digits."""
     target = ro.as_format(format)
@@ -485,7 +488,7 @@ def test_torchs_functions_are_within_the_table(name, format) -> None:
     function = {"sigmoid": torch.sigmoid}.get(name) or getattr(torch, name)
     values = x.double().numpy()
     domain = {
-        "log": values > 0, "log2": values > 0, "log10": values > 0, "log1p": values > -1,
+        "log": values > 0, "log2": values > 0, "log10": values > 0, "log1p": values > -1, "sqrt": values >= 0,
         "asin": np.abs(values) <= 1, "acos": np.abs(values) <= 1,
     }.get(name, np.ones(values.shape, bool)) & np.isfinite(values)  # fmt: skip
     x, values = x[torch.from_numpy(domain)], values[domain]
@@ -547,6 +550,31 @@ def test_the_absolute_error_of_erf_in_16_bits_counts() -> None:
     bound = ro.gradient_bounds(lambda x: torch.erf(x), **problem)["x"].certified.numpy()
     holds(found, exact, bound)
     assert (bound >= 2.0**-21).all()
+
+
+@pytest.mark.parametrize("format", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        F.gelu,
+        lambda input: F.gelu(input, approximate="tanh"),
+        lambda input: torch.sqrt(input.abs()),
+        lambda input: torch.rsqrt(input.abs()),
+        lambda input: torch.erf(input),
+        lambda input: torch.erfc(input),
+        *(lambda input, w=w: torch.lerp(input, input.flip(0) * 3, w) for w in (0.3, 0.5, 0.8, -2.0)),
+        lambda input: torch.lerp(input, input.flip(0), input.roll(1)),
+    ],
+)  # fmt: skip
+def test_torchs_own_formulas_are_within_the_bound(function, format) -> None:
+    """Where kernels take another way than the formula: GELU's erf, roots, the nearer end of lerp."""
+    x = np.random.default_rng(3).standard_normal(1500) * 2
+    cubes = lambda out: (out * out * out).sum()
+    problem = {"inputs": {"input": x}, "loss": cubes, "format": format}
+    bound = ro.gradient_bounds(function, **problem)["input"].certified.numpy()
+    exact = ro.reference_gradients(function, **problem)["input"]
+    found = ro.native_gradients(function, {"input": x}, None, cubes, format=format)["input"]
+    holds(found, exact, bound)
 
 
 def test_products_that_underflow_are_counted() -> None:

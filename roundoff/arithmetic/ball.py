@@ -57,8 +57,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{
         name: getattr(arb, name)
         for name in """sqrt exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh
-        erf""".split()
+        erf erfc""".split()
     },
+    "gelu_erf": arb.erf,
 }
 
 

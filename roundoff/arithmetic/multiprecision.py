@@ -33,6 +33,7 @@ from mpmath.libmp import (
     mpf_cosh,
     mpf_div,
     mpf_erf,
+    mpf_erfc,
     mpf_exp,
     mpf_ge,
     mpf_gt,
@@ -132,6 +133,8 @@ _ROUNDED: dict[str, Callable[..., Any]] = {
     "tanh": mpf_tanh,
     "asinh": mpf_asinh,
     "erf": mpf_erf,
+    "gelu_erf": mpf_erf,
+    "erfc": mpf_erfc,
     "sigmoid": _sigmoid,
     "pow": mpf_pow,
 }

@@ -58,6 +58,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "logical_not": np.logical_not,
     "sigmoid": special.expit,
     "erf": special.erf,
+    "gelu_erf": special.erf,
+    "erfc": special.erfc,
     "pow": np.power,
     "asin": np.arcsin,
     "acos": np.arccos,
@@ -88,7 +90,9 @@ SLOPES: dict[str, Callable[[Array, Array], Array]] = {
     "cosh": lambda x, y: np.sinh(x),
     "tanh": lambda x, y: 1.0 - y * y,
     "asinh": lambda x, y: 1.0 / np.sqrt(1.0 + x * x),
-    "erf": lambda x, y: 2.0 / np.sqrt(np.pi) * np.exp(-x * x),
+    **dict.fromkeys(
+        ("erf", "gelu_erf", "erfc"), lambda x, y: 2.0 / np.sqrt(np.pi) * np.exp(-x * x)
+    ),
     "sigmoid": lambda x, y: y * (1.0 - y),
 }
 

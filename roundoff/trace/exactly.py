@@ -101,27 +101,31 @@ def _rms_norm(
 
 
 class _Erf(torch.autograd.Function):
-    """erf, with a gradient whose 2 / sqrt(pi) is a quotient and a square root."""
+    """erf or erfc, with a gradient whose 2 / sqrt(pi) is a quotient and a square root."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, function: Any, sign: int) -> torch.Tensor:
         ctx.save_for_backward(x)
-        return torch.ops.aten.erf.default(x)
+        ctx.sign = sign
+        found: torch.Tensor = function(x)
+        return found
 
     @staticmethod
-    def backward(ctx: Any, *upstream: torch.Tensor) -> torch.Tensor:
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (x,) = ctx.saved_tensors
         pi = 4 * _whole(x, 1).atan()
-        return upstream[0] * 2 / pi.sqrt() * torch.exp(-(x * x))
+        slope = _whole(x, 2 * ctx.sign) / pi.sqrt() * torch.exp(-(x * x))
+        return slope * upstream[0], None, None
 
 
 def _erf(input: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = _Erf.apply(input)  # type: ignore[no-untyped-call]
+    found: torch.Tensor = _Erf.apply(input, torch.ops.aten.erf.default, 1)  # type: ignore[no-untyped-call]
     return found
 
 
 def _erfc(input: torch.Tensor) -> torch.Tensor:
-    return 1 - _erf(input)
+    found: torch.Tensor = _Erf.apply(input, torch.ops.aten.erfc.default, -1)  # type: ignore[no-untyped-call]
+    return found
 
 
 def _exp2(input: torch.Tensor) -> torch.Tensor:

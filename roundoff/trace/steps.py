@@ -124,9 +124,10 @@ MAPS: dict[str, MapKind] = {
     "logical_not": MapKind(1, True),
     **{name: MapKind(1, False, "all") for name in ("sqrt", "expm1", "log1p", "sin", "tan", "asin")},
     **{name: MapKind(1, False, "all") for name in ("atan", "sinh", "tanh", "asinh", "erf")},
+    "gelu_erf": MapKind(1, False, "all"),  # erf, as GELU's kernels approximate it
     **{
         name: MapKind(1)
-        for name in ("exp", "log", "log2", "log10", "cos", "acos", "cosh", "sigmoid")
+        for name in ("exp", "log", "log2", "log10", "cos", "acos", "cosh", "sigmoid", "erfc")
     },
     "pow": MapKind(2),
 }

@@ -204,7 +204,7 @@ def _tanh_argument(x: Expression) -> tuple[Expression, Expression]:
 def _gelu(x: Expression, approximate: str = "none") -> Expression:
     if approximate == "tanh":
         return x / 2 * (1 + _tanh_argument(x)[0].tanh())
-    return x / 2 * (1 + (x / x.constant(2).sqrt()).map("erf"))
+    return x / 2 * (1 + (x / x.constant(2).sqrt()).map("gelu_erf"))
 
 
 @formula("gelu_backward")
@@ -213,6 +213,6 @@ def _gelu_backward(upstream: Expression, x: Expression, approximate: str = "none
         argument, slope = _tanh_argument(x)
         y = argument.tanh()
         return upstream * ((1 + y) / 2 + x / 2 * (1 - y * y) * slope)
-    below = (1 + (x / x.constant(2).sqrt()).map("erf")) / 2
+    below = (1 + (x / x.constant(2).sqrt()).map("gelu_erf")) / 2
     density = (-(x * x) / 2).exp() / (2 * _pi(x)).sqrt()
     return upstream * (below + x * density)

@@ -22,7 +22,7 @@ from roundoff.trace.steps import Builder, Constant, Map
 
 def _register_plain_maps() -> None:
     names = """neg abs sqrt exp expm1 log log1p log2 log10 sin cos tan asin acos atan sinh cosh tanh
-    asinh erf sigmoid div mul maximum minimum gt ge lt le eq ne"""
+    asinh erf erfc sigmoid div mul maximum minimum gt ge lt le eq ne"""
     for name in names.split():
 
         def function(
@@ -178,12 +178,20 @@ def _filled(build: Builder, shape: Any, value: Any) -> Value:
 
 @lowers("ones_like", "new_ones")
 def _ones_like(build: Builder, x: Any, *rest: Any, out: Any, **ignored: Any) -> Any:
-    return _filled(build, out.shape, 1) if out.is_floating_point() else torch.ones_like(out)
+    return (
+        _filled(build, out.shape, 1)
+        if out.is_floating_point()
+        else torch.ones(out.shape, dtype=out.dtype)
+    )
 
 
 @lowers("zeros_like", "new_zeros", "empty_like", "new_empty", "new_empty_strided")
 def _zeros_like(build: Builder, x: Any, *rest: Any, out: Any, **ignored: Any) -> Any:
-    return _filled(build, out.shape, 0) if out.is_floating_point() else torch.zeros_like(out)
+    return (
+        _filled(build, out.shape, 0)
+        if out.is_floating_point()
+        else torch.zeros(out.shape, dtype=out.dtype)
+    )
 
 
 @lowers("full_like", "new_full", "fill")
@@ -223,7 +231,13 @@ def _addcdiv(x: Expression, y: Any, z: Any, value: Any = 1) -> Expression:
 
 @formula("lerp")
 def _lerp(start: Expression, end: Any, weight: Any) -> Expression:
-    return start + start.lift(weight) * (start.lift(end) - start)
+    """From the nearer end, as the kernels do."""
+    end, share = start.lift(end), start.lift(weight)
+    step = end - start
+    near, far = start + share * step, end - step * (1 - share)
+    if isinstance(weight, int | float):
+        return near if abs(weight) < 0.5 else far
+    return (share.map("abs") < 0.5).where(near, far)
 
 
 @formula("exp2")
@@ -239,11 +253,6 @@ def _acosh(x: Expression) -> Expression:
 @formula("atanh")
 def _atanh(x: Expression) -> Expression:
     return (2 * x / (1 - x)).map("log1p") / 2
-
-
-@formula("erfc")
-def _erfc(x: Expression) -> Expression:
-    return 1 - x.map("erf")
 
 
 @formula("logit")
