@@ -76,7 +76,12 @@ def different(
     if same.all() or constant_apart(first, second):
         return None
     at = _place(~same)
-    values = f"{first.high[at]:.6g} and {second.high[at]:.6g}"
+    digits = next(
+        (n for n in (6, 17) if f"{first.high[at]:.{n}g}" != f"{second.high[at]:.{n}g}"), 17
+    )
+    values = f"{first.high[at]:.{digits}g} and {second.high[at]:.{digits}g}"
+    if first.high[at] == second.high[at]:
+        values += f", which differ by {abs(first.low[at] - second.low[at]):.3g}"
     text = f"{where}at element {list(map(int, at))} the exact gradients are {values}"
     if not rigorous:
         return Judgement(Verdict.UNDECIDED, f"{text}, by references that are not proven")

@@ -455,6 +455,39 @@ def test_maps_enclose_exact_and_computed_values_of_any_size(name) -> None:
     assert checked > n / 3
 
 
+def test_what_an_infinity_leaves_is_exact_only_where_it_is() -> None:
+    mask, problem = torch.tensor([True]), {"upstream": np.ones(1), "format": "float32"}
+    x = np.array([0.3])
+    arc = ro.gradient_bounds(
+        lambda x: x * x.masked_fill(mask, np.inf).atan(), {"x": x}, **problem
+    )["x"].certified  # fmt: skip
+    assert arc > np.spacing(np.float32(np.pi / 2)) / 4
+    power = lambda a, b, c, y: c * ((a * b) ** y.masked_fill(mask, np.inf))
+    inputs = {"a": 1 + 2.0**-23, "b": 1 - 2.0**-23, "c": 1.0, "y": 1.0}
+    inputs = {name: np.array([value]) for name, value in inputs.items()}
+    assert torch.isinf(ro.gradient_bounds(power, inputs, ["c"], **problem)["c"].certified).all()
+    for function in (lambda x: x * 1e6 * 1e-6, lambda x: (x - x + 8.0).expand(6).prod() * x):
+        narrow = ro.gradient_bounds(
+            function, {"x": x}, upstream=np.ones(1), format="float16"
+        )["x"].certified  # fmt: skip
+        assert torch.isinf(narrow).all()
+
+
+def test_tiny_numbers_that_a_large_factor_awaits_are_not_lost() -> None:
+    inputs = {
+        "a": np.ones((1, 2)),
+        "y": np.array([[3.3e-320, -1.3e-319]]),
+        "z": np.array([[0.3, 0.7]]),
+    }
+    function = lambda a, y, z: a @ torch.cat([y, z * z])
+    upstream = np.array([[3.1e150, 7.7e149]])
+    problem = {"upstream": upstream, "format": "float64"}
+    bound = ro.gradient_bounds(function, inputs, ["a"], **problem)["a"].certified.numpy()
+    exact = ro.reference_gradients(function, inputs, ["a"], **problem)["a"]
+    gap = np.abs(upstream @ inputs["y"].T - exact.high[:, :1] - exact.low[:, :1])
+    assert (gap <= bound[:, :1] + exact.error[:, :1]).all() and (bound > 0).all()
+
+
 def test_quotients_by_small_numbers_count_what_underflowed() -> None:
     rng = np.random.default_rng(0)
     inputs = {"x": rng.normal(size=50) * 2.0**-1040, "c": np.full(50, 2.0**400),
@@ -564,6 +597,11 @@ def test_the_absolute_error_of_erf_in_16_bits_counts() -> None:
         lambda input: torch.erfc(input),
         *(lambda input, w=w: torch.lerp(input, input.flip(0) * 3, w) for w in (0.3, 0.5, 0.8, -2.0)),
         lambda input: torch.lerp(input, input.flip(0), input.roll(1)),
+        lambda input: torch.log2(input.abs() * 2.0**-10),
+        lambda input: torch.log10(input.abs() * 2.0**-10),
+        lambda input: input.reshape(250, 6).prod(1),
+        lambda input: input[:6].prod() + input[6:].abs().sum(),
+        lambda input: F.cosine_similarity(input.reshape(500, 3), input.reshape(500, 3) * 1e-9),
     ],
 )  # fmt: skip
 def test_torchs_own_formulas_are_within_the_bound(function, format) -> None:

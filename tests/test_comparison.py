@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -64,21 +65,24 @@ PAIRS = {
 def test_polynomials_are_compared_at_points_of_few_bits_and_others_beside_the_inputs() -> None:
     seen = []
 
-    def recorded(self, values, *rest):
+    references = Problem._references
+
+    def recorded(self, values):
         seen.append(values)
-        return {}
+        return references(self, values)
 
     inputs = {"x": torch.tensor([0.0, 3.0, -1e-3]), "k": torch.tensor([0, 1, 2])}
     for loss in (torch.sum, lambda out: torch.exp(out).sum()):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Problem, "_apart", recorded)
+            patch.setattr(Problem, "_references", recorded)
             ro.compare(
-                lambda x, k: x * x, lambda x, k: (x + x)[k] * x / 2, inputs, "x", loss,
+                lambda x, k: x * x, lambda x, k: (x * x)[k] + 0 * x, inputs, "x", loss,
                 formats=["float32"], points=2,
             )  # fmt: skip
     for values in seen:
-        assert values["x"][0] == 0 and (values["k"] == [0, 1, 2]).all()
+        assert (values["k"] == [0, 1, 2]).all()
     *whole, beside, _ = (values["x"] for values in seen)
+    assert beside[0] == 0 and whole[0][0] != 0
     assert all((v * 2**19 == np.rint(v * 2**19)).all() and (np.abs(v) <= 1).all() for v in whole)
     assert np.allclose(beside, [0.0, 3.0, -1e-3], rtol=2.0**-1) and not (whole[0] == whole[1]).all()
 
@@ -259,6 +263,70 @@ def test_a_difference_is_not_hidden_by_larger_elements_beside_it() -> None:
         for format in ("float32", "float64"):
             assert found.verdict("x", format) == ro.Verdict.DIFFERENT
             assert "[1]" in found.reason("x", format)
+
+
+def test_constants_in_the_inputs_type_are_doubles() -> None:
+    """A trace runs in float32, which has no 0.1."""
+    inputs = {"x": torch.tensor([0.3, 1.7, -2.2, 0.9], dtype=torch.float64)}
+    filled = lambda x: x * x.masked_fill(x > 0, 0.1)
+    positive = lambda x, tenth: torch.where(x > 0, tenth, x) * x
+    for other in (
+        lambda x: positive(x, 0.1),
+        lambda x: positive(x, x.new_tensor(0.1)),
+        lambda x: positive(x, torch.tensor(0.1, dtype=x.dtype)),
+        lambda x: positive(x, torch.full((4,), 0.1, dtype=x.dtype)),
+        lambda x: positive(x, torch.linspace(0.1, 0.1, 4, dtype=x.dtype)),
+        lambda x: positive(x, torch.arange(0.1, 0.45, 0.1, dtype=x.dtype)[:1]),
+    ):
+        found = ro.compare(filled, other, inputs, loss=torch.sum, formats=("float64", "float32"))
+        assert verdicts(found) <= {"IDENTICAL", "ROUNDOFF"}
+    single = torch.tensor(0.1)  # a float32 number from elsewhere is what it is
+    found = ro.compare(
+        filled, lambda x: positive(x, single), inputs, loss=torch.sum, formats="float64"
+    )
+    assert found.verdict("x", "float64") == ro.Verdict.DIFFERENT
+
+
+def test_random_points_move_zeros_but_those_of_masks() -> None:
+    inputs = {"x": normal(6), "w": normal(6), "b": torch.zeros(6)}
+    first, second = lambda x, w, b: x * w + b * b, lambda x, w, b: x * w - 3 * b * b
+    found = ro.compare(first, second, inputs, None, torch.sum, formats="float32")
+    assert (
+        found.verdict("b", "float32") == found.verdict("output", "float32") == ro.Verdict.DIFFERENT
+    )
+    found = ro.compare(first, second, inputs, ["x", "w"], torch.sum, formats="float32")
+    assert verdicts(found) == {"IDENTICAL"} and "the zeros of b stayed" in str(found)
+
+
+def test_the_chance_is_told_only_where_references_are_equal() -> None:
+    inputs = {"x": normal(6), "w": normal(6)}
+    plain = lambda x, w: (x * w).sum()
+    for other, told in (
+        (lambda x, w: (w * x).sum() + 0 * x.sum(), "with probability at most 1.9e-06"),
+        (lambda x, w: (x * w).sum() * (1 + 2.0**-52), "too, but to 2\\^-50 only"),
+    ):
+        notes = str(ro.compare(plain, other, inputs, formats=("float32",)))
+        assert re.search(told, notes)
+        assert ("probability at most" in notes) == ("probability" in told)
+
+
+def test_a_kink_that_the_format_makes_is_one() -> None:
+    found = ro.compare(
+        lambda x: F.relu(x), lambda x: x.clamp(min=0), {"x": torch.tensor([1e-30, 1.0])},
+        loss=torch.sum, formats=("float16", "float32"),
+    )  # fmt: skip
+    assert found.verdict("x", "float16") == ro.Verdict.UNDECIDED
+    assert "kink" in found.reason("x", "float16")
+    assert found.verdict("x", "float32") == ro.Verdict.IDENTICAL
+
+
+def test_numbers_that_differ_are_printed_so() -> None:
+    inputs = {"x": torch.tensor([1.0, 1.0])}
+    for factor, told in ((1 + 2.0**-45, "1 and 1.0000000000000284"), (1 + 1e-3, "1 and 1.001")):
+        found = ro.compare(
+            lambda x: x * 1, lambda x, f=factor: x * f, inputs, loss=torch.sum, formats="float64"
+        )
+        assert told in found.reason("x", "float64")
 
 
 def test_the_degree_of_a_trace() -> None:

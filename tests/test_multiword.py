@@ -432,7 +432,7 @@ def test_polynomials_are_exact_and_the_same_as_mpmaths(format) -> None:
 
 
 def test_auto_takes_words_for_large_work_and_balls_where_they_fail(monkeypatch) -> None:
-    monkeypatch.setattr("roundoff.reference.POLYNOMIAL_WORK", 0)
+    monkeypatch.setattr("roundoff.reference.size.POLYNOMIAL_WORK", 0)
     assert ro.reference_gradients(conv, **problem()).engine == "multiword"
     deep = {"x": [2.0**-338, 3 * 2.0**-338]}  # errors of its products underflow
     wide = ro.reference_gradients(lambda x: (x**4).sum(), deep, format="float64")
@@ -523,6 +523,22 @@ def test_the_larger_one_is_found_beside_infinities_too() -> None:
     assert row.tolist() == [0, 6, 0]
 
 
+def test_infinities_whose_image_is_not_a_float64_are_left_to_balls() -> None:
+    inputs = {"w": np.ones(2), "x": np.array([1.0, 0.5]), "y": np.array([2.0, 3.0])}
+    filled = lambda x: x.masked_fill(torch.tensor([True, False]), np.inf)
+    for function in (
+        lambda w, x, y: w * filled(x).atan(), lambda w, x, y: w * (-filled(x)).atan(),
+        lambda w, x, y: w * y ** (-filled(x)),
+    ):  # fmt: skip
+        summed = lambda w, x, y, f=function: f(w, x, y).sum()
+        _agree_with_mpmath(summed, inputs, "w", "float64")
+        with pytest.raises(ro.UnsupportedError, match="infinity enters"):
+            ro.reference_gradients(summed, inputs, "w", format="float64", engine="multiword")
+    unsure = Words((one(1e-20),), one(1.0))
+    with pytest.raises(ro.UnsupportedError, match="infinity enters mul"):
+        Multiword(2).map(Map((1,), "mul", (0, 1)), [Words((one(np.inf),)), unsure])
+
+
 def test_overflow_between_is_refused() -> None:
     inputs = {"a": np.array([[2.0**1020, 2.0**512, 0]]), "c": np.array([[1.0, 1.0]]),
               "b": np.array([[16.0, 0], [1, 1], [2.0**1020, 2.0**1020]])}  # fmt: skip
@@ -536,6 +552,20 @@ def test_overflow_between_is_refused() -> None:
         lambda a, b, c: torch.relu(a / b) * c,
     ):
         _agree_with_mpmath(lambda a, b, c, f=function: f(a, b, c).sum(), wide, "c", "float64")
+
+
+def test_a_comparison_whose_gap_overflows_is_refused() -> None:
+    inputs = {"a": np.array([1.5e308]), "b": np.array([-1.5e308]), "c": np.array([2.0])}
+    for function in (
+        lambda a, b, c: torch.where(a > b, c * 2, c * 3),
+        lambda a, b, c: torch.where(a == b, c * 2, c * 3),
+        lambda a, b, c: c * torch.maximum(a, b) * 2.0**-1000,
+        lambda a, b, c: c * torch.minimum(a, b) * 2.0**-1000,
+    ):
+        summed = lambda a, b, c, f=function: f(a, b, c).sum()
+        _agree_with_mpmath(summed, inputs, "c", "float64")
+        with pytest.raises(ro.UnsupportedError, match="range of float64"):
+            ro.reference_gradients(summed, inputs, "c", format="float64", engine="multiword")
 
 
 def test_the_radius_of_a_quotient_does_not_underflow() -> None:

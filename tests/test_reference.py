@@ -312,7 +312,7 @@ def test_the_spot_check_passes_and_can_fail(monkeypatch) -> None:
     shifted.flat[11] += 4 * good.error.flat[11] + 2.0**-90
     wrong = replace(found, gradients={**found.gradients, "output": replace(good, low=shifted)})
     for engine, limit in (("mpmath", 10**6), ("ball", 0)):
-        monkeypatch.setattr("roundoff.reference.OTHER_WORK", limit)
+        monkeypatch.setattr("roundoff.reference.size.OTHER_WORK", limit)
         assert spot_check(trace, inputs, wrong, "output", [0]) == engine
         with pytest.raises(ro.PrecisionError, match=f"{engine} and ball disagree on element 11"):
             spot_check(trace, inputs, wrong, "output", [11])
@@ -340,3 +340,61 @@ def test_exact_gradients_below_float64s_range_keep_their_number(engine: str) -> 
     )["x"]
     assert found.exact and found.mp()[0] == mpmath.mpf(3) * mpmath.mpf(2) ** -1200
     assert found.high[0] == 0.0 and found.error[0] == 2.0**-1074
+
+
+_LEFT_OUT = torch.tensor([True, False])
+
+
+@pytest.mark.parametrize("engine", ["auto", "mpmath", "ball", "multiword"])
+@pytest.mark.parametrize(
+    "factor",
+    [
+        lambda x: x.masked_fill(_LEFT_OUT, math.inf),
+        lambda x: x.masked_fill(_LEFT_OUT, -math.inf),
+        lambda x: (x - x).log(),
+        lambda x: x.masked_fill(_LEFT_OUT, math.inf) - x.masked_fill(_LEFT_OUT, math.inf),
+        lambda x: torch.relu((x - x) * x.masked_fill(_LEFT_OUT, math.inf)),
+    ],
+)
+def test_gradients_that_are_infinite_or_no_number_are_refused(factor, engine) -> None:
+    """As the gradient of w: no zero stands for an infinity."""
+    inputs = {"w": torch.ones(2), "x": torch.tensor([1.0, 0.5])}
+    with pytest.raises(ro.RoundoffError, match="no value|comparison of nan"):
+        ro.reference_gradients(lambda w, x: (w * factor(x)).sum(), inputs, ["w"], engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["mpmath", "ball", "multiword"])
+def test_numbers_and_empty_intermediates_are_taken(engine) -> None:
+    rng = np.random.default_rng(7)
+    number = ro.reference_gradients(
+        lambda a, b: (a * b) ** 2, {"a": 3.0, "b": 0.5}, format="float64", engine=engine
+    )
+    assert number["a"].hi.shape == () and number["a"].hi == 1.5 and number["b"].hi == 9.0
+    heat = {"x": rng.random((3, 4)), "t": torch.tensor(2.0)}
+    softened = lambda x, t: (torch.softmax(x / t, -1) ** 2).sum()
+    found = ro.reference_gradients(softened, heat, engine=engine)
+    assert found["t"].hi.shape == () and found["x"].hi.shape == (3, 4)
+    inputs = {"x": rng.random((3, 2, 5)), "w": rng.random((2, 2, 3))}
+    for function in (
+        lambda x, w: torch.cat([c.tanh() for c in x.split([0, 3])]).sum() + w.sum(),
+        lambda x, w: F.conv1d(x[:0], w).sum() + (x * x).sum() + w.sum(),
+        lambda x, w: F.conv_transpose1d(x[:0], w).sum() + (x * x).sum() + w.sum(),
+        lambda x, w: torch.softmax(x[:0], -1).sum() + (x * x).sum() + w.sum(),
+    ):
+        found = ro.reference_gradients(function, inputs, format="float32", engine=engine)
+        assert found["x"].hi.shape == (3, 2, 5) and (found["w"].hi == 1).all()
+        for order in (None, "pairwise"):
+            bound = ro.gradient_bounds(function, inputs, format="float32", order=order)
+            assert torch.isfinite(bound["x"].certified).all()
+
+
+def test_balls_are_made_smaller_where_cancellation_asks_for_it() -> None:
+    inputs = {"x": torch.tensor([1.25, 1.5])}
+    cancelled = lambda x: torch.log(torch.exp(x * 200) + 3 - torch.exp(x * 200)).sum()
+    with pytest.raises(ro.UnsupportedError, match="finite"):
+        ro.reference_gradients(cancelled, inputs, engine="multiword")
+    found = ro.reference_gradients(cancelled, inputs, engine="ball")
+    assert found.bits > 400 and (np.abs(found["x"].high) <= found["x"].error).all()
+    tied = lambda x: torch.relu(torch.exp(x) - torch.exp(x.sin().asin())).sum()
+    with pytest.raises(ro.UndecidedError, match="move the inputs off it"):
+        ro.reference_gradients(tied, inputs, engine="ball")

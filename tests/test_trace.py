@@ -295,6 +295,9 @@ def test_bad_arguments_are_named() -> None:
         (lambda: trace_gradients(lambda x: x, {"x": x}, upstream=uniform(4)), "upstream has shape"),
         (lambda: trace_gradients(lambda x: x, {"x": x}, loss=squares, upstream=x), "both loss and upstream"),
         (lambda: trace_gradients(lambda x: x, {"x": "abc"}), "'x' is a str"),
+        (lambda: trace_gradients(lambda x: x.abs(), {"x": x + 1j}), "'x' is complex .*real and imaginary"),
+        (lambda: trace_gradients(lambda x: x.sum(), {"x": x.to_sparse()}), "'x' is sparse .*to_dense"),
+        (lambda: trace_gradients(lambda x: (x, x), {"x": x}, output=5), "output=5.*an index or a key"),
     ):  # fmt: skip
         with pytest.raises(ro.RoundoffError, match=words):
             call()

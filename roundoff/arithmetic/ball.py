@@ -27,8 +27,8 @@ def _compare(holds: Callable[[arb, arb], bool], fails: Callable[[arb, arb], bool
         if fails(x, y):
             return False
         raise UndecidedError(
-            f"a comparison of {x} with {y} cannot be decided: they are equal to within the "
-            "precision; the function has a kink there, where conventions differ"
+            f"a comparison of {x.str(12)} with {y.str(12)} cannot be decided: they are equal to within the "
+            "precision; the function has a kink there, where conventions differ: move the inputs off it"
         )
 
     return decided

@@ -83,9 +83,17 @@ def logical(name: str, operands: Sequence[Enclosed]) -> Enclosed:
     return Enclosed(FUNCTIONS[name](*(o.value for o in operands)), own, error)
 
 
-def settled(found: Enclosed, operands: Sequence[Enclosed]) -> Enclosed:
-    """Without error where an operand is an infinity put in by the function: what comes of it is exact."""
+def settled(name: str, found: Enclosed, operands: Sequence[Enclosed]) -> Enclosed:
+    """Without error where an operand is an infinity put in by the function: what comes of it is exact.
+
+    It is not where float64 has not the limit (pi/2), or where the other operand's error decides which it is.
+    """
+    if name in ("atan", "pow"):
+        return found
     given = np.logical_or.reduce([np.isinf(o.value) & np.equal(o.error, 0) for o in operands])
+    if name in ("mul", "div"):
+        for other in operands:
+            given &= ~within(np.abs(other.value), other.own + other.error)
     own, error = (np.where(given, 0.0, radius) for radius in (found.own, found.error))
     return Enclosed(found.value, own, error, found.terms)
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from mpmath.libmp import (
     MPZ,
+    fnan,
     fone,
     from_float,
     from_int,
@@ -79,6 +80,9 @@ _EXACT: dict[str, Callable[..., Any]] = {
     "eq": operator.eq,
     "ne": operator.ne,
 }
+
+#: What would hide a NaN.
+_COMPARING = frozenset("sign maximum minimum gt ge lt le eq ne".split())
 
 
 def _log_of(base: int) -> Callable[[Number, int, str], Number]:
@@ -175,6 +179,8 @@ class Multiprecision:
         if step.function.startswith("logical"):
             return getattr(np, step.function)(*operands)
         if step.function in _EXACT:
+            if step.function in _COMPARING and any(fnan in values for values in flat):
+                raise no_value(step.function, "nan")
             results = map(_EXACT[step.function], *flat)
             if step.function in ("gt", "ge", "lt", "le", "eq", "ne"):
                 return np.fromiter(results, bool, len(flat[0])).reshape(step.shape)

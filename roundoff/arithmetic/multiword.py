@@ -90,7 +90,7 @@ class Multiword:
         return cls(max(1, -(-(bits - 8) // 53)), product, shared, bits)
 
     def load(self, values: Array) -> Words:
-        return Words((np.ascontiguousarray(values),))
+        return Words((np.asarray(values, order="C"),))
 
     def constant(self, value: Fraction | float, shape: Shape) -> Words:
         if isinstance(value, float):
@@ -146,6 +146,11 @@ class Multiword:
         """What float64 makes of an infinity is exact; the other elements as always."""
         first = [o.words[0] for o in operands]
         plain = FUNCTIONS[name](*first)
+        unsure = infinite & np.logical_or.reduce(
+            [within_radius(o.words[0], o.radius) for o in operands]
+        )
+        if name in ("atan", "pow") or (name in ("mul", "div") and unsure.any()):
+            raise UnsupportedError(f"an infinity enters {name}, which words do not hold exactly")
         if np.isnan(plain[infinite]).any():
             raise no_value(name, *first_of(infinite & np.isnan(plain), *operands))
         finite = [
@@ -250,6 +255,7 @@ class Multiword:
 
     def _compared(self, name: str, a: Words, b: Words) -> Any:
         gap = self._sum(a, b.negated)
+        check_range(gap, np.zeros(gap.shape, bool), name)
         above = gap.words[0]
         undecided = within_radius(above, gap.radius)
         if name in ("maximum", "minimum"):
@@ -263,7 +269,7 @@ class Multiword:
             raise UndecidedError(
                 f"a comparison of {a.words[0].flat[at]:.17g} with {b.words[0].flat[at]:.17g} cannot be "
                 "decided: they are equal to within the precision; the function has a kink there, where "
-                "conventions differ"
+                "conventions differ: move the inputs off it"
             )
         return np.asarray(FUNCTIONS[name](above, 0.0))
 
@@ -281,6 +287,7 @@ class Multiword:
 
     # ------------------------------------------------------------------------------------- sums
 
+    @np.errstate(over="ignore", invalid="ignore")  # what that leaves is refused
     def reduce(self, step: Reduce, operand: Words) -> Words:
         check_finite(operand)
         result = Words(*exact_sums.total(operand.words, self.words, self.bits))
@@ -291,6 +298,7 @@ class Multiword:
         n = max(1, operand.shape[-1])
         return Words(result.words, plus(result.radius, operand.radius.sum(axis=-1) * slack(n)))
 
+    @np.errstate(over="ignore", invalid="ignore")
     def contract(self, step: Contract, first: Words, second: Words) -> Words:
         check_finite(first, second)
         found = exact_sums.multiply(first.words, second.words, self.words, self.bits, self.product)
@@ -351,7 +359,7 @@ class Multiword:
 
     def _check_sums(self, step: Reduce, operand: Words, found: Words) -> None:
         one = replace(step, shape=(1,))
-        rows = [word.reshape(-1, operand.shape[-1]) for word in operand.words]
+        rows = [word.reshape(found.words[0].size, operand.shape[-1]) for word in operand.words]
         for at in self._sample(found):
             _agree(
                 found,

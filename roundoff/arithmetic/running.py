@@ -49,7 +49,7 @@ Array = npt.NDArray[np.float64]
 #: float64's own elementary functions are within 4 ulp: what numpy's vectorised ones promise.
 OWN_ULP = 4.0
 
-#: scipy's erfc rounds x x, up to 745, before it takes the exponential: 33 ulp measured up to 8, 507 up to 26.5.
+#: scipy's erfc rounds x x, up to 745, before it takes the exponential (33 ulp measured up to 8, 507 to 26.5).
 OWN_ULP_OF = {"erfc": 1024.0}
 
 #: Products held at a time along a stated order: several arrays of 8 MiB.
@@ -114,9 +114,13 @@ class Running:
             self.infinite = True
             return Enclosed(np.full(shape, near), 0.0, 0.0)
         own = theorems.upward(abs(Fraction(near) - value))
-        held = Fraction(float(round_to(near, self.format))) == value
+        rounded = float(round_to(near, self.format))
         # Rounded once as a number of the format, or computed by a quotient of two.
-        error = 0.0 if held else 2.0 * self.format.u * abs(near) + self.format.smallest_subnormal
+        error = 2.0 * self.format.u * abs(near) + self.format.smallest_subnormal
+        if not np.isfinite(rounded):
+            error = np.inf
+        elif Fraction(rounded) == value:
+            error = 0.0
         full = np.full(shape, near)
         return Enclosed(full, own and np.full(shape, own), error and np.full(shape, error))
 
@@ -155,7 +159,7 @@ class Running:
             if name == "cast":
                 return self._cast(a, as_format(step.format))
             found = self._rounded_map(name, operands)
-            return settled(found, operands) if self.infinite else found
+            return settled(name, found, operands) if self.infinite else found
 
     def _cast(self, a: Enclosed, target: Format) -> Enclosed:
         value = Enclosed(np.asarray(a.value, np.float64), a.own, a.error)
@@ -259,7 +263,11 @@ class Running:
             if exact(second.error):
                 error = factor * self.shared.once(step, "sizes", lambda: first.size @ second.size)
             else:
-                error = first.size @ (factor * second.computed + second.error)
+                scaled = (
+                    factor * second.computed
+                )  # tiny ones, that a large factor awaits, not below 2^-1074
+                scaled += np.where(second.computed > 0, 2.0**-1074, 0.0)
+                error = first.size @ (scaled + second.error)
             if not exact(first.error):
                 error = error + (1.0 + factor) * (first.error @ second.computed)
             lost = n * (1.0 + self.law.sum(n)) * self._underflow

@@ -12,7 +12,7 @@ from roundoff.comparison.problem import Problem
 from roundoff.comparison.result import Comparison, Pair, Power
 from roundoff.comparison.sides import two_sides
 from roundoff.errors import ArgumentError
-from roundoff.formats import as_format
+from roundoff.formats import Format, as_format
 
 __all__ = ["Comparison", "Pair", "Power", "compare"]
 
@@ -28,7 +28,7 @@ def compare(
     loss: Callable[..., Any] | None = None,
     upstream: Any = None,
     *,
-    formats: Sequence[Any] = FORMATS,
+    formats: Any = FORMATS,
     output: Any = None,
     rename: Mapping[str, str] | None = None,
     accumulate: Any = None,
@@ -45,17 +45,20 @@ def compare(
     wrt as in `reference_gradients`; with neither loss nor upstream, an output that is no scalar gets a random
     upstream gradient.  output: which of several outputs, an index or a key.
 
-    accumulate: the format of sums, where known; points: random points at which the references are
-    compared besides; seeds: further random inputs, for who is closer in general; seed: of all these.
+    formats: one or several.  accumulate: the format of sums, where known; points: random points at which the
+    references are compared besides; seeds: further random inputs, for who is closer in general; seed: of
+    all these.
 
     Raises: ArgumentError for arguments that do not fit; UnsupportedError where neither side can be traced.
     """
+    for name, count in (("points", points), ("seeds", seeds)):
+        if not isinstance(count, int | np.integer) or count < 0:
+            raise ArgumentError(f"{name} is {count!r}; give a whole number of at least 0")
     started = time.perf_counter()
     sides, values = two_sides(first, second, dict(inputs), rename)
     problem = Problem(sides, values, wrt, loss, upstream, output, device, seed)
-    if points < 0 or seeds < 0:
-        raise ArgumentError(f"points is {points} and seeds {seeds}; give counts of at least 0")
-    targets = [as_format(f) for f in formats] if problem.formats is None else problem.formats
+    listed = (formats,) if isinstance(formats, str | Format) else formats
+    targets = [as_format(f) for f in listed] if problem.formats is None else problem.formats
     if not targets:
         raise ArgumentError("formats is empty; give at least one")
     traced = time.perf_counter()

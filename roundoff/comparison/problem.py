@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
 from functools import partial
 from math import prod
 from typing import Any, cast
@@ -36,7 +37,14 @@ from roundoff.reference import (
 )
 from roundoff.trace import UPSTREAM, Trace, prune
 from roundoff.trace.degree import degree
-from roundoff.verdict import Judgement, Verdict, different, judge, judge_opaque
+from roundoff.verdict import (
+    Judgement,
+    Verdict,
+    different,
+    judge,
+    judge_opaque,
+    same_reference,
+)
 
 Array = npt.NDArray[np.float64]
 Inputs = Mapping[str, Array]
@@ -210,7 +218,7 @@ class Problem:
         return found
 
     def whole(self) -> dict[str, Array]:
-        """Random j 2^-19, -2^19 <= j < 2^19, in place of all that is not zero.
+        """Random j 2^-19, -2^19 <= j < 2^19, in place of all numbers but the zeros of `masks`.
 
         For polynomials any numbers are as good as others, and exact arithmetic is fast with few bits.
         """
@@ -218,8 +226,20 @@ class Problem:
         for name, value in self.values.items():
             j = self.generator.integers(-(VALUES // 2), VALUES // 2, value.shape)
             floating = name == UPSTREAM or self.inputs[name].is_floating_point()
-            found[name] = np.where(value == 0, 0.0, 2.0 * j / VALUES) if floating else value
+            drawn = np.where((value == 0) & (name in self.masks), 0.0, 2.0 * j / VALUES)
+            found[name] = drawn if floating else value
         return found
+
+    @property
+    def masks(self) -> list[str]:
+        """Floating-point inputs without gradient that hold zeros: those may be there to choose elements."""
+        return [
+            name
+            for name, value in self.values.items()
+            if name not in self.wrt
+            and (name == UPSTREAM or self.inputs[name].is_floating_point())
+            and (value == 0).any()
+        ]
 
     # ----------------------------------------------------------------------------- same or not
 
@@ -235,31 +255,39 @@ class Problem:
         degrees = [degree(one), degree(two)]
         most = None if None in degrees else max(d for d in degrees if d is not None)
         found: dict[str, Judgement] = {}
+        agreement = Agreement.EXACT
         try:
             for number in range(points):
                 where = f"at random point {number + 1} "
                 values = self.varied() if most is None else self.whole()
-                for name, judgement in self._apart(values, "float32", where).items():
+                first, second = self._references(values)
+                agreement = min(agreement, _agreement(first, second))
+                for name, judgement in _apart(first, second, where).items():
                     found.setdefault(name, judgement)
             if found:
-                found = self._off_kinks(found, self.values)
+                found = self._off_kinks(found, "float32")
         except RoundoffError as error:
             return found, [f"no check at random points: {error}"]
-        return found, [] if found else [_chance(points, most)]
+        return found, [] if found else [_chance(points, most, agreement, self.masks)]
 
-    def _apart(self, values: Inputs, format: Any, where: str) -> dict[str, Judgement]:
-        of = self._of_traces(partial(_reference, values=values, format=format))
-        found = {name: _different(name, of[0], of[1], where) for name in of[0]}
-        return {name: judgement for name, judgement in found.items() if judgement is not None}
+    def _references(self, values: Inputs) -> list[Reference]:
+        return self._of_traces(partial(_reference, values=values, format="float32"))
 
-    def _off_kinks(self, found: Mapping[str, Judgement], values: Inputs) -> dict[str, Judgement]:
-        """UNDECIDED in place of DIFFERENT where a tie decides, and the functions agree off it."""
+    def _off_kinks(self, found: Mapping[str, Judgement], format: Any) -> dict[str, Judgement]:
+        """UNDECIDED in place of DIFFERENT where a tie decides, and the functions agree off it.
+
+        The tie may be there in float64, or in the format that the inputs are rounded to.
+        """
         ties = [
-            first_tie(t, round_inputs(t, values, as_format("float64"))) for t in self.traces if t
+            first_tie(trace, round_inputs(trace, self.values, as_format(target)))
+            for target in ("float64", format)
+            for trace in self.traces
+            if trace
         ]
         if not any(ties):
             return dict(found)
-        apart = self._apart(self.varied(zeros=False), "float32", "")
+        first, second = self._references(self.varied(zeros=False))
+        apart = _apart(first, second, "")
         tie = next(tie for tie in ties if tie)
         reason = Judgement(
             Verdict.UNDECIDED,
@@ -369,7 +397,7 @@ class Problem:
                 exact=one[0].exact and two[0].exact, rigorous=one[0].rigorous and two[0].rigorous,
             )  # fmt: skip
             if judgement.verdict == Verdict.DIFFERENT and elsewhere is None:
-                judgement = self._off_kinks({name: judgement}, self.values)[name]
+                judgement = self._off_kinks({name: judgement}, target)[name]
             elif elsewhere is not None and (
                 judgement.verdict != Verdict.DIFFERENT or elsewhere.verdict == Verdict.UNDECIDED
             ):
@@ -408,16 +436,40 @@ def _reference(
     return reference_of_trace(trace, values, format=format, engine=engine, shared=shared)
 
 
-def _chance(points: int, degree: int | None) -> str:
+class Agreement(IntEnum):
+    """How far two references agree: but for a literal rounded to double, within radii, or exactly."""
+
+    NEARLY = 0
+    WITHIN = 1
+    EXACT = 2
+
+
+def _agreement(first: Reference, second: Reference) -> Agreement:
+    exact = first.exact and second.exact
+    same = (same_reference(first[name], second[name], exact=exact).all() for name in first)
+    if not all(same):
+        return Agreement.NEARLY
+    return Agreement.EXACT if exact else Agreement.WITHIN
+
+
+def _chance(points: int, degree: int | None, agreement: Agreement, masks: Sequence[str]) -> str:
     """What it means that references agree at random points; degree: of both, as polynomials."""
     count = f"{points} random point{'s' if points > 1 else ''}"
-    if degree is None:
+    if agreement == Agreement.NEARLY:
+        return f"the references agree at {count}, too, but to 2^-50 only"
+    if degree is None or agreement == Agreement.WITHIN:
         return f"the references agree at {count}, too"
     chance = (degree / VALUES) ** points
+    kept = f"; the zeros of {', '.join(masks)} stayed" if masks else ""
     return (
         f"the references agree at {count}, too: two different polynomials of degree {degree} do so "
-        f"with probability at most {chance:.1e} (Schwartz and Zippel, {VALUES} values of each input)"
+        f"with probability at most {chance:.1e} (Schwartz and Zippel, {VALUES} values of each input{kept})"
     )
+
+
+def _apart(first: Reference, second: Reference, where: str) -> dict[str, Judgement]:
+    found = {name: _different(name, first, second, where) for name in first}
+    return {name: judgement for name, judgement in found.items() if judgement is not None}
 
 
 def _different(name: str, first: Reference, second: Reference, where: str) -> Judgement | None:

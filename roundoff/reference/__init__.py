@@ -6,7 +6,6 @@ and radius bounds |hi + lo - true| per element, that rounding included.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,9 @@ from roundoff.formats import Format, as_format, rounder
 from roundoff.reference import engines
 from roundoff.reference.gradients import GradientReference, Reference
 from roundoff.reference.rounding import split
+from roundoff.reference.size import is_large, work
 from roundoff.trace.prune import prune
-from roundoff.trace.steps import Contract, Input, Move, Reduce, Trace
+from roundoff.trace.steps import Input, Move, Trace
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +41,6 @@ __all__ = [
 Array = npt.NDArray[np.float64]
 
 ENGINES = (*engines.MAKERS, "auto")
-
-#: Products and sums of a polynomial, and of another trace, that mpmath does in some two to four seconds.
-POLYNOMIAL_WORK, OTHER_WORK = 10**7, 10**6
 
 
 def reference_gradients(
@@ -171,20 +168,3 @@ def _unusable(name: str, values: Array, target: Format) -> ArgumentError:
         f"input {name!r} holds {worst:g}, beyond the largest {target} number {target.max:g}; "
         "scale it, or take a format with a wider range"
     )
-
-
-def is_large(trace: Trace) -> bool:
-    """Whether "auto" takes float64 words, mpmath being too slow."""
-    return work(trace) > (POLYNOMIAL_WORK if trace.polynomial else OTHER_WORK)
-
-
-def work(trace: Trace) -> int:
-    """Multiply-adds and sums of a trace."""
-    total = 0
-    for step in trace.steps:
-        if isinstance(step, Reduce | Contract):
-            present = step.leaves if step.kept is None else len(step.kept)
-            total += math.prod(step.shape) * present
-        else:
-            total += math.prod(step.shape)
-    return total

@@ -20,6 +20,7 @@ from roundoff.errors import PrecisionError, UndecidedError, UnsupportedError
 from roundoff.formats import Format, spacing
 from roundoff.reference.gradients import GradientReference, Reference
 from roundoff.reference.rounding import float_up, split
+from roundoff.reference.size import is_large
 from roundoff.trace.prune import prune
 from roundoff.trace.steps import Trace
 
@@ -31,7 +32,8 @@ Array = npt.NDArray[np.float64]
 #: Working precision beyond which a reference is refused.
 LIMIT_BITS = 1 << 14
 
-#: Working precision up to which balls of a polynomial trace are raised to become exact.
+#: Working precision up to which balls of a polynomial trace are raised to become exact, and those of a small
+#: trace to decide a comparison or to tell a divisor from zero.
 EXACT_BITS = 1 << 11
 
 #: Multiword's precision at most, four words of float64.  Polynomials get it at once, so that their values
@@ -44,6 +46,8 @@ RADIUS_FACTOR = 2.0**-20
 
 #: Below this the second float64 of a reference underflows (2^-1074 2^106).
 SMALLEST_KEPT = 2.0**-968
+
+_NOT_FINITE = "the reference has no value: a gradient is not finite; check the inputs' range"
 
 
 class Scales:
@@ -97,7 +101,14 @@ def _ball(trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales
 
     bits = 2 * target.precision + 64
     while True:
-        balls = walk(trace, Ball(bits), inputs)
+        try:
+            balls = walk(trace, Ball(bits), inputs)
+        except (UndecidedError, UnsupportedError):
+            # Cancellation leaves balls that hold zero, and smaller ones may not; a tie stays one.
+            if is_large(trace) or 2 * bits > EXACT_BITS:
+                raise
+            bits *= 2
+            continue
         gradients = {n: _from_balls(v, scales.of(n)) for n, v in balls.items()}
         if all(precise(g, target) for g in gradients.values()):
             exact = all(g.exact for g in gradients.values())
@@ -247,9 +258,7 @@ def _from_balls(balls: npt.NDArray[np.object_], sizes: Callable[[], Scaled]) -> 
 def _raw(x: Any) -> Number:
     """The number of an arb without radius."""
     if not x.is_finite():
-        raise UnsupportedError(
-            "the reference has no value: a gradient is not finite; check the inputs' range"
-        )
+        raise UnsupportedError(_NOT_FINITE)
     mantissa, exponent = x.man_exp()
     number: Number = from_man_exp(int(mantissa), int(exponent))
     return number
@@ -258,9 +267,7 @@ def _raw(x: Any) -> Number:
 def _from_words(found: Words, sizes: Callable[[], Scaled]) -> GradientReference:
     high, *others = found.words
     if np.isinf(high).any():
-        raise UnsupportedError(
-            "the reference has no value: a gradient is not finite; check the inputs' range"
-        )
+        raise UnsupportedError(_NOT_FINITE)
     low, *rest = swept(others or [np.zeros(high.shape)])
     exact = not np.any(found.radius)
     error = np.zeros(high.shape) + above([found.radius, *(np.abs(word) for word in rest)])
@@ -277,6 +284,8 @@ def _gradient(
 ) -> GradientReference:
     """hi, lo and the whole radius of raw numbers with an error of their own."""
     shape, flat = numbers.shape, numbers.ravel()
+    if any(exponent and not mantissa for _, mantissa, exponent, _ in flat):  # mpmath's inf and nan
+        raise UnsupportedError(_NOT_FINITE)
     parts = np.array([split(number) for number in flat], np.float64).reshape(-1, 3)
     high, low, rest = (parts[:, k].reshape(shape) for k in range(3))
     total = np.where(

@@ -102,7 +102,7 @@ class GradientReference:
 def _tensor(values: Array) -> torch.Tensor:
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(values))
+    return torch.from_numpy(np.asarray(values, order="C"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from roundoff.arithmetic.multiprecision import Number
 
 
 def split(number: Number) -> tuple[float, float, float]:
-    """hi, lo and an upper bound of |number - hi - lo|; hi is the float64 nearest to the number.
+    """hi, lo and an upper bound of |number - hi - lo|; hi is the float64 nearest to the (finite) number.
 
     Beyond float64's range hi is infinite, lo zero and the bound infinite.
     """

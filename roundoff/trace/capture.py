@@ -80,12 +80,18 @@ def trace_gradients(
 
 def as_tensor(name: str, value: Any) -> torch.Tensor:
     """A tensor of any input.  Raises: ArgumentError naming the input that cannot be one."""
-    if isinstance(value, torch.Tensor):
-        return value
     try:
-        return torch.as_tensor(
-            np.asarray(value)
-        )  # a Python float is a float64, not torch's default
+        # A Python float is a float64, not torch's default.
+        found = value if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))
+        if found.is_complex():
+            raise ArgumentError(
+                f"input {name!r} is complex ({found.dtype}); give its real and imaginary parts"
+            )
+        if found.layout != torch.strided:
+            raise ArgumentError(f"input {name!r} is sparse ({found.layout}); give x.to_dense()")
+        return found
+    except ArgumentError:
+        raise
     except (TypeError, ValueError, RuntimeError):
         raise ArgumentError(
             f"input {name!r} is a {type(value).__name__}; give a tensor, an array or a number"
@@ -168,7 +174,8 @@ def call(
             out = out[output]
         except (IndexError, KeyError, TypeError):
             raise ArgumentError(
-                f"output={output!r}, but the function returned a {type(out).__name__} without that"
+                f"output={output!r}, but the function returned a {type(out).__name__} without that; give "
+                "an index or a key that it has"
             ) from None
     if not isinstance(out, torch.Tensor):
         several = isinstance(out, tuple | list | Mapping)

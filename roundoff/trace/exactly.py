@@ -3,7 +3,7 @@
 Attention's 1/sqrt(d), the 2/(n - 1) of a variance's gradient and the 2/sqrt(pi) of erf's reach the graph
 as doubles, and no precision can tell them from what they stand for (design decision 4).  While a function
 is traced these calls are replaced: constants become tensors of whole numbers, on which the graph records
-the operation.
+the operation.  Tensors that the function makes in the type it runs in, float32 here, keep their doubles.
 """
 
 from __future__ import annotations
@@ -132,8 +132,76 @@ def _exp2(input: torch.Tensor) -> torch.Tensor:
     return (input * _whole(input, 2).log()).exp()
 
 
-def _log_to(base: int) -> Callable[..., torch.Tensor]:
-    return lambda input: input.log() / _whole(input, base).log()
+class _Log(torch.autograd.Function):
+    """A logarithm to a base, with a gradient whose log(base) is one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, function: Any, base: int) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        ctx.base = base
+        found: torch.Tensor = function(x)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        return upstream[0] / (x * _whole(x, ctx.base).log()), None, None
+
+
+def _log_to(base: int, function: Any) -> Callable[..., torch.Tensor]:
+    return lambda input: _Log.apply(input, function, base)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _Prod(torch.autograd.Function):
+    """A product, whose gradient is a quotient where it can be; a trace would see the other way only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        found = torch.ops.aten.prod.dim_int(x, -1, True)
+        ctx.save_for_backward(x, found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> torch.Tensor:
+        x, found = ctx.saved_tensors
+        one = torch.ones_like(x[..., :1])
+        before = torch.cat([one, x[..., :-1]], -1).cumprod(-1)
+        behind = torch.cat([one, x[..., 1:].flip(-1)], -1).cumprod(-1).flip(-1)
+        zero = x == 0
+        others = torch.where(zero, before * behind, found / torch.where(zero, 1, x))
+        return upstream[0] * others
+
+
+def _prod(input: torch.Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Any:
+    if not input.dim() or kwargs:
+        return torch.ops.aten.prod(input, *(() if dim is None else (dim, keepdim)), **kwargs)
+    if dim is None:
+        return _Prod.apply(input.reshape(-1))[0]  # type: ignore[no-untyped-call]
+    found = _Prod.apply(input.movedim(dim, -1)).movedim(-1, dim)  # type: ignore[no-untyped-call]
+    return found if keepdim else found.squeeze(dim)
+
+
+def _doubles(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A factory whose numbers are not rounded to the type that it is told, be it float32."""
+
+    def made(*args: Any, **kwargs: Any) -> torch.Tensor:
+        if kwargs.get("dtype") != torch.float32:
+            return function(*args, **kwargs)
+        found = function(*args, **{**kwargs, "dtype": torch.float64}).to(torch.float32)
+        return found.requires_grad_() if kwargs.get("requires_grad") else found
+
+    return made
+
+
+def _tensor(data: Any, **kwargs: Any) -> torch.Tensor:
+    """A number is a constant, exact in every format; arrays are inputs, as captured tensors are."""
+    if isinstance(data, int | float):
+        return _doubles(torch.full)((), data, **kwargs)
+    return _doubles(torch.tensor)(data, **kwargs)
+
+
+def _new_tensor(like: torch.Tensor, data: Any, **kwargs: Any) -> torch.Tensor:
+    return _tensor(data, **{"dtype": like.dtype, "device": like.device, **kwargs})
 
 
 _REPLACED: dict[Any, Callable[..., torch.Tensor]] = {
@@ -147,8 +215,12 @@ _REPLACED: dict[Any, Callable[..., torch.Tensor]] = {
     **dict.fromkeys((torch.erf, torch.Tensor.erf, torch.special.erf), _erf),
     **dict.fromkeys((torch.erfc, torch.Tensor.erfc, torch.special.erfc), _erfc),
     **dict.fromkeys((torch.exp2, torch.Tensor.exp2, torch.special.exp2), _exp2),
-    **dict.fromkeys((torch.log2, torch.Tensor.log2), _log_to(2)),
-    **dict.fromkeys((torch.log10, torch.Tensor.log10), _log_to(10)),
+    **dict.fromkeys((torch.log2, torch.Tensor.log2), _log_to(2, torch.ops.aten.log2.default)),
+    **dict.fromkeys((torch.log10, torch.Tensor.log10), _log_to(10, torch.ops.aten.log10.default)),
+    **{f: _doubles(f) for f in (torch.full, torch.arange, torch.linspace)},
+    torch.tensor: _tensor,
+    torch.Tensor.new_tensor: _new_tensor,
+    **dict.fromkeys((torch.prod, torch.Tensor.prod), _prod),
 }
 
 #: By these, values leave PyTorch: a trace cannot follow them, and would take them for constants.

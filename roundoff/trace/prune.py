@@ -103,8 +103,11 @@ def _reads(step: Step, need: Mask, zeros: list[Mask]) -> list[Mask]:
             sizes = [prod(shape) for shape in shapes]
             marks = np.zeros(1 + sum(sizes), bool)
             marks[_only(step.index, need)] = True
-            parts = np.split(marks[1:], np.cumsum(sizes)[:-1])
-            return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+            ends = np.cumsum(sizes, dtype=np.int64)
+            return [
+                marks[1 + end - size : 1 + end].reshape(shape)
+                for end, size, shape in zip(ends, sizes, shapes, strict=True)
+            ]
         case Map():
             return [need] * len(shapes)
         case Reduce():
@@ -185,6 +188,8 @@ class _Pruner:
                 shape = self.build.shape(operands[0])
                 value = self.build.put(Map(shape, step.function, operands, step.format))
                 return value, _places(need)
+            case Reduce() | Contract() if not need.any():  # no sums, maybe of no terms
+                return self.build.constant(0, (0,)), np.zeros(step.shape, np.int64)
             case Reduce():
                 return self.reduced(step, need)
             case Contract():

@@ -251,6 +251,8 @@ class Builder:
 
     def move(self, operands: tuple[int, ...], index: Index) -> int:
         """A move; one that leaves everything in place becomes a reshape, or nothing."""
+        if not operands:
+            return self.constant(0, index.shape)
         if len(operands) == 1:
             source = self.shape(operands[0])
             if index.size == prod(source) and is_identity(index):

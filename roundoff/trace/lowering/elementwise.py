@@ -205,7 +205,7 @@ def _full_like(build: Builder, x: Any, *rest: Any, out: Any, **ignored: Any) -> 
 def _to_copy(build: Builder, x: Any, *, out: Any, **ignored: Any) -> Any:
     """A cast between floating-point types is exact in references and one rounding elsewhere."""
     if isinstance(x, torch.Tensor):
-        return x.to(out.dtype)
+        return x.to(torch.float64 if out.dtype == torch.float32 else out.dtype)
     if not out.is_floating_point():
         raise UnsupportedError(
             f"cannot trace a cast to {out.dtype}: the result would depend on rounding; "

@@ -69,7 +69,8 @@ def windows(shape: Shape, tables: list[Index], groups: int) -> Index:
 def columns(shape: Shape, tables: list[Index], groups: int) -> Index:
     """Element numbers of (N, C, *source) laid out (groups, C / groups * taps, N * positions)."""
     found = windows(shape, tables, groups)
-    return found.reshape(groups, prod(found.shape[1 : 2 + len(tables)]), -1)
+    half = 2 + len(tables)
+    return found.reshape(groups, prod(found.shape[1:half]), prod(found.shape[half:]))
 
 
 def rows(shape: Shape, tables: list[Index], groups: int) -> Index:
@@ -77,20 +78,23 @@ def rows(shape: Shape, tables: list[Index], groups: int) -> Index:
     found = windows(shape, tables, groups)
     half = 2 + len(tables)
     turned = found.transpose(0, *range(half, found.ndim), *range(1, half))
-    return turned.reshape(groups, prod(found.shape[half:]), -1)
+    return turned.reshape(groups, prod(found.shape[half:]), prod(found.shape[1:half]))
 
 
 def by_group(shape: Shape, groups: int) -> Index:
     """Element numbers of (N, C, *positions) laid out (groups, C / groups, N * positions)."""
     batch, channels = shape[:2]
-    numbers = numbered(shape).reshape(batch, groups, channels // groups, -1)
-    return numbers.transpose(1, 2, 0, 3).reshape(groups, channels // groups, -1)
+    positions = prod(shape[2:])
+    numbers = numbered(shape).reshape(batch, groups, channels // groups, positions)
+    return numbers.transpose(1, 2, 0, 3).reshape(groups, channels // groups, batch * positions)
 
 
 def _back(build: Builder, value: int, shape: Shape, groups: int) -> int:
     """(groups, C / groups, N * positions) back to (N, C, *positions)."""
     batch, channels = shape[:2]
-    numbers = numbered(build.shape(value)).reshape(groups, channels // groups, batch, -1)
+    numbers = numbered(build.shape(value)).reshape(
+        groups, channels // groups, batch, prod(shape[2:])
+    )
     return build.move((value,), numbers.transpose(2, 0, 1, 3).reshape(shape))
 
 

@@ -27,6 +27,10 @@ def _spread(upstream: Expression, slope: Expression, reduction: int) -> Expressi
     return found / prod(slope.shape) if reduction == MEAN else found
 
 
+#: torch's own guard against a division by zero, a float32 constant in every format.
+BCE_LEAST = float(np.float32(1e-12))
+
+
 @formula("mse_loss")
 def _mse(x: Expression, y: Expression, reduction: int = MEAN) -> Expression:
     return _reduced((x - y) * (x - y), reduction)
@@ -81,7 +85,7 @@ def _binary(x: Expression, y: Expression, weight: Any = None, reduction: int = M
 def _binary_backward(
     upstream: Expression, x: Expression, y: Expression, weight: Any = None, reduction: int = MEAN
 ) -> Expression:
-    slope = (x - y) / ((1 - x) * x).map("maximum", 1e-12)
+    slope = (x - y) / ((1 - x) * x).map("maximum", BCE_LEAST)
     return _spread(upstream, slope if weight is None else slope * weight, reduction)
 
 

@@ -110,6 +110,8 @@ def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
         )
     found = _floats(args, kwargs)
     if not found and (name not in LOWERINGS or not _floating(out)):
+        if name == "scalar_tensor" and _floating(out):  # a Python number, as in where(mask, 0.1, x)
+            kwargs = {**kwargs, "dtype": torch.float64}
         return target(*args, **kwargs)
     if name in MOVES:
         if isinstance(args[0], Selection):
