@@ -182,7 +182,7 @@ def _glu(x: Expression, dim: int = -1) -> Expression:
 def _glu_backward(upstream: Expression, x: Expression, dim: int) -> Expression:
     first, second = _halves(x, dim)
     y = second.sigmoid()
-    left, right = upstream * y, upstream * first * (1 - y) * y
+    left, right = upstream * y, (1 - y) * y * first * upstream
     numbers = numbered(left.shape)
     return left.move(np.concatenate([numbers, numbers + numbers.size], axis=dim), right)
 
