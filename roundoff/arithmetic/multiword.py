@@ -139,7 +139,7 @@ class Multiword:
         else:
             found = self._with_infinities(name, operands, infinite)
         if name not in BOOLEAN:
-            check_range(found, infinite, name)
+            check_range(found, name, infinite)
         return found
 
     def _with_infinities(self, name: str, operands: Sequence[Words], infinite: Mask) -> Any:
@@ -255,7 +255,7 @@ class Multiword:
 
     def _compared(self, name: str, a: Words, b: Words) -> Any:
         gap = self._sum(a, b.negated)
-        check_range(gap, np.zeros(gap.shape, bool), name)
+        check_range(gap, name)
         above = gap.words[0]
         undecided = within_radius(above, gap.radius)
         if name in ("maximum", "minimum"):
@@ -291,7 +291,7 @@ class Multiword:
     def reduce(self, step: Reduce, operand: Words) -> Words:
         check_finite(operand)
         result = Words(*exact_sums.total(operand.words, self.words, self.bits))
-        check_range(result, np.zeros(result.shape, bool), "a sum")
+        check_range(result, "a sum")
         self._check_sums(step, operand, result)
         if is_exact(operand.radius):
             return result
@@ -303,7 +303,7 @@ class Multiword:
         check_finite(first, second)
         found = exact_sums.multiply(first.words, second.words, self.words, self.bits, self.product)
         result = self._repaired(Words(*found), first, second)
-        check_range(result, np.zeros(result.shape, bool), "a sum of products")
+        check_range(result, "a sum of products")
         self._check_products(step, first, second, result)
         by_operands = radius_of_product(first, second, np.matmul)
         if not is_exact(by_operands):

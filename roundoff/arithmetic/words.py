@@ -24,7 +24,8 @@ Mask = npt.NDArray[np.bool_]
 class Words:
     """|sum of words - true| <= radius, per element; the float 0.0 in place of an array: exact everywhere.
 
-    An infinite first word stands for an infinity that a function brought along; the others are 0 there.
+    The first word is nearly the sum, as `shorten` leaves it: what is behind is at most 2^-50 of it.  An
+    infinite first word stands for an infinity that a function brought along; the others are 0 there.
     """
 
     words: tuple[Array, ...]
@@ -165,7 +166,7 @@ def check_finite(*operands: Words) -> None:
         )
 
 
-def check_range(found: Words, infinite: Mask, name: str) -> None:
+def check_range(found: Words, name: str, infinite: Any = False) -> None:
     """Raises: UnsupportedError for what is not finite, but for those infinities that a function brought.
 
     So it does where no radius is known: products beyond the range, in between, leave one that is no number.

@@ -80,22 +80,21 @@ def trace_gradients(
 
 def as_tensor(name: str, value: Any) -> torch.Tensor:
     """A tensor of any input.  Raises: ArgumentError naming the input that cannot be one."""
-    try:
-        # A Python float is a float64, not torch's default.
-        found = value if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))
-        if found.is_complex():
+    found: torch.Tensor = value
+    if not isinstance(value, torch.Tensor):
+        try:
+            found = torch.as_tensor(np.asarray(value))  # a Python float is a float64
+        except (TypeError, ValueError, RuntimeError):
             raise ArgumentError(
-                f"input {name!r} is complex ({found.dtype}); give its real and imaginary parts"
-            )
-        if found.layout != torch.strided:
-            raise ArgumentError(f"input {name!r} is sparse ({found.layout}); give x.to_dense()")
-        return found
-    except ArgumentError:
-        raise
-    except (TypeError, ValueError, RuntimeError):
+                f"input {name!r} is a {type(value).__name__}; give a tensor, an array or a number"
+            ) from None
+    if found.is_complex():
         raise ArgumentError(
-            f"input {name!r} is a {type(value).__name__}; give a tensor, an array or a number"
-        ) from None
+            f"input {name!r} is complex ({found.dtype}); give its real and imaginary parts"
+        )
+    if found.layout != torch.strided:
+        raise ArgumentError(f"input {name!r} is sparse ({found.layout}); give x.to_dense()")
+    return found
 
 
 def check_wrt(tensors: Mapping[str, torch.Tensor], wrt: Sequence[str] | None) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 
 from roundoff.errors import UnsupportedError
 
+aten = torch.ops.aten
+
 
 def _whole(like: torch.Tensor, value: int) -> torch.Tensor:
     return torch.full((), float(value), dtype=like.dtype, device=like.device)
@@ -100,56 +102,47 @@ def _rms_norm(
     return found if weight is None else found * weight
 
 
-class _Erf(torch.autograd.Function):
-    """erf or erfc, with a gradient whose 2 / sqrt(pi) is a quotient and a square root."""
+class _Elementwise(torch.autograd.Function):
+    """An ATen function with a gradient of its own: gradient(x, upstream)."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, function: Any, sign: int) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, function: Any, gradient: Any) -> torch.Tensor:
         ctx.save_for_backward(x)
-        ctx.sign = sign
+        ctx.gradient = gradient
         found: torch.Tensor = function(x)
         return found
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (x,) = ctx.saved_tensors
+        return ctx.gradient(x, upstream[0]), None, None
+
+
+def _with_gradient(function: Any, gradient: Any) -> Callable[..., torch.Tensor]:
+    def replaced(input: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = _Elementwise.apply(input, function, gradient)  # type: ignore[no-untyped-call]
+        return found
+
+    return replaced
+
+
+def _error_function(function: Any, sign: int) -> Callable[..., torch.Tensor]:
+    """erf or erfc; the 2 / sqrt(pi) of the gradient is a quotient and a square root."""
+
+    def gradient(x: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
         pi = 4 * _whole(x, 1).atan()
-        slope = _whole(x, 2 * ctx.sign) / pi.sqrt() * torch.exp(-(x * x))
-        return slope * upstream[0], None, None
+        return _whole(x, 2 * sign) / pi.sqrt() * torch.exp(-(x * x)) * upstream
+
+    return _with_gradient(function, gradient)
 
 
-def _erf(input: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = _Erf.apply(input, torch.ops.aten.erf.default, 1)  # type: ignore[no-untyped-call]
-    return found
-
-
-def _erfc(input: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = _Erf.apply(input, torch.ops.aten.erfc.default, -1)  # type: ignore[no-untyped-call]
-    return found
+def _log_to(function: Any, base: int) -> Callable[..., torch.Tensor]:
+    """A logarithm; the log(base) of the gradient is one, too."""
+    return _with_gradient(function, lambda x, upstream: upstream / (x * _whole(x, base).log()))
 
 
 def _exp2(input: torch.Tensor) -> torch.Tensor:
     return (input * _whole(input, 2).log()).exp()
-
-
-class _Log(torch.autograd.Function):
-    """A logarithm to a base, with a gradient whose log(base) is one."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, function: Any, base: int) -> torch.Tensor:
-        ctx.save_for_backward(x)
-        ctx.base = base
-        found: torch.Tensor = function(x)
-        return found
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (x,) = ctx.saved_tensors
-        return upstream[0] / (x * _whole(x, ctx.base).log()), None, None
-
-
-def _log_to(base: int, function: Any) -> Callable[..., torch.Tensor]:
-    return lambda input: _Log.apply(input, function, base)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _Prod(torch.autograd.Function):
@@ -212,11 +205,15 @@ _REPLACED: dict[Any, Callable[..., torch.Tensor]] = {
     torch.Tensor.var: _variance,
     torch.std: _deviation,
     torch.Tensor.std: _deviation,
-    **dict.fromkeys((torch.erf, torch.Tensor.erf, torch.special.erf), _erf),
-    **dict.fromkeys((torch.erfc, torch.Tensor.erfc, torch.special.erfc), _erfc),
+    **dict.fromkeys(
+        (torch.erf, torch.Tensor.erf, torch.special.erf), _error_function(aten.erf.default, 1)
+    ),
+    **dict.fromkeys(
+        (torch.erfc, torch.Tensor.erfc, torch.special.erfc), _error_function(aten.erfc.default, -1)
+    ),
     **dict.fromkeys((torch.exp2, torch.Tensor.exp2, torch.special.exp2), _exp2),
-    **dict.fromkeys((torch.log2, torch.Tensor.log2), _log_to(2, torch.ops.aten.log2.default)),
-    **dict.fromkeys((torch.log10, torch.Tensor.log10), _log_to(10, torch.ops.aten.log10.default)),
+    **dict.fromkeys((torch.log2, torch.Tensor.log2), _log_to(aten.log2.default, 2)),
+    **dict.fromkeys((torch.log10, torch.Tensor.log10), _log_to(aten.log10.default, 10)),
     **{f: _doubles(f) for f in (torch.full, torch.arange, torch.linspace)},
     torch.tensor: _tensor,
     torch.Tensor.new_tensor: _new_tensor,

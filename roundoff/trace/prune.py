@@ -103,11 +103,8 @@ def _reads(step: Step, need: Mask, zeros: list[Mask]) -> list[Mask]:
             sizes = [prod(shape) for shape in shapes]
             marks = np.zeros(1 + sum(sizes), bool)
             marks[_only(step.index, need)] = True
-            ends = np.cumsum(sizes, dtype=np.int64)
-            return [
-                marks[1 + end - size : 1 + end].reshape(shape)
-                for end, size, shape in zip(ends, sizes, shapes, strict=True)
-            ]
+            parts = np.split(marks[1:], np.cumsum(sizes)[:-1])
+            return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
         case Map():
             return [need] * len(shapes)
         case Reduce():

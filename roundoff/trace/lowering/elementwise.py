@@ -176,22 +176,21 @@ def _filled(build: Builder, shape: Any, value: Any) -> Value:
     return Value(build.constant(exact(value), shape), shape)
 
 
+def _like(build: Builder, out: torch.Tensor, value: int) -> Any:
+    """out is fake: only its shape and type count."""
+    if out.is_floating_point():
+        return _filled(build, out.shape, value)
+    return torch.full(out.shape, value, dtype=out.dtype)
+
+
 @lowers("ones_like", "new_ones")
 def _ones_like(build: Builder, x: Any, *rest: Any, out: Any, **ignored: Any) -> Any:
-    return (
-        _filled(build, out.shape, 1)
-        if out.is_floating_point()
-        else torch.ones(out.shape, dtype=out.dtype)
-    )
+    return _like(build, out, 1)
 
 
 @lowers("zeros_like", "new_zeros", "empty_like", "new_empty", "new_empty_strided")
 def _zeros_like(build: Builder, x: Any, *rest: Any, out: Any, **ignored: Any) -> Any:
-    return (
-        _filled(build, out.shape, 0)
-        if out.is_floating_point()
-        else torch.zeros(out.shape, dtype=out.dtype)
-    )
+    return _like(build, out, 0)
 
 
 @lowers("full_like", "new_full", "fill")

@@ -27,10 +27,6 @@ def _spread(upstream: Expression, slope: Expression, reduction: int) -> Expressi
     return found / prod(slope.shape) if reduction == MEAN else found
 
 
-#: torch's own guard against a division by zero, a float32 constant in every format.
-BCE_LEAST = float(np.float32(1e-12))
-
-
 @formula("mse_loss")
 def _mse(x: Expression, y: Expression, reduction: int = MEAN) -> Expression:
     return _reduced((x - y) * (x - y), reduction)
@@ -79,6 +75,10 @@ def _binary(x: Expression, y: Expression, weight: Any = None, reduction: int = M
     low = [value.log().map("maximum", -100) for value in (x, 1 - x)]
     terms = (y - 1) * low[1] - y * low[0]
     return _reduced(terms if weight is None else terms * weight, reduction)
+
+
+#: torch's own guard against a division by zero, a float32 constant in every format.
+BCE_LEAST = float(np.float32(1e-12))
 
 
 @formula("binary_cross_entropy_backward")
