@@ -16,7 +16,7 @@ Array = npt.NDArray[np.float64]
 #: vectorised ones state 1.0; the GNU C library's table of known maximum errors has 2 for those with
 #: a 2 here, and 5 for erfc; sigmoid is an exponential, a sum and a quotient (1.97 measured in float32).
 #: sqrt of arrays is MKL's vectorised one, below 1 and not always the nearest; with a quotient it stands
-#: for rsqrt, for which CUDA states 2.  Checked in tests/test_bounding.py against torch's own.
+#: for rsqrt, for which CUDA states 2.  Checked in tests/test_elementwise.py against torch's own.
 #: Everything else, + - * /, is rounded correctly.
 ULP: dict[str, float] = {
     **dict.fromkeys("exp expm1 log log1p log2 sin cos tan asin acos atan erf pow".split(), 1.0),
