@@ -24,9 +24,9 @@ ULP: dict[str, float] = {
     "sqrt": 1.5, "gelu_erf": 2.0, "sigmoid": 2.5, "erfc": 5.0,
 }  # fmt: skip
 
-#: Absolute errors beside.  torch's erf of 16-bit numbers comes from a polynomial for large arguments (3.26e-7
-#: is the largest over all of them: tests/test_elementwise.py).  oneDNN's GELU takes erf from a polynomial, up to
-#: float32: Abramowitz and Stegun, 7.1.26, errs by 1.5e-7 and its evaluation by a few u.
+#: Absolute errors beside.  torch's erf of 16-bit numbers comes from a polynomial for large arguments
+#: (3.26e-7 is the largest over all of them: tests/test_elementwise.py).  oneDNN's GELU takes erf from a
+#: polynomial, up to float32: Abramowitz and Stegun, 7.1.26, errs by 1.5e-7 and its evaluation by a few u.
 ABSOLUTE_16 = {"erf": 2.0**-21}
 ABSOLUTE_32 = {"gelu_erf": 2.0**-20}
 
