@@ -102,6 +102,8 @@ def slack(n: int) -> float:
 
 def radius_of_product(a: Words, b: Words, product: Callable[[Any, Any], Any]) -> Any:
     """|a b - a^ b^| <= |a^| |b - b^| + |a - a^| (|b^| + |b - b^|), as elements or as matrices."""
+    if is_exact(a.radius) and is_exact(b.radius):
+        return 0.0
     parts, lost = [], 0.0
     for left, right in ((a.size, b.radius), (a.radius, (b.size + b.radius) * UPWARD)):
         if not (is_exact(left) or is_exact(right)):

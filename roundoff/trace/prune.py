@@ -241,7 +241,7 @@ class _Pruner:
 
 def _only(places: Index, need: Mask) -> Index:
     """The places that are needed, 0 for all others; most often they are 0 already."""
-    return np.where(need, places, 0) if places[~need].any() else places
+    return np.where(need, places, 0) if (places.astype(bool) & ~need).any() else places
 
 
 def _taken(numbers: Index, axis: int, chosen: Index) -> Index:
