@@ -88,7 +88,8 @@ def _softplus(x: Expression, beta: Any = 1, threshold: Any = 20) -> Expression:
 def _softplus_backward(
     upstream: Expression, x: Expression, beta: Any, threshold: Any
 ) -> Expression:
-    return (x * beta > threshold).where(upstream, upstream * (x * beta).sigmoid())
+    power = (x * beta).map("minimum", threshold).exp()  # of what is chosen
+    return (x * beta > threshold).where(upstream, upstream * power / (power + 1))
 
 
 @formula("mish")

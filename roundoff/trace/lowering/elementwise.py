@@ -134,8 +134,7 @@ def _relu_condition(build: Builder, x: Value) -> Value | None:
 
 @lowers("sigmoid_backward")
 def _sigmoid_backward(build: Builder, upstream: Any, y: Any) -> Value:
-    slope = apply(build, "mul", apply(build, "sub", 1, y), y)
-    return apply(build, "mul", upstream, slope)
+    return apply(build, "mul", apply(build, "mul", upstream, apply(build, "sub", 1, y)), y)
 
 
 @lowers("tanh_backward")

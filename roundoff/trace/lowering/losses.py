@@ -1,7 +1,8 @@
-"""Losses and their gradients.  Divisions by counts are exact here: 1/N is never a rounded literal."""
+"""Losses and their gradients.  1/N is an exact number here, as a factor where kernels have it as one."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from math import prod
 from typing import Any
 
@@ -22,9 +23,10 @@ def _reduced(terms: Expression, reduction: int) -> Expression:
     return average(terms) if reduction == MEAN else total(terms)
 
 
-def _spread(upstream: Expression, slope: Expression, reduction: int) -> Expression:
-    found = upstream * slope
-    return found / prod(slope.shape) if reduction == MEAN else found
+def _spread(upstream: Expression, slope: Expression, reduction: int, times: int = 1) -> Expression:
+    """As the kernels do it: first times 1/N, a rounded number, then times the upstream gradient."""
+    norm = Fraction(times, prod(slope.shape) if reduction == MEAN else 1)
+    return (slope if norm == 1 else slope * norm) * upstream
 
 
 @formula("mse_loss")
@@ -34,7 +36,7 @@ def _mse(x: Expression, y: Expression, reduction: int = MEAN) -> Expression:
 
 @formula("mse_loss_backward")
 def _mse_backward(upstream: Expression, x: Expression, y: Expression, reduction: int) -> Expression:
-    return _spread(upstream, 2 * (x - y), reduction)
+    return _spread(upstream, x - y, reduction, 2)
 
 
 @formula("smooth_l1_loss")
@@ -85,8 +87,9 @@ BCE_LEAST = float(np.float32(1e-12))
 def _binary_backward(
     upstream: Expression, x: Expression, y: Expression, weight: Any = None, reduction: int = MEAN
 ) -> Expression:
-    slope = (x - y) / ((1 - x) * x).map("maximum", BCE_LEAST)
-    return _spread(upstream, slope if weight is None else slope * weight, reduction)
+    found = upstream * (x - y) / ((1 - x) * x).map("maximum", BCE_LEAST)
+    found = found if weight is None else found * weight
+    return found / prod(found.shape) if reduction == MEAN else found
 
 
 # -------------------------------------------------------------------------- negative likelihood

@@ -5,9 +5,10 @@ They scale before they subtract: x a + (b - mean a).  Bounds follow the steps, s
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
-from roundoff.trace.lowering.reductions import total, variance
+from roundoff.trace.lowering.reductions import average, total, variance
 from roundoff.trace.lowering.registry import Expression, formula
 from roundoff.trace.steps import Shape
 
@@ -47,23 +48,30 @@ def _batch_norm_backward(
     axes, shape = _over(x.shape), x.shape
     if not training:
         mean, scale = running_mean, 1 / (running_var + eps).sqrt()
-    count = 1
-    for axis in axes:
-        count *= shape[axis]
+    count = prod(shape[axis] for axis in axes)
     apart = x - _per_channel(mean, shape)
     whole, product = total(upstream, axes), total(upstream * apart, axes)
-    factor = scale if weight is None else scale * weight
     found = upstream
     if training:
-        found = found - apart * _per_channel(product * scale * scale / count, shape)
         found = found - _per_channel(whole / count, shape)
-    return found * _per_channel(factor, shape), product * scale, whole
+        found = found - apart * _per_channel(product * scale * scale / count, shape)
+    found = found * _per_channel(scale, shape)
+    if weight is not None:
+        found = found * _per_channel(weight, shape)
+    return found, product * scale, whole
+
+
+def _moments(x: Expression, axes: Any) -> tuple[Expression, Expression]:
+    """The variance and the mean.  Kernels average as they go, so that every quotient may underflow."""
+    mean = total(x / prod(x.shape[axis] for axis in axes), axes, keepdim=True)
+    apart = x - mean
+    return average(apart * apart, axes, keepdim=True), mean
 
 
 @formula("native_layer_norm")
 def _layer_norm(x: Expression, normalized: Any, weight: Any, bias: Any, eps: Any) -> Any:
     axes = list(range(len(x.shape) - len(normalized), len(x.shape)))
-    spread, mean = variance(x, axes, 0, keepdim=True)
+    spread, mean = _moments(x, axes)
     scale = 1 / (spread + eps).sqrt()
     out = x * scale - mean * scale
     out = out if weight is None else out * weight
@@ -92,9 +100,7 @@ def _to_input(
     axes: Any, weight: Any,
 ) -> Expression:  # fmt: skip
     """The input gradient as g s + x b + c: what the kernels add up, cancellation included."""
-    count = 1
-    for axis in axes:
-        count *= x.shape[axis]
+    count = prod(x.shape[axis] for axis in axes)
     whole = total(weighted, axes, keepdim=True)
     product = total(weighted * x, axes, keepdim=True)
     slope = (whole * mean - product) * scale * scale * scale / count
@@ -126,7 +132,7 @@ def _group_norm(
 ) -> Any:
     shape = _grouped(x, groups)
     laid = x.reshape(shape)
-    spread, mean = variance(laid, list(range(2, len(shape))), 0, keepdim=True)
+    spread, mean = _moments(laid, list(range(2, len(shape))))
     scale = 1 / (spread + eps).sqrt()
     factor = scale if weight is None else scale * _weight_of(weight, shape)
     shift = -(factor * mean)

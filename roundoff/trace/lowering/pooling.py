@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -83,10 +84,10 @@ def _adaptive(shape: Shape, out: Sequence[int]) -> list[Index]:
 
 def _counts(
     shape: Shape, tables: Sequence[Index], window: Any, include_pad: bool, divisor: Any
-) -> torch.Tensor:
-    """What each average is divided by, (*positions, 1)."""
+) -> Index:
+    """What each average is divided by, (*positions)."""
     if divisor is not None:
-        return torch.full((*(len(t) for t in tables), 1), float(divisor), dtype=torch.float64)
+        return np.full([len(table) for table in tables], divisor)
     parts = []
     for axis, table in enumerate(tables):
         if include_pad:
@@ -96,23 +97,27 @@ def _counts(
             parts.append(np.minimum(start + kernel, size + padding) - start)
         else:
             parts.append((table >= 0).sum(axis=1))
-    counts = parts[0].astype(np.float64)
-    for part in parts[1:]:
-        counts = counts[..., None] * part
-    return torch.from_numpy(np.ascontiguousarray(counts[..., None]))
+    return functools.reduce(np.multiply.outer, parts)
 
 
-def _average(build: Builder, x: Any, tables: Sequence[Index], counts: torch.Tensor) -> Value:
+def _divided(x: Expression, counts: Sequence[Index]) -> Expression:
+    """By one count after another."""
+    for count in counts:
+        x = x / torch.from_numpy(count.astype(np.float64))
+    return x
+
+
+def _average(build: Builder, x: Any, tables: Sequence[Index], *counts: Index) -> Value:
     source = Expression(build, x)
     sums = source.move(_windows(source.shape, tables)).sum_last()
-    return (sums / counts.squeeze(-1)).value
+    return _divided(sums, counts).value
 
 
 def _average_backward(
-    build: Builder, upstream: Any, shape: Shape, tables: Sequence[Index], counts: torch.Tensor
+    build: Builder, upstream: Any, shape: Shape, tables: Sequence[Index], *counts: Index
 ) -> Value:
     windows = _windows(shape, tables)
-    share = Expression(build, upstream) / counts.squeeze(-1)
+    share = _divided(Expression(build, upstream), counts)
     spread = exact_to(build, share.reshape((*share.shape, 1)).value, windows.shape)
     return adjoint(build, spread, shape, windows)
 
@@ -133,7 +138,7 @@ def _average_pool(dims: int) -> None:
         ceil: bool,
         include: bool,
         divisor: Any,
-    ) -> tuple[list[Index], torch.Tensor]:
+    ) -> tuple[list[Index], Index]:
         out = _out_shape(name, shape, kernel, stride or kernel, padding, ceil, include, divisor)
         window = (
             _pair(kernel, dims), _pair(stride or kernel, dims), _pair(padding, dims)
@@ -163,20 +168,29 @@ _average_pool(2)
 _average_pool(3)
 
 
-@lowers("_adaptive_avg_pool2d", "_adaptive_avg_pool3d")
-def _adaptive_average(build: Builder, x: Any, out: Sequence[int]) -> Value:
-    shape = as_value(build, x).shape
-    tables = _adaptive(shape, out)
-    return _average(build, x, tables, _counts(shape, tables, None, False, None))
+def _per_axis(tables: Sequence[Index]) -> list[Index]:
+    """The lengths of the windows, (positions of the axis, 1, ...): kernels divide by one after another."""
+    return [
+        (table >= 0).sum(axis=1).reshape(-1, *[1] * behind)
+        for table, behind in zip(tables, reversed(range(len(tables))), strict=True)
+    ]
 
 
-@lowers("_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward")
-def _adaptive_average_backward(build: Builder, upstream: Any, x: Any) -> Value:
-    shape, positions = as_value(build, x).shape, as_value(build, upstream).shape
-    dims = 2 if len(shape) < 5 else 3
-    tables = _adaptive(shape, positions[-dims:])
-    counts = _counts(shape, tables, None, False, None)
-    return _average_backward(build, upstream, shape, tables, counts)
+def _adaptive_average_pool(dims: int) -> None:
+    @lowers(f"_adaptive_avg_pool{dims}d")
+    def forward(build: Builder, x: Any, out: Sequence[int]) -> Value:
+        tables = _adaptive(as_value(build, x).shape, out)
+        return _average(build, x, tables, *_per_axis(tables))
+
+    @lowers(f"_adaptive_avg_pool{dims}d_backward")
+    def backward(build: Builder, upstream: Any, x: Any) -> Value:
+        shape, positions = as_value(build, x).shape, as_value(build, upstream).shape
+        tables = _adaptive(shape, positions[-dims:])
+        return _average_backward(build, upstream, shape, tables, *_per_axis(tables))
+
+
+_adaptive_average_pool(2)
+_adaptive_average_pool(3)
 
 
 # ------------------------------------------------------------------------------------- maxima
