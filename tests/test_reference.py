@@ -16,6 +16,7 @@ import torch.nn.functional as F
 import roundoff as ro
 from roundoff.reference import engines
 from roundoff.reference.rounding import float_up, nearest, split
+from roundoff.trace import prune, trace_gradients
 
 
 def conv_then_slice(weight, bias, x):
@@ -78,6 +79,23 @@ def test_polynomials_are_exact(engine, format) -> None:
             assert high == float(truth), "hi is the nearest float64"
             assert abs(truth - Fraction(high) - Fraction(low)) <= Fraction(radius)
             assert radius <= 2.0**-100 * abs(high)
+
+
+def test_a_third_is_no_binary_number() -> None:
+    """The gradient of a mean square has the factor 2/N."""
+    for n, exact in ((4, True), (3, False)):
+        inputs = {"input": np.arange(n) / 8, "target": np.ones(n)}
+        trace = prune(trace_gradients(F.mse_loss, inputs, ("input",)))
+        assert trace.polynomial == exact
+        found = ro.reference_gradients(F.mse_loss, inputs, ("input",), engine="mpmath")["input"]
+        assert found.exact == exact
+        for k, (high, low, radius) in enumerate(
+            zip(found.high, found.low, found.error, strict=True)
+        ):
+            gap = (
+                Fraction(float(high)) + Fraction(float(low)) - Fraction(2, n) * (Fraction(k, 8) - 1)
+            )
+            assert abs(gap) <= Fraction(float(radius))
 
 
 def test_balls_of_polynomials_are_raised_until_nothing_is_rounded() -> None:

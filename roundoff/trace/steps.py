@@ -139,6 +139,15 @@ BOOLEAN = frozenset(
 )
 
 
+def _keeps_binary_numbers(step: Step) -> bool:
+    match step:
+        case Map():
+            return MAPS[step.function].polynomial
+        case Constant(value=Fraction() as value):
+            return value.denominator.bit_count() == 1
+    return True
+
+
 @dataclass(frozen=True, eq=False)
 class Trace:
     """The steps of one or more gradients; operands always stand before their users.
@@ -157,8 +166,8 @@ class Trace:
 
     @property
     def polynomial(self) -> bool:
-        """Whether every map is made of + - * alone, on the branch taken."""
-        return all(MAPS[s.function].polynomial for s in self.steps if isinstance(s, Map))
+        """Whether constants have finitely many bits, and every map is made of + - * on the branch taken."""
+        return all(_keeps_binary_numbers(step) for step in self.steps)
 
     def shape(self, output: str) -> Shape:
         """Shape of a named output."""
