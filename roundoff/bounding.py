@@ -51,6 +51,11 @@ def gradient_bounds(
     any: then a matrix product and what is added to it are one sum.  Elementary functions err by the
     ulp of `arithmetic.slopes.ULP`.
 
+    The steps are those of torch 2.13's CPU kernels.  Not covered, where they differ: prod, if some order of
+    its factors underflows; layer and group norms, if the square of the mean overflows (torch returns NaN);
+    products scaled by alpha= out of the format's range; float32 LSTMs by oneDNN, which adds one matrix product
+    to another; attention without batch dimensions, if scaled queries or keys are subnormal.
+
     Shapes: those of the gradients, as tensors.
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced.
     """

@@ -160,8 +160,8 @@ class _Prod(torch.autograd.Function):
         one = torch.ones_like(x[..., :1])
         before = torch.cat([one, x[..., :-1]], -1).cumprod(-1)
         behind = torch.cat([one, x[..., 1:].flip(-1)], -1).cumprod(-1).flip(-1)
-        zero = x == 0
-        others = torch.where(zero, before * behind, found / torch.where(zero, 1, x))
+        zero = x.abs().amin() == 0  # one anywhere, and all elements take the other way
+        others = torch.where(zero, before * behind, found / torch.where(x == 0, 1, x))
         return upstream[0] * others
 
 

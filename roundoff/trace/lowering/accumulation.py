@@ -21,16 +21,23 @@ from roundoff.trace.lowering.registry import (
 from roundoff.trace.steps import Builder, Constant, Index, Shape, numbered
 
 
-def accumulated(build: Builder, base: Value, places: Index, values: Value) -> Value:
-    """The base with values added at element numbers `places` of it: padded terms and a reduce."""
+def accumulated(
+    build: Builder, base: Value | None, shape: Shape, places: Index, values: Value
+) -> Value:
+    """The base (None: zeros) with values added at element numbers `places` of it, one after another."""
     order = np.argsort(places.ravel(), kind="stable")
     targets, counts = np.unique(places, return_counts=True)
     starts = np.cumsum(counts) - counts
     rank = np.arange(places.size) - np.repeat(starts, counts)
-    terms = np.zeros((prod(base.shape), counts.max(initial=0)), np.int64)
+    terms = np.zeros((prod(shape), counts.max(initial=0)), np.int64)
     terms[np.repeat(targets, counts) - 1, rank] = order + 1
-    laid = build.move((values.step,), terms.reshape(*base.shape, -1))
-    return apply(build, "add", base, Value(build.reduce(laid), base.shape))
+    operands = [values.step]
+    if base is not None:
+        first = numbered(shape, 1 + prod(values.shape)).reshape(-1, 1)
+        terms = np.concatenate([first, terms], axis=1)
+        operands.append(base.step)
+    laid = build.move(tuple(operands), terms.reshape(*shape, -1))
+    return Value(build.reduce(laid), shape)
 
 
 def _replaced(build: Builder, base: Value, places: Index, values: Value) -> Value:
@@ -53,8 +60,10 @@ def _index_put(
     base = as_value(build, x)
     numbers = torch.from_numpy(numbered(base.shape))
     places = numbers[tuple(slice(None) if i is None else i for i in indices)].numpy()
-    put = accumulated if accumulate else _replaced
-    return put(build, base, places, exact_to(build, values, places.shape))
+    given = exact_to(build, values, places.shape)
+    if accumulate:
+        return accumulated(build, base, base.shape, places, given)
+    return _replaced(build, base, places, given)
 
 
 @lowers("index_fill")
@@ -72,14 +81,14 @@ def _scatter_add(build: Builder, x: Any, dim: int, index: Any, values: Any) -> V
     places = torch.gather(torch.from_numpy(numbered(base.shape)), dim, index).numpy()
     inside = tuple(slice(0, size) for size in index.shape)
     chosen = Value(build.move((source.step,), numbered(source.shape)[inside]), tuple(index.shape))
-    return accumulated(build, base, places, chosen)
+    return accumulated(build, base, base.shape, places, chosen)
 
 
 @lowers("index_add")
 def _index_add(build: Builder, x: Any, dim: int, index: Any, values: Any, alpha: Any = 1) -> Value:
     base, source = as_value(build, x), as_value(build, values)
     places = torch.index_select(torch.from_numpy(numbered(base.shape)), dim, index).numpy()
-    return accumulated(build, base, places, scaled(build, alpha, source))
+    return accumulated(build, base, base.shape, places, scaled(build, alpha, source))
 
 
 def adjoint(build: Builder, upstream: Any, shape: Shape, places: Index) -> Value:
@@ -87,8 +96,8 @@ def adjoint(build: Builder, upstream: Any, shape: Shape, places: Index) -> Value
     values = as_value(build, upstream)
     inside = places.ravel() > 0
     chosen = build.move((values.step,), numbered(values.shape).ravel()[inside])
-    base = Value(build.constant(0, shape), shape)
-    return accumulated(build, base, places.ravel()[inside], Value(chosen, (int(inside.sum()),)))
+    values = Value(chosen, (int(inside.sum()),))
+    return accumulated(build, None, shape, places.ravel()[inside], values)
 
 
 def _numbers(shape: Any) -> torch.Tensor:

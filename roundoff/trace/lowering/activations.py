@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,7 @@ def _hardsigmoid(x: Expression) -> Expression:
 
 @formula("hardsigmoid_backward")
 def _hardsigmoid_backward(upstream: Expression, x: Expression) -> Expression:
-    return ((x > -3) & (x < 3)).where(upstream / 6, 0)
+    return ((x > -3) & (x < 3)).where(upstream * Fraction(1, 6), 0)
 
 
 @formula("hardswish")
@@ -145,7 +146,7 @@ def _hardswish(x: Expression) -> Expression:
 @formula("hardswish_backward")
 def _hardswish_backward(upstream: Expression, x: Expression) -> Expression:
     between = upstream * (x / 3 + x.constant(1) / 2)
-    return (x < -3).where(0, (x <= 3).where(between, upstream))
+    return (x <= -3).where(0, (x < 3).where(between, upstream))
 
 
 @formula("softshrink")

@@ -48,7 +48,7 @@ def _dot(build: Builder, x: Any, y: Any) -> Value:
 def _addmm(build: Builder, start: Any, x: Any, y: Any, *, beta: Any = 1, alpha: Any = 1) -> Value:
     rank = len(as_value(build, x).shape), len(as_value(build, y).shape)
     multiply = {(2, 2): _mm, (2, 1): _mv, (3, 3): _bmm}[rank]
-    product = scaled(build, alpha, multiply(build, x, y))
+    product = multiply(build, scaled(build, alpha, as_value(build, x)), y)
     if beta == 0:
         return product
     return apply(build, "add", scaled(build, beta, as_value(build, start)), product)

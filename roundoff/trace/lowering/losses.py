@@ -42,9 +42,7 @@ def _mse_backward(upstream: Expression, x: Expression, y: Expression, reduction:
 @formula("smooth_l1_loss")
 def _smooth_l1(x: Expression, y: Expression, reduction: int = MEAN, beta: Any = 1) -> Expression:
     size = abs(x - y)
-    terms = (size < beta).where(
-        size * size / (2 * size.constant(beta)), size - size.constant(beta) / 2
-    )
+    terms = (size < beta).where(size / 2 * size / beta, size - size.constant(beta) / 2)
     return _reduced(terms, reduction)
 
 
@@ -134,7 +132,7 @@ def _nll_backward(
     shape = Expression(build, x).shape
     places, classes = _picked(shape, target, ignore)
     grad = Expression(build, exact_to(build, upstream, places.shape))
-    found = -(grad * _weights(build, weight, places, classes))
     if reduction == MEAN:
-        found = found / Expression(build, whole)
+        grad = grad / Expression(build, whole)
+    found = -(grad * _weights(build, weight, places, classes))
     return adjoint(build, found.value, shape, places)

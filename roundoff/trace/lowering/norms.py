@@ -5,11 +5,15 @@ They scale before they subtract: x a + (b - mean a).  Bounds follow the steps, s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
 from math import prod
 from typing import Any
 
-from roundoff.trace.lowering.reductions import average, total, variance
-from roundoff.trace.lowering.registry import Expression, formula
+import torch
+
+from roundoff.trace.lowering.reductions import average, total, updated_mean, variance
+from roundoff.trace.lowering.registry import Expression, formula, layout
 from roundoff.trace.steps import Shape
 
 
@@ -34,9 +38,14 @@ def _batch_norm(
     else:
         spread, mean = running_var, running_mean
     scale = 1 / (spread + eps).sqrt()
-    factor = scale if weight is None else scale * weight
-    shift = -(mean * factor) if bias is None else bias - mean * factor
-    out = x * _per_channel(factor, x.shape) + _per_channel(shift, x.shape)
+    if layout(x) is None:
+        out = (x - _per_channel(mean, x.shape)) * _per_channel(scale, x.shape)
+        out = out if weight is None else out * _per_channel(weight, x.shape)
+        out = out if bias is None else out + _per_channel(bias, x.shape)
+    else:
+        factor = scale if weight is None else scale * weight
+        shift = -(mean * factor) if bias is None else bias - mean * factor
+        out = x * _per_channel(factor, x.shape) + _per_channel(shift, x.shape)
     return out, mean, scale, running_mean, running_var
 
 
@@ -62,10 +71,24 @@ def _batch_norm_backward(
 
 
 def _moments(x: Expression, axes: Any) -> tuple[Expression, Expression]:
-    """The variance and the mean.  Kernels average as they go, so that every quotient may underflow."""
-    mean = total(x / prod(x.shape[axis] for axis in axes), axes, keepdim=True)
+    """The variance and the mean, by two passes."""
+    mean = updated_mean(x, axes)
     apart = x - mean
     return average(apart * apart, axes, keepdim=True), mean
+
+
+def _channels_last(x: Expression) -> bool:
+    strides = x.value.strides
+    apart = len(x.shape) in (4, 5) and layout(x) != torch.contiguous_format
+    return apart and strides is not None and strides[1] == 1
+
+
+def _moments_of_squares(x: Expression, axes: Any) -> tuple[Expression, Expression]:
+    """The variance as a difference, by one pass: group norm with the channels last."""
+    share = Fraction(1, prod(x.shape[axis] for axis in axes))
+    mean = total(x, axes, keepdim=True) * share
+    spread = total(x * x, axes, keepdim=True) * share - mean * mean
+    return spread.map("maximum", 0), mean
 
 
 @formula("native_layer_norm")
@@ -85,10 +108,12 @@ def _layer_norm_backward(
 ) -> Any:  # fmt: skip
     first = len(x.shape) - len(normalized)
     axes, lead = list(range(first, len(x.shape))), list(range(first))
-    weighted = upstream if weight is None else upstream * weight
-    to_input = _to_input(
-        x, upstream, weighted, mean, scale, axes, None if weight is None else weight
-    )
+    scaled = upstream * scale
+    terms = [upstream, upstream * x]
+    if weight is not None:
+        scaled, terms = scaled * weight, [term * weight for term in terms]
+    sums = [total(term, axes, keepdim=True) for term in terms]
+    to_input = _to_input(x, scaled, sums, mean, scale, axes)
     parts = upstream * (x * scale - mean * scale)
     if not lead:
         return to_input, parts, upstream
@@ -96,16 +121,18 @@ def _layer_norm_backward(
 
 
 def _to_input(
-    x: Expression, upstream: Expression, weighted: Expression, mean: Expression, scale: Expression,
-    axes: Any, weight: Any,
+    x: Expression, scaled: Expression, sums: Sequence[Expression], mean: Expression, scale: Expression,
+    axes: Any,
 ) -> Expression:  # fmt: skip
-    """The input gradient as g s + x b + c: what the kernels add up, cancellation included."""
-    count = prod(x.shape[axis] for axis in axes)
-    whole = total(weighted, axes, keepdim=True)
-    product = total(weighted * x, axes, keepdim=True)
-    slope = (whole * mean - product) * scale * scale * scale / count
-    shift = -(slope * mean) - whole * scale / count
-    return weighted * scale + x * slope + shift
+    """The input gradient as g s + x b + c: what the kernels add up, cancellation included.
+
+    scaled: g s, with the weight; sums: of the weighted g, and of the weighted g x.
+    """
+    whole, product = sums
+    share = Fraction(1, prod(x.shape[axis] for axis in axes))
+    slope = (whole * mean - product) * scale * scale * scale * share
+    shift = -(slope * mean) - whole * scale * share
+    return scaled + x * slope + shift
 
 
 def _grouped(x: Expression, groups: int) -> Shape:
@@ -132,7 +159,8 @@ def _group_norm(
 ) -> Any:
     shape = _grouped(x, groups)
     laid = x.reshape(shape)
-    spread, mean = _moments(laid, list(range(2, len(shape))))
+    moments = _moments_of_squares if _channels_last(x) else _moments
+    spread, mean = moments(laid, list(range(2, len(shape))))
     scale = 1 / (spread + eps).sqrt()
     factor = scale if weight is None else scale * _weight_of(weight, shape)
     shift = -(factor * mean)
@@ -152,11 +180,17 @@ def _group_norm_backward(
     ones = (batch, groups, *[1] * len(inner))
     laid, grad = x.reshape(shape), upstream.reshape(shape)
     mean, scale = mean.reshape(ones), scale.reshape(ones)
-    weighted = grad if weight is None else grad * _weight_of(weight, shape)
-    to_input = _to_input(laid, grad, weighted, mean, scale, inner, weight).reshape(x.shape)
     area_axes = list(range(3, len(shape)))
-    products = total(grad * laid, area_axes, keepdim=True) if area_axes else grad * laid
-    whole = total(grad, area_axes, keepdim=True) if area_axes else grad
+    products, whole = (
+        total(terms, area_axes, keepdim=True) if area_axes else terms
+        for terms in (grad * laid, grad)
+    )
+    factor, sums = scale, [whole, products]
+    if weight is not None:
+        given = _weight_of(weight, shape)
+        factor, sums = scale * given, [each * given for each in sums]
+    sums = [total(each, inner, keepdim=True) for each in sums]
+    to_input = _to_input(laid, grad * factor, sums, mean, scale, inner).reshape(x.shape)
     to_weight = total((products - whole * mean) * scale, [0, *area_axes])
     return (
         to_input,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -52,6 +54,12 @@ def average(x: Expression, dims: Any = None, keepdim: bool = False) -> Expressio
     if count == 0:
         raise UnsupportedError("cannot trace the mean of no elements; it is not a number")
     return total(x, dims, keepdim) / count
+
+
+def updated_mean(x: Expression, dims: Any) -> Expression:
+    """The mean of kernels that update it, by Welford's way: every term is multiplied by a reciprocal."""
+    count = prod(x.shape[axis] for axis in axes_of(x.shape, dims))
+    return total(x * (x.constant(1) / count), dims, keepdim=True)
 
 
 def folded(x: Expression, function: str, dims: Any = None, keepdim: bool = False) -> Expression:
@@ -112,11 +120,14 @@ def _cumsum(x: Expression, dim: int, **cast: Any) -> Expression:
 
 @formula("cumprod")
 def _cumprod(x: Expression, dim: int, **cast: Any) -> Expression:
+    """One after another."""
     if not x.shape:
         return x
-    index = _prefixes(x, dim)
-    one = x.constant(1)
-    return folded(x.move(np.where(index > 0, index, prod(x.shape) + 1), one), "mul", -1)
+    numbers = numbered(x.shape)
+    factors = [x.move(part.copy()) for part in np.split(numbers, x.shape[dim], dim)]
+    first, *others = itertools.accumulate(factors, operator.mul)
+    places = [numbered(first.shape, 1 + k * prod(first.shape)) for k in range(len(factors))]
+    return first.move(np.concatenate(places, dim), *others)
 
 
 # ------------------------------------------------------------------------------- soft maxima
@@ -133,7 +144,7 @@ def _softmax(x: Expression, dim: int, *ignored: Any) -> Expression:
     if not x.shape:
         return x.constant(1)
     powers = shifted(x, dim)[0].exp()
-    return powers / total(powers, dim, keepdim=True)
+    return powers * (1 / total(powers, dim, keepdim=True))  # as kernels do it over the last axis
 
 
 @formula("_softmax_backward_data")
@@ -201,7 +212,8 @@ def _std(
 
 @formula("var_mean")
 def _var_mean(x: Expression, dim: Any = None, *, correction: Any = 1, keepdim: bool = False) -> Any:
-    return variance(x, dim, correction, keepdim)
+    found, _ = variance(x, dim, correction, keepdim)
+    return found, updated_mean(x, dim).reshape(found.shape)
 
 
 @formula("linalg_vector_norm", "norm")

@@ -396,6 +396,17 @@ class Expression:
         return self.map("sigmoid")
 
 
+def layout(x: Expression) -> torch.memory_format | None:
+    """In which order the tensor fills its memory: kernels choose their way by it; None: in none."""
+    if x.value.strides is None:
+        return torch.contiguous_format
+    tensor = torch.empty_strided(x.shape, x.value.strides, device="meta")
+    for order in (torch.contiguous_format, torch.channels_last, torch.channels_last_3d):
+        if tensor.is_contiguous(memory_format=order):
+            return order
+    return None
+
+
 def formula(*names: str) -> Callable[[Lowering], Lowering]:
     """Register a function of expressions for ATen operations."""
 
