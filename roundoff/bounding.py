@@ -55,6 +55,7 @@ def gradient_bounds(
     its factors underflows; layer and group norms, if the square of the mean overflows (torch returns NaN);
     products scaled by alpha= out of the format's range; float32 LSTMs by oneDNN, which adds one matrix
     product to another; attention without batch dimensions, if scaled queries or keys are subnormal.
+    Means that a kernel updates (layer, group norm) are covered as measured, not proven.
 
     Shapes: those of the gradients, as tensors.
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced.

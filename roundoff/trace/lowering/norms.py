@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from math import prod
 from typing import Any
 
 import torch
 
-from roundoff.trace.lowering.reductions import average, total, updated_mean, variance
+from roundoff.trace.lowering.reductions import average, count_of, total, updated_mean, variance
 from roundoff.trace.lowering.registry import Expression, formula, layout
 from roundoff.trace.steps import Shape
 
@@ -57,7 +56,7 @@ def _batch_norm_backward(
     axes, shape = _over(x.shape), x.shape
     if not training:
         mean, scale = running_mean, 1 / (running_var + eps).sqrt()
-    count = prod(shape[axis] for axis in axes)
+    count = count_of(x, axes)
     apart = x - _per_channel(mean, shape)
     whole, product = total(upstream, axes), total(upstream * apart, axes)
     found = upstream
@@ -85,7 +84,7 @@ def _channels_last(x: Expression) -> bool:
 
 def _moments_of_squares(x: Expression, axes: Any) -> tuple[Expression, Expression]:
     """The variance as a difference, by one pass: group norm with the channels last."""
-    share = Fraction(1, prod(x.shape[axis] for axis in axes))
+    share = Fraction(1, count_of(x, axes))
     mean = total(x, axes, keepdim=True) * share
     spread = total(x * x, axes, keepdim=True) * share - mean * mean
     return spread.map("maximum", 0), mean
@@ -129,7 +128,7 @@ def _to_input(
     scaled: g s, with the weight; sums: of the weighted g, and of the weighted g x.
     """
     whole, product = sums
-    share = Fraction(1, prod(x.shape[axis] for axis in axes))
+    share = Fraction(1, count_of(x, axes))
     slope = (whole * mean - product) * scale * scale * scale * share
     shift = -(slope * mean) - whole * scale * share
     return scaled + x * slope + shift
