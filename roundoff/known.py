@@ -19,7 +19,7 @@ from roundoff import __version__
 from roundoff.bounding import bounds_of_trace
 from roundoff.files import make_folder, write_whole
 from roundoff.formats import Format
-from roundoff.reference import is_large, reference_of_trace, round_inputs
+from roundoff.reference import reference_of_trace, rigorous_engine, round_inputs
 from roundoff.trace.steps import Trace
 
 Array = npt.NDArray[np.float64]
@@ -80,7 +80,7 @@ def known(
 def _compute(
     trace: Trace, rounded: Mapping[str, Array], target: Format, failure: float, accumulate: Any
 ) -> dict[str, Known]:
-    engine = "auto" if trace.polynomial or is_large(trace) else "ball"
+    engine = rigorous_engine(trace)
     reference = reference_of_trace(trace, rounded, format=target, engine=engine)
     bounds = bounds_of_trace(trace, rounded, target, accumulate=accumulate)
     return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from enum import IntEnum
 from functools import partial
 from math import prod
 from typing import Any, cast
@@ -17,6 +16,8 @@ from roundoff.arithmetic.shared import Shared
 from roundoff.arithmetic.ties import first_tie
 from roundoff.bounding import bounds_of_trace
 from roundoff.bounds import Bound
+from roundoff.comparison.equality import Agreement, agreement_of, apart, chance
+from roundoff.comparison.points import Points
 from roundoff.comparison.result import Pair, power_of
 from roundoff.comparison.sides import OUTPUT, Side
 from roundoff.errors import (
@@ -32,6 +33,7 @@ from roundoff.reference import (
     float64_array,
     is_large,
     reference_of_trace,
+    rigorous_engine,
     round_inputs,
     spot_check,
 )
@@ -40,10 +42,8 @@ from roundoff.trace.degree import degree
 from roundoff.verdict import (
     Judgement,
     Verdict,
-    different,
     judge,
     judge_opaque,
-    same_reference,
 )
 
 Array = npt.NDArray[np.float64]
@@ -58,9 +58,6 @@ _UNTRACED = (
     AttributeError,
     NotImplementedError,
 )
-
-#: Random factors 1 + j 2^-20 take this many values.
-VALUES = 1 << 20
 
 
 class Problem:
@@ -97,6 +94,8 @@ class Problem:
         self.values = {name: float64_array(value) for name, value in self.inputs.items()}
         if self.upstream is not None:
             self.values[UPSTREAM] = float64_array(as_tensor(UPSTREAM, self.upstream))
+        floating = {n for n in self.values if n == UPSTREAM or self.inputs[n].is_floating_point()}
+        self.points = Points(self.values, floating, self.wrt, self.generator)
         self.formats = self._formats()
         self._checked()
 
@@ -202,45 +201,6 @@ class Problem:
             device=self.device, output=self.output, forward=True,
         )  # fmt: skip
 
-    def varied(self, *, zeros: bool = True) -> dict[str, Array]:
-        """The inputs times 1 + j 2^-20, |j| <= 2^19: signs, zeros and infinities stay.
-
-        zeros: whether they stay, or become j 2^-30.
-        """
-        found = {}
-        for name, value in self.values.items():
-            j = self.generator.integers(-(VALUES // 2), VALUES // 2, value.shape)
-            floating = name == UPSTREAM or self.inputs[name].is_floating_point()
-            if floating:
-                moved = value * (1.0 + j / VALUES)
-                value = moved if zeros else np.where(value == 0, j * 2.0**-30, moved)
-            found[name] = value
-        return found
-
-    def whole(self) -> dict[str, Array]:
-        """Random j 2^-19, -2^19 <= j < 2^19, in place of all numbers but the zeros of `masks`.
-
-        For polynomials any numbers are as good as others, and exact arithmetic is fast with few bits.
-        """
-        found = {}
-        for name, value in self.values.items():
-            j = self.generator.integers(-(VALUES // 2), VALUES // 2, value.shape)
-            floating = name == UPSTREAM or self.inputs[name].is_floating_point()
-            drawn = np.where((value == 0) & (name in self.masks), 0.0, 2.0 * j / VALUES)
-            found[name] = drawn if floating else value
-        return found
-
-    @property
-    def masks(self) -> list[str]:
-        """Floating-point inputs without gradient that hold zeros: those may be there to choose elements."""
-        return [
-            name
-            for name, value in self.values.items()
-            if name not in self.wrt
-            and (name == UPSTREAM or self.inputs[name].is_floating_point())
-            and (value == 0).any()
-        ]
-
     # ----------------------------------------------------------------------------- same or not
 
     def elsewhere(self, points: int) -> tuple[dict[str, Judgement], list[str]]:
@@ -259,16 +219,16 @@ class Problem:
         try:
             for number in range(points):
                 where = f"at random point {number + 1} "
-                values = self.varied() if most is None else self.whole()
+                values = self.points.varied() if most is None else self.points.whole()
                 first, second = self._references(values)
-                agreement = min(agreement, _agreement(first, second))
-                for name, judgement in _apart(first, second, where).items():
+                agreement = min(agreement, agreement_of(first, second))
+                for name, judgement in apart(first, second, where).items():
                     found.setdefault(name, judgement)
             if found:
                 found = self._off_kinks(found, "float32")
         except RoundoffError as error:
             return found, [f"no check at random points: {error}"]
-        return found, [] if found else [_chance(points, most, agreement, self.masks)]
+        return found, [] if found else [chance(points, most, agreement, self.points.masks)]
 
     def _references(self, values: Inputs) -> list[Reference]:
         return self._of_traces(partial(_reference, values=values, format="float32"))
@@ -286,15 +246,15 @@ class Problem:
         ]
         if not any(ties):
             return dict(found)
-        first, second = self._references(self.varied(zeros=False))
-        apart = _apart(first, second, "")
+        first, second = self._references(self.points.varied(zeros=False))
+        beside = apart(first, second, "")
         tie = next(tie for tie in ties if tie)
         reason = Judgement(
             Verdict.UNDECIDED,
             f"the inputs lie on a kink ({tie}), where conventions differ: the exact gradients differ there "
             "and agree at a random point beside it; move the inputs",
         )
-        return {name: each if name in apart else reason for name, each in found.items()}
+        return {name: each if name in beside else reason for name, each in found.items()}
 
     # ---------------------------------------------------------------------------------- formats
 
@@ -416,7 +376,7 @@ class Problem:
         if any(trace is None for trace in self.traces):
             return found
         for _ in range(seeds):
-            values = self.varied()
+            values = self.points.varied()
             of = self._of_traces(partial(_reference, values=values, format=target))
             computed = [self._native(side, target, values) for side in self.sides]
             for name in of[0]:
@@ -431,49 +391,5 @@ class Problem:
 def _reference(
     trace: Trace, values: Inputs, format: Any, shared: Shared | None = None
 ) -> Reference:
-    """A rigorous one: exact where it is a polynomial, enclosed where not."""
-    engine = "auto" if trace.polynomial or is_large(trace) else "ball"
+    engine = rigorous_engine(trace)
     return reference_of_trace(trace, values, format=format, engine=engine, shared=shared)
-
-
-class Agreement(IntEnum):
-    """How far two references agree: but for a literal rounded to double, within radii, or exactly."""
-
-    NEARLY = 0
-    WITHIN = 1
-    EXACT = 2
-
-
-def _agreement(first: Reference, second: Reference) -> Agreement:
-    exact = first.exact and second.exact
-    same = (same_reference(first[name], second[name], exact=exact).all() for name in first)
-    if not all(same):
-        return Agreement.NEARLY
-    return Agreement.EXACT if exact else Agreement.WITHIN
-
-
-def _chance(points: int, degree: int | None, agreement: Agreement, masks: Sequence[str]) -> str:
-    """What it means that references agree at random points; degree: of both, as polynomials."""
-    count = f"{points} random point{'s' if points > 1 else ''}"
-    if agreement == Agreement.NEARLY:
-        return f"the references agree at {count}, too, but to 2^-50 only"
-    if degree is None or agreement == Agreement.WITHIN:
-        return f"the references agree at {count}, too"
-    chance = (degree / VALUES) ** points
-    kept = f"; the zeros of {', '.join(masks)} stayed" if masks else ""
-    return (
-        f"the references agree at {count}, too: two different polynomials of degree {degree} do so "
-        f"with probability at most {chance:.1e} (Schwartz and Zippel, {VALUES} values of each input{kept})"
-    )
-
-
-def _apart(first: Reference, second: Reference, where: str) -> dict[str, Judgement]:
-    found = {name: _different(name, first, second, where) for name in first}
-    return {name: judgement for name, judgement in found.items() if judgement is not None}
-
-
-def _different(name: str, first: Reference, second: Reference, where: str) -> Judgement | None:
-    return different(
-        first[name], second[name], exact=first.exact and second.exact,
-        rigorous=first.rigorous and second.rigorous, where=where,
-    )  # fmt: skip

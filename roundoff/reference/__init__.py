@@ -18,7 +18,7 @@ from roundoff.formats import Format, as_format, rounder
 from roundoff.reference import engines
 from roundoff.reference.gradients import GradientReference, Reference
 from roundoff.reference.rounding import split
-from roundoff.reference.size import is_large, work
+from roundoff.reference.size import is_large, rigorous_engine, work
 from roundoff.trace.prune import prune
 from roundoff.trace.steps import Input, Move, Trace
 
@@ -33,6 +33,7 @@ __all__ = [
     "is_large",
     "reference_gradients",
     "reference_of_trace",
+    "rigorous_engine",
     "round_inputs",
     "spot_check",
     "work",

@@ -15,6 +15,11 @@ def is_large(trace: Trace) -> bool:
     return work(trace) > (POLYNOMIAL_WORK if trace.polynomial else OTHER_WORK)
 
 
+def rigorous_engine(trace: Trace) -> str:
+    """For verdicts: exact for polynomials, enclosed for others, where the radii of mpmath are estimates."""
+    return "auto" if trace.polynomial or is_large(trace) else "ball"
+
+
 def work(trace: Trace) -> int:
     """Multiply-adds and sums of a trace."""
     total = 0

@@ -1,0 +1,55 @@
+"""Whether the references of two sides are equal, and what equality at random points means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+from roundoff.comparison.points import VALUES
+from roundoff.reference import Reference
+from roundoff.verdict import Judgement, different, same_reference
+
+
+class Agreement(IntEnum):
+    """How far two references agree: but for a literal rounded to double, within radii, or exactly."""
+
+    NEARLY = 0
+    WITHIN = 1
+    EXACT = 2
+
+
+def agreement_of(first: Reference, second: Reference) -> Agreement:
+    """Of all gradients, that of those that agree least."""
+    exact = first.exact and second.exact
+    same = (same_reference(first[name], second[name], exact=exact).all() for name in first)
+    if not all(same):
+        return Agreement.NEARLY
+    return Agreement.EXACT if exact else Agreement.WITHIN
+
+
+def chance(points: int, degree: int | None, agreement: Agreement, masks: Sequence[str]) -> str:
+    """What it means that references agree at random points; degree: of both, as polynomials."""
+    count = f"{points} random point{'s' if points > 1 else ''}"
+    if agreement == Agreement.NEARLY:
+        return f"the references agree at {count}, too, but to 2^-50 only"
+    if degree is None or agreement == Agreement.WITHIN:
+        return f"the references agree at {count}, too"
+    at_most = (degree / VALUES) ** points
+    kept = f"; the zeros of {', '.join(masks)} stayed" if masks else ""
+    return (
+        f"the references agree at {count}, too: two different polynomials of degree {degree} do so "
+        f"with probability at most {at_most:.1e} (Schwartz and Zippel, {VALUES} values of each input{kept})"
+    )
+
+
+def apart(first: Reference, second: Reference, where: str) -> dict[str, Judgement]:
+    """DIFFERENT, by name, for the gradients that are; where: for the reason."""
+    found = {name: _different(name, first, second, where) for name in first}
+    return {name: judgement for name, judgement in found.items() if judgement is not None}
+
+
+def _different(name: str, first: Reference, second: Reference, where: str) -> Judgement | None:
+    return different(
+        first[name], second[name], exact=first.exact and second.exact,
+        rigorous=first.rigorous and second.rigorous, where=where,
+    )  # fmt: skip
