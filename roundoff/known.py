@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from roundoff import __version__
 from roundoff.bounding import bounds_of_trace
+from roundoff.errors import ArgumentError
 from roundoff.files import make_folder, write_whole
 from roundoff.formats import Format
 from roundoff.reference import reference_of_trace, rigorous_engine, round_inputs
@@ -26,6 +28,9 @@ Array = npt.NDArray[np.float64]
 
 #: Where they are kept: this environment variable, or the user's cache folder.
 VARIABLE = "ROUNDOFF_CACHE"
+
+SUFFIX = "known"
+_SEAL = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,30 +56,50 @@ def known(
 ) -> dict[str, Known]:
     """The reference and the bounds of every output of a pruned trace, from disk if they are there.
 
-    A file that cannot be read or written is as good as none.
+    A file that cannot be read or written, or is not what was written, is as good as none: made anew.
     """
     rounded = round_inputs(trace, inputs, target)
-    path = folder() / f"{_key(trace, rounded, target, failure, accumulate)}.npz"
+    key = _key(trace, rounded, target, failure, accumulate)
+    path = None
     try:
-        with np.load(path) as stored:
-            fields = Known.__dataclass_fields__
-            return {
-                name: Known(**{field: stored[f"{field} {name}"] for field in fields})
-                for name in trace.outputs
-            }
-    except (OSError, KeyError, ValueError, EOFError):
-        pass
+        path = folder() / f"{key}.{SUFFIX}"
+        kept = _unpacked(key, path.read_bytes(), trace.outputs)
+    except (OSError, RuntimeError):  # no file, or no home to keep files in
+        kept = None
+    if kept is not None:
+        return kept
     found = _compute(trace, rounded, target, failure, accumulate)
+    if path is not None:
+        # A disk that is full or read-only is no reason to fail.
+        with contextlib.suppress(OSError, ArgumentError):
+            make_folder(path.parent)
+            write_whole(path, _packed(key, found))
+    return found
+
+
+def _packed(key: str, found: Mapping[str, Known]) -> bytes:
+    """An archive of arrays behind its seal: the hash of the key and of all its bytes."""
     buffer = io.BytesIO()
     np.savez(
         buffer, **{f"{f} {n}": v for n, each in found.items() for f, v in asdict(each).items()}
     )
-    try:
-        make_folder(path.parent)
-        write_whole(path, buffer.getvalue())
-    except Exception:  # a read-only disk is no reason to fail
-        return found
-    return found
+    return _seal(key, buffer.getvalue()) + buffer.getvalue()
+
+
+def _unpacked(key: str, content: bytes, names: Iterable[str]) -> dict[str, Known] | None:
+    """What `_packed` packed for this key; None for any other bytes, none of which is read as a number."""
+    seal, archive = content[:_SEAL], content[_SEAL:]
+    if seal != _seal(key, archive):
+        return None
+    with np.load(io.BytesIO(archive)) as stored:
+        fields = Known.__dataclass_fields__
+        return {
+            name: Known(**{field: stored[f"{field} {name}"] for field in fields}) for name in names
+        }
+
+
+def _seal(key: str, archive: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + archive).digest()
 
 
 def _compute(
