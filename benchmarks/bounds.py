@@ -26,8 +26,8 @@ class Float64:
     def load(self, values):
         return values
 
-    def constant(self, value, shape):
-        return np.full(shape, float(value))
+    def constant(self, step):
+        return np.full(step.shape, float(step.value))
 
     def move(self, step, operands):
         if step.index is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mpmath
 import numpy as np
 import pytest
@@ -16,8 +18,11 @@ from roundoff.reference import float64_array
 from roundoff.trace import (
     LOWERINGS,
     UPSTREAM,
+    Constant,
     Contract,
+    Map,
     Reduce,
+    Trace,
     prune,
     reads,
     structural_zeros,
@@ -380,3 +385,67 @@ def test_pruning_twice_keeps_the_elements() -> None:
     assert np.array_equal(one, two) and one[5] == 4 * 6.0**3
     none = prune(prune(trace_gradients(lambda x, y: (2 * x * y).sum(), {"x": x, "y": x}, ("x",))))
     assert walk(none, Scale(), {"x": np.ones(10), "y": np.ones(10)})["x"].value[0] == 2
+
+
+# ------------------------------------------------------------------------- formats and kernels
+
+
+def named(trace):
+    """(function or kind, format, kernel) of every step that rounds."""
+    return {
+        (getattr(step, "function", type(step).__name__), step.format, step.kernel)
+        for step in trace.steps
+        if isinstance(step, Map | Reduce | Contract)
+    }
+
+
+def test_steps_know_their_format_and_their_kernel_and_keep_them_when_pruned() -> None:
+    def mixed(x, w):
+        product = (x @ w).half()
+        return ((product * product).float() + (x.double() * 0.1).to(x.dtype))[1:].sum()
+
+    trace = prune(trace_gradients(mixed, {"x": uniform(3, 3), "w": uniform(3, 3)}, ("w",)))
+    found = named(trace)
+    assert found >= {
+        ("Contract", None, "mm"),
+        ("cast", "float16", "_to_copy"),
+        ("mul", "float16", "mul"),
+    }
+    forward = prune(
+        trace_gradients(mixed, {"x": uniform(3, 3), "w": uniform(3, 3)}, ("w",), forward=True)
+    )
+    assert named(forward) >= {
+        ("mul", "float64", "mul"),
+        ("cast", None, "_to_copy"),  # back to the declared format: a rounding
+        ("Reduce", None, "sum"),
+    }
+    assert "in float16" in str(trace)
+    constants = {s.format for s in forward.steps if isinstance(s, Constant) and s.value != 1}
+    assert "float64" in constants
+
+
+def test_autocast_leaves_its_casts_and_narrow_products() -> None:
+    def cast(w, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return F.linear(x, w).float().sum()
+
+    found = named(trace_gradients(cast, {"w": uniform(3, 4), "x": uniform(5, 4)}))
+    assert found >= {
+        ("cast", "bfloat16", "_to_copy"),
+        ("Contract", "bfloat16", "mm"),
+        ("Reduce", None, "sum"),
+    }
+
+
+def test_traces_may_differ_in_formats_and_kernels_alone() -> None:
+    trace = trace_gradients(lambda x: (x * x).sum(), {"x": uniform(3)})
+
+    def changed(**fields):
+        steps = (replace(s, **fields) if isinstance(s, Map | Reduce) else s for s in trace.steps)
+        return Trace(tuple(steps), trace.outputs, trace.closures)
+
+    assert trace.equals(changed()) and trace.same_function(changed())
+    for other in (changed(format="float16"), changed(kernel="mm")):
+        assert not trace.equals(other) and trace.same_function(other)
+    another = trace_gradients(lambda x: (x + x).sum(), {"x": uniform(3)})
+    assert not trace.same_function(another)

@@ -6,13 +6,12 @@ To add one, write a class with these methods in a file of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.trace.steps import Constant, Contract, Input, Map, Move, Reduce, Shape, Trace
+from roundoff.trace.steps import Constant, Contract, Input, Map, Move, Reduce, Trace
 
 A = TypeVar("A")
 Array = npt.NDArray[np.float64]
@@ -25,7 +24,7 @@ class Arithmetic(Protocol[A]):
         """An input, whose float64 numbers are exact."""
         ...
 
-    def constant(self, value: Fraction | float, shape: Shape) -> A:
+    def constant(self, step: Constant) -> A:
         """A rational number at every element."""
         ...
 
@@ -66,7 +65,7 @@ def walk(
             case Input():
                 values[number] = arithmetic.load(present(step, given[step.name]))
             case Constant():
-                values[number] = arithmetic.constant(step.value, step.shape)
+                values[number] = arithmetic.constant(step)
             case Move():
                 values[number] = arithmetic.move(step, of)
             case Map():

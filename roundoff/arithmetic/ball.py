@@ -6,7 +6,6 @@ Source: F. Johansson, Arb: efficient arbitrary-precision midpoint-radius interva
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from flint import arb, arb_mat, ctx, fmpq
 
 from roundoff.arithmetic import move_elements
 from roundoff.errors import UndecidedError, no_value
-from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape
+from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Shape
 
 Balls = npt.NDArray[np.object_]
 
@@ -72,7 +71,8 @@ class Ball:
     def load(self, values: npt.NDArray[np.float64]) -> Balls:
         return _array(map(arb, values.ravel().tolist()), values.shape)
 
-    def constant(self, value: Fraction | float, shape: Shape) -> Balls:
+    def constant(self, step: Constant) -> Balls:
+        value, shape = step.value, step.shape
         with ctx.workprec(self.bits):
             exact = value if isinstance(value, float) else fmpq(value.numerator, value.denominator)
             ball = arb(exact)

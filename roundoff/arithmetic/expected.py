@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from roundoff.bounds.along import along
 from roundoff.bounds.theorems import RMS_ROUNDING
 from roundoff.formats import as_format
 from roundoff.orders import accumulator, as_order
-from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape
+from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
 
 Array = npt.NDArray[np.float64]
 
@@ -52,9 +51,9 @@ class Expected:
     def load(self, values: Array) -> Varied:
         return Varied(values, np.zeros(values.shape))
 
-    def constant(self, value: Fraction | float, shape: Shape) -> Varied:
-        self.infinite = self.infinite or isinstance(value, float)
-        return Varied(np.full(shape, float(value)), np.zeros(shape))
+    def constant(self, step: Constant) -> Varied:
+        self.infinite = self.infinite or isinstance(step.value, float)
+        return Varied(np.full(step.shape, float(step.value)), np.zeros(step.shape))
 
     def move(self, step: Move, operands: Sequence[Varied]) -> Varied:
         return Varied(

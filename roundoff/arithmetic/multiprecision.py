@@ -10,7 +10,6 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
 from typing import Any
 
 import mpmath
@@ -57,7 +56,7 @@ from mpmath.libmp import (
 
 from roundoff.arithmetic import move_elements
 from roundoff.errors import UnsupportedError, no_value
-from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape
+from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Shape
 
 Number = tuple[int, int, int, int]  # mpmath's _mpf_: sign, mantissa, exponent, bit count
 Numbers = npt.NDArray[np.object_]
@@ -156,7 +155,8 @@ class Multiprecision:
     def load(self, values: npt.NDArray[np.float64]) -> Numbers:
         return _array(_from_floats(values), values.shape)
 
-    def constant(self, value: Fraction | float, shape: Shape) -> Numbers:
+    def constant(self, step: Constant) -> Numbers:
+        value, shape = step.value, step.shape
         if isinstance(value, float):
             return _array((from_float(value) for _ in range(int(np.prod(shape)))), shape)
         numerator, denominator = from_int(value.numerator), from_int(value.denominator)

@@ -48,7 +48,7 @@ from roundoff.arithmetic.words import (
     within_radius,
 )
 from roundoff.errors import PrecisionError, UndecidedError, UnsupportedError, no_value
-from roundoff.trace.steps import BOOLEAN, Contract, Map, Move, Reduce, Shape
+from roundoff.trace.steps import BOOLEAN, Constant, Contract, Map, Move, Reduce
 
 #: Outputs of every contraction and reduction that mpmath recomputes.
 SAMPLE = 2
@@ -92,7 +92,8 @@ class Multiword:
     def load(self, values: Array) -> Words:
         return Words((np.asarray(values, order="C"),))
 
-    def constant(self, value: Fraction | float, shape: Shape) -> Words:
+    def constant(self, step: Constant) -> Words:
+        value, shape = step.value, step.shape
         if isinstance(value, float):
             return Words((np.full(shape, value),))
         left, found = value, list[float]()

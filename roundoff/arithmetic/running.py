@@ -42,7 +42,7 @@ from roundoff.bounds.terms import rounded_products
 from roundoff.errors import InapplicableError
 from roundoff.formats import FLOAT64, Format, as_format, round_to
 from roundoff.orders import Order, accumulator, as_order
-from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape
+from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
 
 Array = npt.NDArray[np.float64]
 
@@ -108,7 +108,8 @@ class Running:
     def load(self, values: Array) -> Enclosed:
         return Enclosed(values, 0.0, 0.0)
 
-    def constant(self, value: Fraction | float, shape: Shape) -> Enclosed:
+    def constant(self, step: Constant) -> Enclosed:
+        value, shape = step.value, step.shape
         near = float(value)
         if isinstance(value, float):
             self.infinite = True
@@ -157,7 +158,7 @@ class Running:
             if name in ("maximum", "minimum"):
                 return extreme(name, a, operands[1])
             if name == "cast":
-                return self._cast(a, as_format(step.format))
+                return self._cast(a, as_format(step.format or self.format))
             found = self._rounded_map(name, operands)
             return settled(name, found, operands) if self.infinite else found
 

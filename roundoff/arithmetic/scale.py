@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from scipy import special
 
 from roundoff.arithmetic import move_elements
 from roundoff.arithmetic.shared import Alone, Shared
-from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape
+from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
 
 Array = npt.NDArray[np.float64]
 
@@ -107,8 +106,8 @@ class Scale:
         size = np.abs(values)
         return Scaled(values, size, size)
 
-    def constant(self, value: Fraction | float, shape: Shape) -> Scaled:
-        full = np.full(shape, float(value))
+    def constant(self, step: Constant) -> Scaled:
+        full = np.full(step.shape, float(step.value))
         size = np.where(np.isinf(full), 0.0, np.abs(full))  # infinities carry no error
         return Scaled(full, size, size)
 

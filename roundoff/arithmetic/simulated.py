@@ -7,7 +7,6 @@ trials at once.  The numbers are those of the format, held in float64.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from roundoff.arithmetic.scale import FUNCTIONS
 from roundoff.formats import as_format, round_to, rounder
 from roundoff.machine import machine
 from roundoff.orders import ReductionTree, accumulator, as_order, dots, sums
-from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape, Trace
+from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Trace
 
 Array = npt.NDArray[np.float64]
 
@@ -51,8 +50,8 @@ class Simulated:
     def load(self, values: Array) -> Array:
         return values
 
-    def constant(self, value: Fraction | float, shape: Shape) -> Array:
-        return np.full((*shape, 1), round_to(float(value), self.format))
+    def constant(self, step: Constant) -> Array:
+        return np.full((*step.shape, 1), round_to(float(step.value), step.format or self.format))
 
     def move(self, step: Move, operands: Sequence[Any]) -> Any:
         trials = max(operand.shape[-1] for operand in operands)
@@ -63,7 +62,7 @@ class Simulated:
 
     def map(self, step: Map, operands: Sequence[Any]) -> Any:
         if step.function == "cast":
-            return round_to(round_to(operands[0], step.format), self.format)
+            return round_to(operands[0], step.format or self.format)
         with np.errstate(all="ignore"):
             result = np.asarray(FUNCTIONS[step.function](*operands))
         return result if step.function in _NO_ROUNDING else self._round(result)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from math import prod
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from roundoff.arithmetic import move_elements, walk
 from roundoff.errors import UnsupportedError
 from roundoff.trace.capture import UPSTREAM
-from roundoff.trace.steps import Contract, Map, Move, Reduce, Shape, Trace
+from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Shape, Trace
 
 Array = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
@@ -63,9 +62,9 @@ class Naming:
     def load(self, values: Array) -> Value:
         return Names(np.asarray(values).astype(np.int64))
 
-    def constant(self, value: Fraction | float, shape: Shape) -> Value:
-        name = {0: ZERO, 1: ONE}.get(value, COMPUTED)  # type: ignore[call-overload]
-        return Names(np.full(shape, name, np.int64))
+    def constant(self, step: Constant) -> Value:
+        name = {0: ZERO, 1: ONE}.get(step.value, COMPUTED)  # type: ignore[call-overload]
+        return Names(np.full(step.shape, name, np.int64))
 
     def move(self, step: Move, operands: Sequence[Any]) -> Value:
         refused = _refused(operands)

@@ -264,7 +264,7 @@ def _placeholder(build: Builder, name: str, example: torch.Tensor) -> Any:
     if not example.is_floating_point():
         return example
     shape = tuple(example.shape)
-    return Value(build.input(name, shape), shape, tuple(example.stride()))
+    return Value(build.input(name, shape), shape, tuple(example.stride()), example.dtype)
 
 
 def _closure(build: Builder, name: str, tensor: torch.Tensor, closures: dict[str, Any]) -> Any:
@@ -274,4 +274,4 @@ def _closure(build: Builder, name: str, tensor: torch.Tensor, closures: dict[str
         return literal(build, tensor)
     closures[name] = tensor.detach().to(device="cpu", dtype=torch.float64).numpy().copy()
     shape = tuple(tensor.shape)
-    return Value(build.input(name, shape), shape)
+    return Value(build.input(name, shape), shape, dtype=tensor.dtype)

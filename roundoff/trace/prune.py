@@ -183,7 +183,7 @@ class _Pruner:
                 chosen = ... if need.all() else need
                 operands = tuple(self.gather(o, self.where[o][chosen]) for o in step.operands)
                 shape = self.build.shape(operands[0])
-                value = self.build.put(Map(shape, step.function, operands, step.format))
+                value = self.build.put(replace(step, shape=shape, operands=operands))
                 return value, _places(need)
             case Reduce() | Contract() if not need.any():  # no sums, maybe of no terms
                 return self.build.constant(0, (0,)), np.zeros(step.shape, np.int64)
@@ -217,9 +217,8 @@ class _Pruner:
         kept = np.flatnonzero(places.any(axis=0))
         value = self.gather(operand, places[:, kept])
         shape = self.build.shape(value)[:-1]
-        return self.build.put(Reduce(shape, (value,), step.leaves, _kept(kept, step))), _places(
-            need
-        )
+        summed = replace(step, shape=shape, operands=(value,), kept=_kept(kept, step))
+        return self.build.put(summed), _places(need)
 
     def contracted(self, step: Contract, need: Mask) -> tuple[int, Index]:
         first, second = (self.where[operand] for operand in step.operands)
@@ -233,7 +232,7 @@ class _Pruner:
         a = self.gather(step.operands[0], _taken(first, 2, kept))
         b = self.gather(step.operands[1], _taken(second, 1, kept))
         shape = (len(batch), len(rows), len(columns))
-        value = self.build.put(Contract(shape, (a, b), step.leaves, _kept(kept, step)))
+        value = self.build.put(replace(step, shape=shape, operands=(a, b), kept=_kept(kept, step)))
         where = np.zeros(step.shape, np.int64)
         where[np.ix_(batch, rows, columns)] = np.arange(1, prod(shape) + 1).reshape(shape)
         return value, where

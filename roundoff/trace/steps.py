@@ -1,12 +1,16 @@
 """A gradient as a list of steps: inputs, constants, moves, maps, reductions and contractions.
 
 This file knows nothing of PyTorch.  Values are numbered by the step that makes them.
+
+Steps that round have a format: the name of one that the function itself chose (`x.half()`, autocast), or None
+for the declared one, which the trace's inputs are rounded to.  kernel: the ATen operation that a step is
+part of, as "mm" or "convolution_backward"; None for what the library itself put in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from math import isinf, prod
@@ -35,11 +39,13 @@ class Input:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """An exact rational number, or an infinity, at every element."""
+    """An exact rational number, or an infinity, at every element; format: that of the step that reads it."""
 
     shape: Shape
     value: Fraction | float  # a float only where it is infinite
     operands: tuple[int, ...] = ()
+    format: str | None = None
+    kernel: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +64,14 @@ class Move:
 class Map:
     """An elementwise function (a key of MAPS) of operands of the output's shape.
 
-    format is the target of a "cast" and None for everything else.
+    A "cast" keeps its operand's numbers, rounded to the step's format.
     """
 
     shape: Shape
     function: str
     operands: tuple[int, ...]
     format: str | None = None
+    kernel: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +86,8 @@ class Reduce:
     operands: tuple[int, ...]
     leaves: int
     kept: Index | None = None
+    format: str | None = None
+    kernel: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +98,11 @@ class Contract:
     operands: tuple[int, ...]
     leaves: int
     kept: Index | None = None
+    format: str | None = None
+    kernel: str | None = None
 
 
+Rounded = Constant | Map | Reduce | Contract
 Step = Input | Constant | Move | Map | Reduce | Contract
 
 
@@ -179,6 +191,14 @@ class Trace:
 
     def equals(self, other: Trace) -> bool:
         """Whether all steps, outputs and closures are the same: one computation, written twice."""
+        return self.same_function(other) and all(
+            vars(one).get(name) == vars(two).get(name)
+            for one, two in zip(self.steps, other.steps, strict=True)
+            for name in _ROUNDING
+        )
+
+    def same_function(self, other: Trace) -> bool:
+        """Whether exact arithmetic takes the same steps: equal but for their formats and kernels."""
         return (
             dict(self.outputs) == dict(other.outputs)
             and len(self.steps) == len(other.steps)
@@ -202,9 +222,15 @@ class Trace:
         lines = []
         for number, step in enumerate(self.steps):
             reads = ", ".join(f"v{operand}" for operand in step.operands)
-            lines.append(f"v{number} {_name(step)}({reads}) {list(step.shape)}")
+            own = getattr(step, "format", None)
+            form = f" in {own}" if own else ""
+            lines.append(f"v{number} {_name(step)}({reads}) {list(step.shape)}{form}")
         lines.append("return " + ", ".join(f"{k}: v{v}" for k, v in self.outputs.items()))
         return "\n".join(lines)
+
+
+#: Fields that matter to roundings alone.
+_ROUNDING = ("format", "kernel")
 
 
 def _alike(first: Step, second: Step) -> bool:
@@ -212,7 +238,7 @@ def _alike(first: Step, second: Step) -> bool:
     return type(first) is type(second) and all(
         np.array_equal(value, two[name]) if isinstance(value, np.ndarray) else value is two[name] or
         (not isinstance(two[name], np.ndarray) and value == two[name])
-        for name, value in one.items()
+        for name, value in one.items() if name not in _ROUNDING
     )  # fmt: skip
 
 
@@ -232,15 +258,26 @@ def _name(step: Step) -> str:
 
 
 class Builder:
-    """Collects steps; every method returns the number of the new value."""
+    """Collects steps; every method returns the number of the new value.
 
-    def __init__(self) -> None:
+    declared: the format that the function is written down in; format, kernel: of the steps that follow,
+    where they have none of their own.
+    """
+
+    def __init__(self, declared: str = "float32") -> None:
+        self.declared = declared
         self.steps: list[Step] = []
+        self.format: str | None = None
+        self.kernel: str | None = None
 
     def shape(self, value: int) -> Shape:
         return self.steps[value].shape
 
     def put(self, step: Step) -> int:
+        if isinstance(step, Rounded) and (self.format or self.kernel):
+            step = replace(
+                step, format=step.format or self.format, kernel=step.kernel or self.kernel
+            )
         self.steps.append(step)
         return len(self.steps) - 1
 
@@ -277,16 +314,14 @@ class Builder:
             return value
         step = self.steps[value]
         if isinstance(step, Constant):
-            return self.put(Constant(shape, step.value))
+            return self.put(replace(step, shape=shape))
         numbers = numbered(self.shape(value))
         return self.move((value,), np.ascontiguousarray(np.broadcast_to(numbers, shape)))
 
-    def map(self, function: str, *operands: int, format: str | None = None) -> int:
+    def map(self, function: str, *operands: int) -> int:
         """A map of operands that are broadcast against each other first."""
         shape = np.broadcast_shapes(*(self.shape(operand) for operand in operands))
-        return self.put(
-            Map(shape, function, tuple(self.expand(o, shape) for o in operands), format)
-        )
+        return self.put(Map(shape, function, tuple(self.expand(o, shape) for o in operands)))
 
     def reduce(self, value: int) -> int:
         *rest, leaves = self.shape(value)

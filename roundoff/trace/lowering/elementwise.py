@@ -207,7 +207,7 @@ def _full_like(build: Builder, x: Any, *rest: Any, out: Any, **ignored: Any) -> 
 
 @lowers("_to_copy")
 def _to_copy(build: Builder, x: Any, *, out: Any, **ignored: Any) -> Any:
-    """A cast between floating-point types is exact in references and one rounding elsewhere."""
+    """A cast to a type that holds all numbers of the former one is no step; any other may round."""
     if isinstance(x, torch.Tensor):
         return x.to(torch.float64 if out.dtype == torch.float32 else out.dtype)
     if not out.is_floating_point():
@@ -215,10 +215,11 @@ def _to_copy(build: Builder, x: Any, *, out: Any, **ignored: Any) -> Any:
             f"cannot trace a cast to {out.dtype}: the result would depend on rounding; "
             "compute integers from integers"
         )
-    if out.dtype in (torch.float32, torch.float64):
-        return Value(as_number(build, x.step), x.shape)
-    name = str(out.dtype).removeprefix("torch.")
-    return Value(build.map("cast", x.step, format=name), x.shape)
+    number = as_number(build, x.step)
+    former = x.dtype if x.dtype is not None and x.dtype.is_floating_point else out.dtype
+    if torch.promote_types(former, out.dtype) == out.dtype:
+        return Value(number, x.shape)
+    return Value(build.map("cast", number), x.shape)
 
 
 @formula("addcmul")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
 from typing import Any
@@ -23,11 +23,15 @@ from roundoff.trace.steps import Builder, Index, Shape, numbered
 
 @dataclass(frozen=True)
 class Value:
-    """A step's result, with the strides that the tensor has in PyTorch."""
+    """A step's result, with the strides and the type that the tensor has in PyTorch.
+
+    None inside a lowering, where there is no tensor.
+    """
 
     step: int
     shape: Shape
     strides: tuple[int, ...] | None = None
+    dtype: torch.dtype | None = None
 
 
 #: Names that no user writes, left out of messages.
@@ -109,6 +113,7 @@ def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
             "function and pass them as an input"
         )
     found = _floats(args, kwargs)
+    build.kernel, build.format = name, _format(build, out, found)
     if not found and (name not in LOWERINGS or not _floating(out)):
         if name == "scalar_tensor" and _floating(out):  # a Python number, as in where(mask, 0.1, x)
             kwargs = {**kwargs, "dtype": torch.float64}
@@ -116,7 +121,7 @@ def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
     if name in MOVES:
         if isinstance(args[0], Selection):
             return _move_selection(build, target, args, kwargs)
-        return lower_move(build, target, args, kwargs)
+        return _laid(lower_move(build, target, args, kwargs), out)
     if any(isinstance(each, Selection) for each in found) and name not in SELECTING:
         raise UnsupportedError(
             f"cannot trace aten::{name} of indices that depend on floats (an arg-max); they may only choose "
@@ -137,12 +142,30 @@ def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
     return _laid(LOWERINGS[name](build, *args, **kwargs, **extra), out)
 
 
+def _format(build: Builder, out: Any, operands: list[Any]) -> str | None:
+    """The format of a call's steps: the narrowest floating-point type of its results, or of its operands."""
+    results = torch.utils._pytree.tree_leaves(out)
+    for leaves in (results, operands):
+        types = [getattr(leaf, "dtype", None) for leaf in leaves]
+        floating = [t for t in types if t is not None and t.is_floating_point]
+        if floating:
+            narrowest = max(floating, key=lambda t: torch.finfo(t).eps)
+            return None if format_name(narrowest) == build.declared else format_name(narrowest)
+    return None
+
+
+def format_name(dtype: Any) -> str:
+    """Of a floating-point type: float16, bfloat16, float32, float64."""
+    return str(dtype).removeprefix("torch.")
+
+
 def _laid(result: Any, out: Any) -> Any:
-    """Results with the strides that PyTorch gives them: a later view depends on those."""
-    if isinstance(result, tuple) and isinstance(out, tuple | list):
-        return tuple(map(_laid, result, out))
-    if isinstance(result, Value) and isinstance(out, torch.Tensor) and result.strides is None:
-        return Value(result.step, result.shape, tuple(out.stride()))
+    """Results with the strides and types that PyTorch gives them: later views and casts depend on those."""
+    if isinstance(result, tuple | list) and isinstance(out, tuple | list):
+        return type(result)(map(_laid, result, out))
+    if isinstance(result, Value) and isinstance(out, torch.Tensor):
+        strides = tuple(out.stride()) if result.strides is None else result.strides
+        return replace(result, strides=strides, dtype=out.dtype)
     return result
 
 
