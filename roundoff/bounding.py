@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from decimal import ROUND_CEILING, Decimal
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -173,17 +176,68 @@ def _elementary(maps: set[str]) -> str:
     return f"; functions within so many ulp: {used}" if used else ""
 
 
-def tolerance(bound: Array, scale: Array, exact: Array) -> tuple[float, float]:
-    """(rtol, atol) that two results within `bound` of the exact one satisfy together.
+def tolerance(bound: Array, exact: Array) -> tuple[float, float]:
+    """The tightest (rtol, atol) that two results within `bound` of the exact one satisfy together.
 
-    With b = max(bound / S), rtol = 2 b and atol = 2 b max(S - |exact|): then rtol |exact| + atol is at
-    least twice the bound of every element.
-    Raises: ArgumentError where the bound is not finite.
+    Of all pairs with rtol, atol >= 0 and rtol |exact| + atol >= 2 bound at every element, that with the
+    smallest mean of rtol |exact| + atol.  (0, 2 max bound) is one of them, so this mean is no larger.
+
+    A pair is a line over the points (|exact|, 2 bound), never below them, and its mean is its height at
+    the mean of |exact|.  rtol >= 0 asks that it also be above (max |exact|, 2 max bound), and atol >= 0 above
+    (0, 0).  The lowest line at one place above a set of points is the edge of their upper convex hull
+    there.  atol is rounded upward, so that the pair covers every element in exact arithmetic.
+
+    Shapes: both alike.
+    Raises: ArgumentError where twice the bound is not finite.
     """
-    if not np.isfinite(bound).all():
+    size = np.abs(exact, dtype=np.float64).ravel()
+    with np.errstate(over="ignore"):
+        twice = 2.0 * np.asarray(bound, np.float64).ravel()
+    if not np.isfinite(twice).all():
         raise ArgumentError("no tolerance: the bound is infinite; use a wider format")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = float(np.nan_to_num(bound / scale, nan=0.0, posinf=0.0).max(initial=0.0))
-    lost = float(np.maximum(scale - np.abs(exact), 0.0).max(initial=0.0))
-    alone = float(np.where(scale == 0, bound, 0.0).max(initial=0.0))
-    return 2.0 * relative, 2.0 * (relative * lost + alone)
+    rtol = _slope(size, twice) * (1 + 2.0**-50)
+    within = rtol * size
+    # The product and the difference are rounded: by 2^-53 of either, or half the smallest subnormal.
+    doubt = np.where(within > 0, 2.0**-52 * (within + twice) + 2.0**-1073, 0.0)
+    atol = np.where(twice > 0, twice - within + doubt, 0.0).max(initial=0.0)
+    return rtol, float(atol)
+
+
+def _slope(size: Array, height: Array) -> float:
+    """That of the upper hull of the points, (0, 0) and (max size, max height), at the mean of the sizes."""
+    largest = size.max(initial=0.0)
+    if largest == 0:
+        return 0.0
+    x, y = np.append(size, [0.0, largest]), np.append(height, [0.0, height.max()])
+    order = np.lexsort((y, x))
+    x, y = x[order], y[order]
+    record = y >= np.maximum.accumulate(y)  # others lie below a line that does not fall
+    hull: list[tuple[float, float]] = []
+    for point in zip(x[record].tolist(), y[record].tolist(), strict=True):
+        while hull and (hull[-1][0] == point[0] or _below(hull, point)):
+            hull.pop()
+        hull.append(point)
+    middle = float(np.mean(size / largest)) * largest
+    left, right = next(edge for edge in pairwise(hull) if edge[1][0] >= middle)
+    return float((right[1] - left[1]) / (right[0] - left[0]))
+
+
+def _below(hull: list[tuple[float, float]], point: tuple[float, float]) -> bool:
+    """Whether the last point of the hull is not above the line from the one before it to this one."""
+    if len(hull) < 2:
+        return False
+    (x, y), (last, top), (far, high) = hull[-2], hull[-1], point
+    return (top - y) / (last - x) <= (high - top) / (far - last)
+
+
+def rounded_up(value: float, digits: int = 2) -> str:
+    """A tolerance in so many digits, never below it: what is printed still covers.
+
+    >>> rounded_up(2**-20 / 3), rounded_up(0.25), rounded_up(0.0)
+    ('3.2e-07', '0.25', '0')
+    """
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    exact = Decimal(value)
+    unit = Decimal(1).scaleb(exact.adjusted() - digits + 1)
+    return f"{float(exact.quantize(unit, ROUND_CEILING)):.{digits}g}"

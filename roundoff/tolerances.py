@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.bounding import rounded_up
 from roundoff.bounding import tolerance as pair_of
 from roundoff.bounds.theorems import check_failure
+from roundoff.errors import ArgumentError
 from roundoff.formats import Format, as_format, spacing
 from roundoff.known import Known, known
 from roundoff.native import native_gradients
@@ -24,13 +26,17 @@ Array = npt.NDArray[np.float64]
 TIMES, FLOOR = 3.0, 4.0
 
 
-@dataclass(frozen=True, eq=False)
+KINDS = ("certified", "probabilistic", "empirical")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Tolerance:
     """Tolerances on |computed - exact| of one gradient in one format.  Units: absolute, per element.
 
     certified: never exceeded by a kernel of the traced algorithm; probabilistic: exceeded with probability
     `failure` at most; empirical: TIMES the error of PyTorch's own result relative to the sum of |terms|, and
-    at least FLOOR ulp, so that it does not break where the baseline improves.
+    at least FLOOR ulp, so that it does not break where the baseline improves; infinite where PyTorch's own
+    result is no number.  Print it for all three; its repr is one line.
     """
 
     name: str
@@ -45,12 +51,13 @@ class Tolerance:
     def pair(self, kind: str = "probabilistic") -> tuple[float, float]:
         """(rtol, atol) for `assert_close` between two results that both keep this tolerance.
 
-        With T the sum of |terms| and b = max(tolerance / T): rtol = 2 b, atol = 2 b max(T - |exact|), so that
-        rtol |exact| + atol is at least twice the tolerance of every element.
-        Raises: ArgumentError where the tolerance is not finite.
+        rtol |exact| + atol is at least twice the tolerance of every element, and its mean is the smallest
+        of all such pairs: see `bounding.tolerance`.
+        Raises: ArgumentError where the tolerance is not finite, and for an unknown kind.
         """
-        size = np.maximum(self.terms, np.abs(self.exact))
-        return pair_of(getattr(self, kind), size, self.exact)
+        if kind not in KINDS:
+            raise ArgumentError(f"unknown kind {kind!r}; use one of: {', '.join(KINDS)}")
+        return pair_of(getattr(self, kind), self.exact)
 
     @property
     def rtol(self) -> float:
@@ -73,17 +80,32 @@ class Tolerance:
         }
         for kind, note in notes.items():
             values = getattr(self, kind)
-            with np.errstate(all="ignore"):
-                finite = np.isfinite(values).all()
-                text = (
-                    "no pair: infinite"
-                    if not finite
-                    else "rtol={:.2g}, atol={:.2g}".format(*self.pair(kind))
-                )
-            middle, most = np.median(values), np.max(values, initial=0.0)
-            lines.append(f"  {kind:<14} median {middle:.3g}, largest {most:.3g}; {text}")
+            middle, most = np.median(values) if values.size else 0.0, np.max(values, initial=0.0)
+            lines.append(
+                f"  {kind:<14} median {middle:.3g}, largest {most:.3g}; {self._printed(kind)}"
+            )
             lines.append(f"  {'':<14} {note}")
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"{self.name}, {self.format}: {self._printed('probabilistic')}"
+
+    def _printed(self, kind: str) -> str:
+        """The pair, rounded upward: it covers as printed."""
+        try:
+            rtol, atol = self.pair(kind)
+        except ArgumentError:
+            return f"no pair: the {kind} tolerance is infinite"
+        return f"rtol={rounded_up(rtol)}, atol={rounded_up(atol)}"
+
+
+class Tolerances(dict[str, Tolerance]):
+    """Tolerances by name.  Printed, a line for each gradient: its probabilistic pair."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(repr, self.values()))
+
+    __repr__ = __str__
 
 
 @np.errstate(all="ignore")
@@ -98,7 +120,7 @@ def tolerance(
     failure: float = 1e-9,
     accumulate: Any = None,
     output: Any = None,
-) -> dict[str, Tolerance]:
+) -> Tolerances:
     """The tolerances of every gradient of loss(function(**inputs)), and of the output, by name.
 
     failure: of the probabilistic ones, per gradient; accumulate: the format of sums, where known.
@@ -112,9 +134,9 @@ def tolerance(
     computed = native_gradients(
         function, inputs, wrt, loss, upstream, format=target, output=output, forward=True
     )
-    return {
-        name: _tolerance(name, each, computed[name], target, failure) for name, each in of.items()
-    }
+    return Tolerances(
+        (name, _tolerance(name, each, computed[name], target, failure)) for name, each in of.items()
+    )
 
 
 def traced(
@@ -134,10 +156,11 @@ def traced(
 def _tolerance(name: str, of: Known, computed: Array, target: Format, failure: float) -> Tolerance:
     error = np.abs((computed - of.high) - of.low)
     relative = np.where(of.terms > 0, error / of.terms, 0.0)
-    baseline = float(np.max(relative[np.isfinite(relative)], initial=0.0))
+    # A NaN or an overflow of the baseline is the largest error.
+    baseline = float(np.max(np.where(np.isfinite(computed), relative, np.inf), initial=0.0))
     least = FLOOR * np.nan_to_num(spacing(of.high, of.low, target), nan=np.inf)
-    empirical = np.maximum(TIMES * baseline * of.terms, least)
+    empirical = np.maximum(np.where(of.terms > 0, TIMES * baseline * of.terms, 0.0), least)
     return Tolerance(name, target, failure, of.certain, of.likely, empirical, of.high, of.terms)
 
 
-__all__ = ["FLOOR", "TIMES", "Tolerance", "tolerance", "traced"]
+__all__ = ["FLOOR", "TIMES", "Tolerance", "Tolerances", "tolerance", "traced"]

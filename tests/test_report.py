@@ -15,7 +15,7 @@ from test_study import Inline, grid_of
 
 import roundoff as ro
 from roundoff import figures, files, findings, provenance, study
-from roundoff.report import Report, Table, number, percent, typeset
+from roundoff.report import Report, Table, number, percent, typeset, upward
 
 
 @pytest.fixture(scope="module")
@@ -219,10 +219,13 @@ def test_numbers_are_written_plainly() -> None:
         "99.9 %",
         "100 %",
     ]
-    assert findings.slicing._up(1.23e-5) == "1.3e-5" and findings.slicing._up(1.0e-5) in (
-        "1.0e-5",
-        "1.1e-5",
-    )
+    assert [upward(x) for x in (1.21e-5, 0.25, 0.0, np.nan, np.inf)] == [
+        "1.3e-05",
+        "0.25",
+        "0",
+        "–",
+        "∞",
+    ]
 
 
 def test_provenance_has_facts_and_no_places(tmp_path, monkeypatch) -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import roundoff as ro
 from roundoff import verdict as verdicts
 from roundoff.arithmetic.simulated import Simulated, simulate
-from roundoff.bounding import bounds_of_trace, tolerance
+from roundoff.bounding import bounds_of_trace
 from roundoff.native import native_gradients, threads
 from roundoff.reference import reference_of_trace
 from roundoff.trace import prune, trace_gradients
@@ -244,17 +244,6 @@ def test_probabilistic_bounds_are_below_the_certified_and_hold() -> None:
             error = np.abs((native[name] - exact[name].high) - exact[name].low)
             assert (error <= likely).all()
             assert (bound.probabilistic(0.1) < likely).all()
-
-
-def test_a_tolerance_covers_both_bounds() -> None:
-    rng = np.random.default_rng(0)
-    exact = rng.standard_normal(50)
-    scale = np.abs(exact) + rng.random(50)
-    bound = 1e-6 * scale
-    rtol, atol = tolerance(bound, scale, exact)
-    assert (rtol * np.abs(exact) + atol >= 2 * bound * (1 - 2.0**-50)).all()
-    with pytest.raises(ro.ArgumentError, match="wider format"):
-        tolerance(np.array([np.inf]), np.ones(1), np.ones(1))
 
 
 def test_native_gradients_are_torchs_on_rounded_inputs() -> None:

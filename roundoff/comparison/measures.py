@@ -48,11 +48,7 @@ def _measures(
         errors = [accuracy.normwise(v, r.high, r.low) / u for v, r in ((a, one), (b, two))]
         closer, ratio = _closer(errors, names)
         known = np.isfinite(likely).all()
-        rtol, atol = (
-            tolerance(likely, np.maximum(one.terms, np.abs(one.high)), one.high)
-            if known
-            else (np.inf, np.inf)
-        )
+        rtol, atol = tolerance(likely, one.high) if known else (np.inf, np.inf)
         return {
             "bitwise_equal": bool(accuracy.bitwise_equal(a, b).all()),
             "fraction_equal": float(accuracy.bitwise_equal(a, b).mean()),

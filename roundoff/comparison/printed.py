@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from roundoff.bounding import rounded_up
 from roundoff.verdict import FAILURE, Verdict
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def text(result: Comparison) -> str:
     for row in table:
         where = f"{row['gradient']}, {row['format']}"
         if row["verdict"] == Verdict.ROUNDOFF and np.isfinite(row["rtol"]):
-            lines.append(f"assert_close({where}): rtol={row['rtol']:.2g}, atol={row['atol']:.2g}")
+            pair = f"rtol={rounded_up(row['rtol'])}, atol={rounded_up(row['atol'])}"
+            lines.append(f"assert_close({where}): {pair}")
         if row.get("seeds", 0) > 0:
             lines.append(
                 f"in general ({where}, {row['seeds']:.0f} seeds): closer is {row['in_general']}, ratio "

@@ -9,7 +9,7 @@ import numpy as np
 
 from roundoff import provenance, report
 from roundoff.comparison import Comparison
-from roundoff.report import Report, Table, percent
+from roundoff.report import Report, Table, percent, upward
 from roundoff.verdict import Verdict, gravest
 
 VERDICT_COLUMNS = {
@@ -53,7 +53,7 @@ def comparison_report(result: Comparison) -> Report:
                 "atol for assert_close between the two.",
                 frame=table,
                 columns={key: text for key, text in VERDICT_COLUMNS.items() if key in table},
-                show={"fraction_equal": percent},
+                show={"fraction_equal": percent, "rtol": upward, "atol": upward},
                 group="format",
                 first=True,
                 size=6.5,

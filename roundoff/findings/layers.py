@@ -10,7 +10,7 @@ import pandas as pd
 from roundoff import figures, provenance
 from roundoff.findings.comparison import VERDICT_COLUMNS
 from roundoff.findings.verdicts import Question
-from roundoff.report import Report, Table, percent
+from roundoff.report import Report, Table, percent, upward
 from roundoff.study import Measured
 from roundoff.verdict import Verdict
 
@@ -71,7 +71,7 @@ def _verdicts(number: int, each: Measured) -> Table:
         "relative, in u; bound: the largest probabilistic one in u times the sum of |terms|.",
         frame=table,
         columns={key: text for key, text in VERDICT_COLUMNS.items() if key in table},
-        show={"fraction_equal": percent},
+        show={"fraction_equal": percent, "rtol": upward, "atol": upward},
         group="format",
         first=True,
         size=5.5,

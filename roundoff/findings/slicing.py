@@ -15,7 +15,8 @@ from roundoff.explanation import Explanation
 from roundoff.figures import Plot
 from roundoff.findings.verdicts import ENOUGH, Question, by_order, listed, summary, verdicts
 from roundoff.findings.why import why_figure, why_notes, why_tables
-from roundoff.report import Report, Table, number, percent
+from roundoff.formats import as_format
+from roundoff.report import Report, Table, number, percent, upward
 from roundoff.study import Inputs, Problem, Tables
 from roundoff.verdict import Verdict
 
@@ -195,12 +196,12 @@ def _verdict_tables(found: pd.DataFrame, names: tuple[str, str], main: Problem) 
             for a, b in zip(found["allclose"], found["assert_close"], strict=True)
         ],
         tolerance=[
-            f"rtol={_up(r)}, atol={_up(a)}"
+            f"rtol={upward(r)}, atol={upward(a)}"
             for r, a in zip(found["rtol"], found["atol"], strict=True)
         ],
     )
-    # Two bounds of S / 8 each: what is looser checks nothing.
-    useless = (frame["verdict"] == Verdict.DIFFERENT) | ~(frame["rtol"] <= 0.25)
+    u = np.array([as_format(name).u for name in frame["format"]])
+    useless = (frame["verdict"] == Verdict.DIFFERENT) | ~(frame["bound_probabilistic"] * u <= 1 / 8)
     frame.loc[useless, "tolerance"] = "–"
     frame.loc[frame["verdict"] == Verdict.DIFFERENT, "ratio"] = np.nan
     order = list(dict.fromkeys(zip(frame["case"], frame["shape"], strict=True)))
@@ -236,16 +237,6 @@ def _verdict_tables(found: pd.DataFrame, names: tuple[str, str], main: Problem) 
 def _rank(column: pd.Series) -> pd.Series:
     """Values in the order in which they first come."""
     return column.map({value: k for k, value in enumerate(dict.fromkeys(column))})
-
-
-def _up(value: float) -> str:
-    """Two digits, rounded up: a tolerance is not made smaller by printing it."""
-    if not np.isfinite(value) or value == 0:
-        return number(value)
-    exponent = int(np.floor(np.log10(value))) - 1
-    return f"{np.ceil(value / 10.0**exponent) * 10.0**exponent:.1e}".replace("e-0", "e-").replace(
-        "e+0", "e"
-    )
 
 
 def _order_table(counted: pd.DataFrame, main: Problem) -> Table:

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from roundoff import __version__
+from roundoff.bounding import rounded_up
 from roundoff.figures import Plot
 from roundoff.files import make_folder, write_whole
 
@@ -162,6 +163,15 @@ def number(value: Any) -> str:
     return text
 
 
+def upward(value: float) -> str:
+    """A tolerance in two digits, never below it.
+
+    >>> upward(1.21e-7), upward(float("nan"))
+    ('1.3e-07', '–')
+    """
+    return rounded_up(value) if math.isfinite(value) else number(value)
+
+
 def percent(value: Any) -> str:
     """A fraction in percent; all and none only where it is exactly so.
 
@@ -188,4 +198,4 @@ def _parquet(frame: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-__all__ = ["Plot", "Report", "Table", "number", "percent", "typeset", "write_report"]
+__all__ = ["Plot", "Report", "Table", "number", "percent", "typeset", "upward", "write_report"]

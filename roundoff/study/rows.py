@@ -286,7 +286,7 @@ def _bound_columns(bounds: Sequence[Bound], scale: Array, exact: Array) -> dict[
     likely = np.maximum(*(bound.likely(FAILURE) for bound in bounds))
     certain = np.maximum(*(bound.certain for bound in bounds))
     unit = _unit(bounds[0].format, scale)
-    rtol, atol = tolerance(likely, scale, exact) if np.isfinite(likely).all() else (np.inf, np.inf)
+    rtol, atol = tolerance(likely, exact) if np.isfinite(likely).all() else (np.inf, np.inf)
     return {
         "bound_probabilistic": _largest(likely / unit),
         "bound_certified": _largest(certain / unit),
