@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from roundoff.errors import ArgumentError, UnsupportedError
+from roundoff.exclusive import TORCH
 from roundoff.formats import Format, as_format, rounder
 from roundoff.reference import float64_array
 from roundoff.trace.capture import OUTPUT, UPSTREAM, as_tensor, call, check_wrt, evaluate
@@ -26,18 +27,22 @@ MOST_THREADS = 1024
 def threads(count: int) -> Iterator[None]:
     """Run torch with a stated number of threads; the former number comes back.
 
+    The number is the process's: others of its threads wait to trace or to run natively meanwhile.
+
     Raises: ArgumentError for a count below one.
     """
     if not 1 <= count <= MOST_THREADS:
         raise ArgumentError(f"threads is {count}; give at least one and at most {MOST_THREADS}")
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with TORCH:
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
+@TORCH
 def native_gradients(
     function: Callable[..., Any],
     inputs: Mapping[str, Any],
@@ -82,6 +87,7 @@ def native_gradients(
     return {**gradients, OUTPUT: float64_array(out)} if forward else gradients
 
 
+@TORCH
 def native_output(
     function: Callable[..., Any], inputs: Mapping[str, Any], *, output: Any = None
 ) -> torch.Tensor:

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from roundoff import __version__
+from roundoff.exclusive import TORCH
 
 PACKAGES = (
     "torch", "numpy", "scipy", "mpmath", "python-flint", "pandas", "pyarrow",
@@ -89,6 +90,7 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
+@TORCH
 def flags() -> dict[str, str]:
     """torch's flags that change numbers."""
     import torch
@@ -133,6 +135,7 @@ def pools() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+@TORCH
 def build() -> dict[str, str]:
     """torch's own account of its build and of its parallelism."""
     import torch

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.errors import ArgumentError
+from roundoff.exclusive import SETTINGS
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -205,7 +206,7 @@ def _log_mean_interval(logs: Array, seed: Seed, level: float) -> tuple[float, fl
     # Logarithms within a few roundings of each other: nothing to resample.
     if np.ptp(logs) <= 2.0**-48 * np.abs(logs).max():
         return math.exp(float(logs[0])), math.exp(float(logs[0]))
-    with np.errstate(all="ignore"), warnings.catch_warnings():
+    with SETTINGS, np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = stats.bootstrap(
             (logs,),

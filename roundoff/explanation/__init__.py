@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from roundoff.errors import ArgumentError, UnsupportedError
+from roundoff.exclusive import TORCH
 from roundoff.explanation.result import Cause, Explanation
 from roundoff.explanation.surroundings import environment_of, kernels_of
 from roundoff.explanation.swap import Swap
@@ -26,6 +27,7 @@ __all__ = ["Cause", "Explanation", "explain", "order_in_words", "roundings"]
 Array = npt.NDArray[np.float64]
 
 
+@TORCH
 def explain(
     first: Callable[..., Any],
     second: Callable[..., Any],

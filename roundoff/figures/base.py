@@ -21,6 +21,7 @@ from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, MaxNLocator, NullFormatter
 
 from roundoff.errors import ArgumentError
+from roundoff.exclusive import SETTINGS
 
 Array = npt.NDArray[np.float64]
 
@@ -72,7 +73,7 @@ class Plot:
 @contextmanager
 def style() -> Iterator[None]:
     """The style sheet, for the time of drawing only."""
-    with mpl.rc_context(fname=STYLE):
+    with SETTINGS, mpl.rc_context(fname=STYLE):
         yield
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.errors import ArgumentError, UndecidedError
+from roundoff.exclusive import TORCH
 from roundoff.formats import FLOAT32, Format, round_to
 from roundoff.orders import ReductionTree
 from roundoff.probing import flags
@@ -118,6 +119,7 @@ class Revealed:
         return lines
 
 
+@TORCH
 def reveal(
     callable: Callable[..., Any],
     n: int,
@@ -275,6 +277,7 @@ def _short(tree: KernelTree) -> str:
 # ------------------------------------------------------------------------------------- gradients
 
 
+@TORCH
 def reveal_gradient(
     function: Callable[..., Any],
     inputs: Mapping[str, Any],

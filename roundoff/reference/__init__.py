@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from roundoff.arithmetic.shared import Alone, Shared
 from roundoff.errors import ArgumentError, PrecisionError
+from roundoff.exclusive import NUMBERS
 from roundoff.formats import Format, as_format, rounder
 from roundoff.reference import engines
 from roundoff.reference.gradients import GradientReference, Reference
@@ -73,6 +74,7 @@ def reference_gradients(
     return reference_of_trace(prune(trace), arrays, format=format, engine=engine)
 
 
+@NUMBERS
 def reference_of_trace(
     trace: Trace,
     inputs: Mapping[str, Array],
@@ -100,6 +102,7 @@ def reference_of_trace(
     return found
 
 
+@NUMBERS
 def spot_check(
     trace: Trace,
     inputs: Mapping[str, Array],

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
@@ -117,7 +118,7 @@ def run(
     """Run the cells that are not done yet and return all rows, in the order of the grid.
 
     Rows are kept under folder/cells/KEY, one Parquet file a table.  executor: any; by default
-    spawned processes, one per core.
+    spawned processes, one per core.  Threads of one process take turns, as torch has one number of threads.
 
     Raises: ArgumentError where the folder cannot be written; RoundoffError from a cell, and where a
     worker died.
@@ -190,9 +191,13 @@ def _end_with_parent() -> None:
 def run_cell(cell: Cell, store: Path) -> None:
     """Run one cell and write its rows whole: a folder is renamed into place when all is in it."""
     tables = cell.run()
-    final, temporary = store / cell.key, store / f".{cell.key}.{os.getpid()}"
+    final = store / cell.key
     try:
-        temporary.mkdir(exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{cell.key}.", dir=store))
+        temporary.chmod(0o755)
+    except OSError as error:
+        raise unwritable(store, error) from None
+    try:
         for name, frame in tables.items():
             frame.to_parquet(temporary / f"{name}.parquet", index=False)
         if not _done(final):  # another run on this folder may have been first, with the same rows

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import operator
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from roundoff.errors import ArgumentError, RoundoffError, UnsupportedError
+from roundoff.exclusive import TORCH
 from roundoff.trace.exactly import ExactConstants
 from roundoff.trace.lowering import Value, literal, lower
 from roundoff.trace.steps import Builder, Trace
@@ -27,6 +27,7 @@ UPSTREAM = "upstream gradient"
 OUTPUT = "output"
 
 
+@TORCH
 def trace_gradients(
     function: Callable[..., Any],
     inputs: Mapping[str, Any],
@@ -185,20 +186,16 @@ def call(
 
 @contextlib.contextmanager
 def _plain_kernels() -> Iterator[None]:
-    """Fused operations off: mkldnn leaks its own, attention has many backends."""
+    """Fused operations off, in the whole process: mkldnn leaks its own, attention has many backends."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    with contextlib.ExitStack() as stack:
-        with warnings.catch_warnings():  # the flag setter warns of TF32 on hardware that is absent
-            warnings.simplefilter("ignore")
-            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+    before = torch._C._get_mkldnn_enabled()
+    with sdpa_kernel(SDPBackend.MATH):
+        torch._C._set_mkldnn_enabled(False)
         try:
             yield
         finally:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                stack.close()
+            torch._C._set_mkldnn_enabled(before)
 
 
 def _capture(function: Callable[..., Any], examples: list[torch.Tensor]) -> torch.fx.GraphModule:
