@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff import __version__
-from roundoff.bounding import bounds_of_trace
 from roundoff.errors import ArgumentError
+from roundoff.evidence import evidence_of_trace
 from roundoff.files import make_folder, write_whole
 from roundoff.formats import Format
-from roundoff.reference import reference_of_trace, rigorous_engine, round_inputs
+from roundoff.reference import round_inputs
 from roundoff.trace.steps import Trace
 
 Array = npt.NDArray[np.float64]
@@ -105,19 +105,17 @@ def _seal(key: str, archive: bytes) -> bytes:
 def _compute(
     trace: Trace, rounded: Mapping[str, Array], target: Format, failure: float, accumulate: Any
 ) -> dict[str, Known]:
-    engine = rigorous_engine(trace)
-    reference = reference_of_trace(trace, rounded, format=target, engine=engine)
-    bounds = bounds_of_trace(trace, rounded, target, accumulate=accumulate)
+    found = evidence_of_trace(trace, rounded, target, accumulate=accumulate)
     return {
         name: Known(
             each.high,
             each.low,
             each.error,
             each.terms,
-            bounds[name].certain,
-            bounds[name].likely(failure),
+            found.bounds[name].certain,
+            found.bounds[name].likely(failure),
         )
-        for name, each in reference.gradients.items()
+        for name, each in found.reference.gradients.items()
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ import torch.nn.functional as F
 
 import roundoff as ro
 from roundoff import verdict as verdicts
+from roundoff.arithmetic.scale import Scaled
 from roundoff.arithmetic.simulated import Simulated, simulate
 from roundoff.bounding import bounds_of_trace
+from roundoff.evidence import Judged, evidence_of_trace
 from roundoff.native import native_gradients, threads
-from roundoff.reference import reference_of_trace
+from roundoff.reference import GradientReference, reference_of_trace
 from roundoff.trace import prune, trace_gradients
 from roundoff.verdict import Verdict, judge
 
@@ -55,20 +58,14 @@ def judged(first, second, inputs, format, gradient="weight", natives=None):
     target = ro.as_format(format)
     arrays = {k: ro.round_to(v, target) for k, v in inputs.items()}
     sides = []
-    for k, function in enumerate((first, second)):
+    for k, (name, function) in enumerate((("first", first), ("second", second))):
         trace = traced(function, *(v.shape for v in inputs.values()))
-        reference = reference_of_trace(trace, arrays, format=target)
-        bound = bounds_of_trace(trace, arrays, target)[gradient]
         if natives is None:
             native = native_gradients(function, inputs, WRT, squares, format=target)[gradient]
         else:
             native = natives[k]
-        sides.append((reference, native, bound))
-    (r1, n1, b1), (r2, n2, b2) = sides
-    return judge(
-        r1[gradient], r2[gradient], n1, n2, b1, b2,
-        exact=r1.exact and r2.exact, rigorous=r1.rigorous and r2.rigorous,
-    )  # fmt: skip
+        sides.append(evidence_of_trace(trace, arrays, target).of(gradient, name, native))
+    return judge(*sides)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -182,19 +179,32 @@ def test_too_few_bits_are_undecided() -> None:
     assert found.verdict is Verdict.UNDECIDED and "too few bits" in found.reason
 
 
+def exactly(*values, radius=0.0, terms=None):
+    """A reference of float64 numbers; terms: the sums of |terms|, by default their absolute values."""
+    high = np.array(values, np.float64)
+    size = np.abs(high) if terms is None else np.broadcast_to(np.float64(terms), high.shape)
+    return GradientReference(
+        high, np.zeros_like(high), np.full_like(high, radius), (high,), "multiword", radius == 0,
+        lambda: Scaled(high, size, size),
+    )  # fmt: skip
+
+
+def within(certain, likely, format="float32"):
+    """A bound of the same size at all elements."""
+    return SimpleNamespace(
+        certain=np.asarray(certain),
+        likely=lambda _: np.asarray(likely),
+        format=ro.as_format(format),
+    )
+
+
 def test_unproven_references_cannot_say_different() -> None:
-    class Fake:
-        high, low, error = np.array([1.0]), np.array([0.0]), np.array([0.0])
-        scale, terms, numbers = np.array([1.0]), np.array([1.0]), None
-
-    class Other(Fake):
-        high = np.array([2.0])
-
     for rigorous, verdict in ((True, Verdict.DIFFERENT), (False, Verdict.UNDECIDED)):
-        found = judge(
-            Fake, Other, *[np.array([1.0])] * 2, None, None, exact=False, rigorous=rigorous
+        one, two = (
+            Judged(n, np.array([1.0]), exactly(v), within([1.0], [1.0]), False, rigorous)
+            for n, v in (("first", 1.0), ("second", 2.0))
         )
-        assert found.verdict is verdict
+        assert judge(one, two).verdict is verdict
 
 
 def test_the_gravest_verdict_stands() -> None:

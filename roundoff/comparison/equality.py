@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from typing import Any
 
-from roundoff.comparison.points import VALUES
-from roundoff.reference import Reference
-from roundoff.verdict import Judgement, different, same_reference
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.arithmetic.ties import first_tie
+from roundoff.comparison.points import VALUES, Points
+from roundoff.evidence import proven_reference
+from roundoff.formats import as_format
+from roundoff.reference import Reference, round_inputs
+from roundoff.trace import Trace
+from roundoff.verdict import Judgement, Verdict, different, same_reference
+
+Array = npt.NDArray[np.float64]
 
 
 class Agreement(IntEnum):
@@ -52,4 +62,33 @@ def _different(name: str, first: Reference, second: Reference, where: str) -> Ju
     return different(
         first[name], second[name], exact=first.exact and second.exact,
         rigorous=first.rigorous and second.rigorous, where=where,
+        what="output" if name == "output" else "gradient",
     )  # fmt: skip
+
+
+def off_kinks(
+    found: Mapping[str, Judgement], traces: Sequence[Trace], values: Mapping[str, Array],
+    points: Points, format: Any,
+) -> dict[str, Judgement]:  # fmt: skip
+    """UNDECIDED in place of DIFFERENT where a tie decides, and the functions agree off it.
+
+    traces: of both sides; values: their inputs.
+    The tie may be there in float64, or in the format that the inputs are rounded to.
+    """
+    ties = [
+        first_tie(trace, round_inputs(trace, values, as_format(target)))
+        for target in ("float64", format)
+        for trace in traces
+    ]
+    if not any(ties):
+        return dict(found)
+    moved = points.varied(zeros=False)
+    first, second = (proven_reference(trace, moved, "float32") for trace in traces)
+    beside = apart(first, second, "")
+    tie = next(tie for tie in ties if tie)
+    reason = Judgement(
+        Verdict.UNDECIDED,
+        f"the inputs lie on a kink ({tie}), where conventions differ: the exact values differ there "
+        "and agree at a random point beside it; move the inputs",
+    )
+    return {name: each if name in beside else reason for name, each in found.items()}

@@ -9,16 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff import accuracy, statistics
-from roundoff.bounding import tolerance
-from roundoff.verdict import FAILURE
+from roundoff.evidence import FAILURE, tolerance_pair
+from roundoff.verdict import Verdict, agree
 
 if TYPE_CHECKING:
-    from roundoff.bounds import Bound
     from roundoff.comparison.result import Pair
-    from roundoff.formats import Format
-    from roundoff.reference import GradientReference
+    from roundoff.evidence import Judged
 
 Array = npt.NDArray[np.float64]
+
+#: Who is closer, where each side has its own exact gradient.
+NO_QUESTION = "no question"
 
 
 def row(pair: Pair, names: tuple[str, str]) -> dict[str, Any]:
@@ -28,38 +29,60 @@ def row(pair: Pair, names: tuple[str, str]) -> dict[str, Any]:
         "format": str(pair.format),
         "verdict": str(pair.judgement.verdict),
     }
-    if pair.computed is not None and pair.references is not None and pair.bounds is not None:
-        found |= _measures(pair.computed, pair.references, pair.bounds, pair.format, names)
-    if pair.seeds:
+    if pair.sides is not None:
+        found |= measures(*pair.sides)
+        if one_question(pair):
+            closer, ratio = _closer((found["error_first"], found["error_second"]), names)
+            found |= {"closer": closer, "ratio": ratio}
+        else:
+            found |= {"closer": NO_QUESTION, "ratio": np.nan}
+            for error, side in zip(("error_first", "error_second"), pair.sides, strict=True):
+                if not side.traced:  # no error of its own is known
+                    found[error] = np.nan
+    if pair.seeds and one_question(pair):
         found |= _in_general(pair.seeds, names)
     return {**found, "engine": pair.engine, "reason": pair.judgement.reason}
 
 
-def _measures(
-    computed: tuple[Array, Array], references: tuple[GradientReference, GradientReference],
-    bounds: tuple[Bound, Bound], format: Format, names: tuple[str, str],
-) -> dict[str, Any]:  # fmt: skip
-    (a, b), (one, two), u = computed, references, format.u
+def one_question(pair: Pair) -> bool:
+    """Whether the errors of both sides are against one exact gradient, so that one may be closer to it.
+
+    They are not for different functions, nor where the reference is that of one side alone and the other
+    is off it.
+    """
+    if pair.sides is None or pair.judgement.verdict == Verdict.DIFFERENT:
+        return False
+    first, second = pair.sides
+    if not (first.traced and second.traced):
+        return pair.judgement.verdict in (Verdict.IDENTICAL, Verdict.ROUNDOFF)
+    return agree(first.reference, second.reference, exact=first.exact and second.exact)
+
+
+def measures(first: Judged, second: Judged) -> dict[str, Any]:
+    """How far two sides are apart, and how far from what is exact where that is known."""
+    one, two = first.reference, second.reference
+    a, b, known, format = first.computed, second.computed, one.known & two.known, first.bound.format
+    u = format.u
     with np.errstate(all="ignore"):
-        unit = u * np.where(one.terms > 0, one.terms, np.nan)
-        likely = np.maximum(*(bound.likely(FAILURE) for bound in bounds))
-        certain = np.maximum(*(bound.certain for bound in bounds))
-        gap = np.abs(a - b)
-        errors = [accuracy.normwise(v, r.high, r.low) / u for v, r in ((a, one), (b, two))]
-        closer, ratio = _closer(errors, names)
-        known = np.isfinite(likely).all()
-        rtol, atol = tolerance(likely, one.high) if known else (np.inf, np.inf)
+        unit = u * np.where(known & (one.terms > 0), one.terms, np.nan)
+        likely = np.maximum(first.bound.likely(FAILURE), second.bound.likely(FAILURE))
+        certain = np.maximum(first.bound.certain, second.bound.certain)
+        gap, numbers = np.abs(a - b), ~(np.isnan(a) & np.isnan(b))
+        errors = [
+            accuracy.normwise(v[known], r.high[known], r.low[known]) / u
+            for v, r in ((a, one), (b, two))
+        ]
+        rtol, atol = tolerance_pair(first, second)
+        equal = accuracy.bitwise_equal(a, b) | ~numbers
         return {
-            "bitwise_equal": bool(accuracy.bitwise_equal(a, b).all()),
-            "fraction_equal": float(accuracy.bitwise_equal(a, b).mean()),
+            "bitwise_equal": bool(equal.all()),
+            "fraction_equal": float(equal.mean()),
             "ulp_between": _largest(accuracy.ulp_between(a, b, format)),
             "relative_between": _largest(gap / np.where(one.high != 0, np.abs(one.high), np.nan)),
             "scaled_between": _largest(gap / unit),
-            "normwise_between": accuracy.normwise(a, b, 0.0) / u,
+            "normwise_between": accuracy.normwise(a[numbers], b[numbers], 0.0) / u,
             "error_first": errors[0],
             "error_second": errors[1],
-            "closer": closer,
-            "ratio": ratio,
             "bound_certified": _largest(certain / unit),
             "bound_probabilistic": _largest(likely / unit),
             "rtol": rtol,

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roundoff.bounding import rounded_up
-from roundoff.verdict import FAILURE, Verdict
+from roundoff.comparison.measures import NO_QUESTION
+from roundoff.evidence import FAILURE
+from roundoff.verdict import Verdict
 
 if TYPE_CHECKING:
     from roundoff.comparison.result import Comparison
@@ -39,10 +41,12 @@ def text(result: Comparison) -> str:
         left = [f"{c:<{w}}" for c, w in zip(cells[:3], widths[:3], strict=True)]
         right = [f"{c:>{w}}" for c, w in zip(cells[3:], widths[3:], strict=True)]
         lines.append("  ".join([*left, *right]))
+    apart = any(row.get("closer") == NO_QUESTION for row in table)
     lines += [
         "",
         "errors: normwise relative, in u; closer: on these inputs; bound: probabilistic "
-        f"({FAILURE:g} per comparison), the largest, in u times the sum of |terms|",
+        f"({FAILURE:g} per comparison), the largest, in u times the sum of |terms|"
+        + ("; each side is measured against its own, where closer is –" if apart else ""),
         *_reasons(result),
     ]
     for row in table:
@@ -60,16 +64,20 @@ def text(result: Comparison) -> str:
 
 def _cells(row: Mapping[Any, Any], one: str, two: str) -> tuple[str, ...]:
     first = (row["gradient"], row["format"], row["verdict"])
-    if np.isnan(row.get("error_first", np.nan)):
+    if not isinstance(row.get("closer"), str):
         return (*first, *["–"] * 6)
-    closer = {one: "1", two: "2"}.get(row["closer"], "neither")
+    closer = {one: "1", two: "2", NO_QUESTION: "–"}.get(row["closer"], "neither")
     return (
         *first,
         f"{100 * row['fraction_equal']:.0f} %",
-        *(f"{row[name]:.3g}" for name in ("ulp_between", "error_first", "error_second")),
-        closer if closer == "neither" else f"{closer} by {row['ratio']:.3g}",
-        f"{row['bound_probabilistic']:.3g}",
+        *(_number(row[name]) for name in ("ulp_between", "error_first", "error_second")),
+        f"{closer} by {row['ratio']:.3g}" if closer in "12" else closer,
+        _number(row["bound_probabilistic"]),
     )
+
+
+def _number(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3g}"
 
 
 def _reasons(result: Comparison) -> list[str]:

@@ -13,10 +13,7 @@ import numpy.typing as npt
 
 from roundoff import accuracy
 from roundoff.arithmetic.shared import Shared
-from roundoff.arithmetic.ties import first_tie
-from roundoff.bounding import bounds_of_trace
-from roundoff.bounds import Bound
-from roundoff.comparison.equality import Agreement, agreement_of, apart, chance
+from roundoff.comparison.equality import Agreement, agreement_of, apart, chance, off_kinks
 from roundoff.comparison.points import Points
 from roundoff.comparison.result import Pair, power_of
 from roundoff.comparison.sides import OUTPUT, Side
@@ -27,24 +24,12 @@ from roundoff.errors import (
     UndecidedError,
     UnsupportedError,
 )
+from roundoff.evidence import Evidence, evidence_of_trace, proven_reference
 from roundoff.formats import Format, as_format
-from roundoff.reference import (
-    Reference,
-    float64_array,
-    is_large,
-    reference_of_trace,
-    rigorous_engine,
-    round_inputs,
-    spot_check,
-)
+from roundoff.reference import Reference, float64_array, is_large, spot_check
 from roundoff.trace import UPSTREAM, Trace, prune
 from roundoff.trace.degree import degree
-from roundoff.verdict import (
-    Judgement,
-    Verdict,
-    judge,
-    judge_opaque,
-)
+from roundoff.verdict import Judgement, Verdict, judge
 
 Array = npt.NDArray[np.float64]
 Inputs = Mapping[str, Array]
@@ -231,30 +216,11 @@ class Problem:
         return found, [] if found else [chance(points, most, agreement, self.points.masks)]
 
     def _references(self, values: Inputs) -> list[Reference]:
-        return self._of_traces(partial(_reference, values=values, format="float32"))
+        return self._of_traces(partial(proven_reference, inputs=values, format="float32"))
 
     def _off_kinks(self, found: Mapping[str, Judgement], format: Any) -> dict[str, Judgement]:
-        """UNDECIDED in place of DIFFERENT where a tie decides, and the functions agree off it.
-
-        The tie may be there in float64, or in the format that the inputs are rounded to.
-        """
-        ties = [
-            first_tie(trace, round_inputs(trace, self.values, as_format(target)))
-            for target in ("float64", format)
-            for trace in self.traces
-            if trace
-        ]
-        if not any(ties):
-            return dict(found)
-        first, second = self._references(self.points.varied(zeros=False))
-        beside = apart(first, second, "")
-        tie = next(tie for tie in ties if tie)
-        reason = Judgement(
-            Verdict.UNDECIDED,
-            f"the inputs lie on a kink ({tie}), where conventions differ: the exact gradients differ there "
-            "and agree at a random point beside it; move the inputs",
-        )
-        return {name: each if name in beside else reason for name, each in found.items()}
+        traces = [trace for trace in self.traces if trace is not None]
+        return off_kinks(found, traces, self.values, self.points, format)
 
     # ---------------------------------------------------------------------------------- formats
 
@@ -294,12 +260,15 @@ class Problem:
             return [one, one]
         return [one, None if second is None else make(second)]
 
-    def _known(
-        self, trace: Trace, target: Format, accumulate: Any
-    ) -> tuple[Reference, dict[str, Bound]]:
+    def _known(self, trace: Trace, target: Format, accumulate: Any) -> Evidence:
         began = time.perf_counter()
         shared = Shared()
-        reference = _reference(trace, self.values, target, shared)
+        wide = (
+            None
+            if accumulate is None or as_format(accumulate).precision < target.precision
+            else accumulate
+        )
+        found = evidence_of_trace(trace, self.values, target, accumulate=wide, shared=shared)
         if (
             is_large(trace)
             and not trace.polynomial
@@ -307,17 +276,10 @@ class Problem:
             and not any(t is trace for t in self.checked)
         ):
             self.checked.append(trace)
-            self._spot_check(trace, reference, target)
+            self._spot_check(trace, found.reference, target)
         self._spend("references", time.perf_counter() - began)
-        rounded = round_inputs(trace, self.values, target)
-        wide = (
-            None
-            if accumulate is None or as_format(accumulate).precision < target.precision
-            else accumulate
-        )
-        bounds = bounds_of_trace(trace, rounded, target, accumulate=wide, shared=shared)
         self.shared.append(shared)
-        return reference, bounds
+        return found
 
     def _spot_check(self, trace: Trace, reference: Reference, target: Format) -> None:
         """One output by an engine that shares no code with words, too, in the first format."""
@@ -335,37 +297,33 @@ class Problem:
         self, name: str, target: Format, computed: Sequence[Mapping[str, Array]],
         known: Sequence[Any], elsewhere: Judgement | None, errors: Sequence[tuple[float, float]],
     ) -> Pair:  # fmt: skip
-        one, two = (k if k is not None else known[1 - n] for n, k in enumerate(known))
-        references = one[0][name], two[0][name]
-        bounds = one[1][name], two[1][name]
-        values = computed[0][name], computed[1][name]
-        for side, value in zip(self.sides, values, strict=True):
-            if value.shape != references[0].high.shape:
+        one, two = (
+            (own if own is not None else known[1 - n]).of(
+                name, side.name, values[name], traced=own is not None
+            )
+            for n, (own, side, values) in enumerate(zip(known, self.sides, computed, strict=True))
+        )
+        for judged in (one, two):
+            if judged.computed.shape != judged.reference.high.shape:
                 raise ArgumentError(
-                    f"{name!r} of {side.name} has shape {value.shape}, the reference "
-                    f"{references[0].high.shape}; they must be equal"
+                    f"{name!r} of {judged.name} has shape {judged.computed.shape}, the reference "
+                    f"{judged.reference.high.shape}; they must be equal"
                 )
         began = time.perf_counter()
-        power = None
-        names = self.sides[0].name, self.sides[1].name
-        if known[0] is None or known[1] is None:
-            judgement = judge_opaque(references[0], *values, bounds[0], names=names)
-            power = power_of(references[0], bounds[0])
-        else:
-            judgement = judge(
-                *references, *values, *bounds, names=names,
-                exact=one[0].exact and two[0].exact, rigorous=one[0].rigorous and two[0].rigorous,
-            )  # fmt: skip
-            if judgement.verdict == Verdict.DIFFERENT and elsewhere is None:
-                judgement = self._off_kinks({name: judgement}, target)[name]
-            elif elsewhere is not None and (
-                judgement.verdict != Verdict.DIFFERENT or elsewhere.verdict == Verdict.UNDECIDED
-            ):
-                judgement = elsewhere
+        judgement, power = judge(one, two), None
+        if not (one.traced and two.traced):
+            power = power_of(one.reference, one.bound)
+        elif judgement.verdict == Verdict.DIFFERENT and elsewhere is None:
+            judgement = self._off_kinks({name: judgement}, target)[name]
+        elif elsewhere is not None and (
+            judgement.verdict != Verdict.DIFFERENT or elsewhere.verdict == Verdict.UNDECIDED
+        ):
+            judgement = elsewhere
         self._spend("bounds", time.perf_counter() - began)  # evaluated when the judge asks for them
+        engine = "exact" if one.exact else "rigorous" if one.rigorous else "estimated"
         return Pair(
-            name, target, judgement, values, references, bounds, power, errors,
-            f"{one[0].engine}, {'exact' if one[0].exact else 'rigorous' if one[0].rigorous else 'estimated'}",
+            name, target, judgement, (one, two), power, errors,
+            f"{(known[0] or known[1]).reference.engine}, {engine}",
         )  # fmt: skip
 
     def _errors_in_general(
@@ -377,7 +335,7 @@ class Problem:
             return found
         for _ in range(seeds):
             values = self.points.varied()
-            of = self._of_traces(partial(_reference, values=values, format=target))
+            of = self._of_traces(partial(proven_reference, inputs=values, format=target))
             computed = [self._native(side, target, values) for side in self.sides]
             for name in of[0]:
                 both = [
@@ -386,10 +344,3 @@ class Problem:
                 ]
                 found.setdefault(name, []).append((both[0], both[1]))
         return found
-
-
-def _reference(
-    trace: Trace, values: Inputs, format: Any, shared: Shared | None = None
-) -> Reference:
-    engine = rigorous_engine(trace)
-    return reference_of_trace(trace, values, format=format, engine=engine, shared=shared)

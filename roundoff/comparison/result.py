@@ -14,14 +14,19 @@ from roundoff.bounds import Bound
 from roundoff.comparison.measures import row
 from roundoff.comparison.printed import text
 from roundoff.errors import ArgumentError
+from roundoff.evidence import FAILURE, Judged
 from roundoff.formats import Format, as_format
 from roundoff.reference import GradientReference
-from roundoff.verdict import FAILURE, Judgement, Verdict
+from roundoff.verdict import Judgement, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = npt.NDArray[np.float64]
+
+
+#: The power of a bound that is zero: any factor is flagged.
+ANY = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,32 +43,45 @@ class Power:
     swaps: float
 
     def __str__(self) -> str:
-        factor = (
-            f"a factor 1 + 2^-{self.factor}" if self.factor is not None else "no factor below 2"
+        factor = "no factor below 2"
+        if self.factor is not None:
+            factor = f"a factor 1 + 2^-{self.factor}" if self.factor < ANY else "any factor"
+        term = (
+            f"a dropped term of {self.term:.2g} of the sum of |terms|" if self.term else "any term"
         )
-        return (
-            f"{factor}, a dropped term of {self.term:.2g} of the sum of |terms|, "
-            f"{100 * self.swaps:.0f} % of swaps of neighbours"
-        )
+        return f"{factor}, {term}, {100 * self.swaps:.0f} % of swaps of neighbours"
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
     """One gradient in one format: what both sides returned, and what is known of it.
 
-    references, computed, bounds: of the first and the second side; an opaque side has the other's reference
-    and bound.  ratios: per seed, the normwise errors of both sides.
+    sides: the first and the second, None where there is no reference; an opaque side has the other's
+    reference and bound.  seeds: per seed, the normwise errors of both sides.
     """
 
     gradient: str
     format: Format
     judgement: Judgement
-    computed: tuple[Array, Array] | None = None
-    references: tuple[GradientReference, GradientReference] | None = None
-    bounds: tuple[Bound, Bound] | None = None
+    sides: tuple[Judged, Judged] | None = None
     power: Power | None = None
     seeds: Sequence[tuple[float, float]] = ()
     engine: str = ""
+
+    @property
+    def computed(self) -> tuple[Array, Array] | None:
+        """What both sides returned."""
+        return None if self.sides is None else (self.sides[0].computed, self.sides[1].computed)
+
+    @property
+    def references(self) -> tuple[GradientReference, GradientReference] | None:
+        """What each was measured against."""
+        return None if self.sides is None else (self.sides[0].reference, self.sides[1].reference)
+
+    @property
+    def bounds(self) -> tuple[Bound, Bound] | None:
+        """The bounds on the error of each."""
+        return None if self.sides is None else (self.sides[0].bound, self.sides[1].bound)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +119,9 @@ class Comparison:
 
         Units: ulp_between of the format; scaled_between, bound_* in u S, S the sum of |terms| of the last
         step; error_first, error_second normwise relative, in u; ratio: the farther error over the
-        closer, which is "neither" where three digits do not tell them apart.
+        closer, which is "neither" where three digits do not tell them apart, and "no question" where
+        the errors are not against the same exact gradient.  Elements of which no exact value is known are
+        left out of errors and bounds.
         """
         import pandas as pd
 
@@ -121,7 +141,7 @@ def power_of(reference: GradientReference, bound: Bound) -> Power:
         term = np.nanmin(
             np.where(reference.terms > 0, likely / reference.terms, np.inf), initial=np.inf
         )
-        factor = int(np.floor(-np.log2(max(relative, 2.0**-1000)))) if relative < 1 else None
+        factor = int(np.floor(-np.log2(max(relative, 2.0**-ANY)))) if relative < 1 else None
         flat, limit = reference.high.ravel(), likely.ravel()
         swaps = np.abs(np.diff(flat)) > np.maximum(limit[1:], limit[:-1])
     return Power(factor, float(term), float(swaps.mean()) if swaps.size else 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from roundoff.arithmetic.expansions import swept
 from roundoff.arithmetic.multiprecision import Number, from_words
 from roundoff.arithmetic.scale import Scaled
-from roundoff.errors import ArgumentError
+from roundoff.errors import ArgumentError, RoundoffError
 from roundoff.formats import Format
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class GradientReference:
     rigorous, an estimate) of |high + low - true|; own: the engine's own midpoint, as mpmath's raw tuples or
     as an unevaluated sum of float64 arrays; engine, exact: who made it, and whether `own` has no error at
     all; sizes: gives scale and terms, when they are first asked for.
+    unknown: elements, by number in C order, of which no exact value is known, with what an engine says of
+    each; high is NaN there and error infinite.
     """
 
     high: Array
@@ -41,6 +43,18 @@ class GradientReference:
     engine: str
     exact: bool
     sizes: Callable[[], Scaled]
+    unknown: Mapping[int, RoundoffError] = field(default_factory=dict)
+
+    @cached_property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Per element, whether there is an exact value."""
+        known = np.ones(self.high.size, bool)
+        known[list(self.unknown)] = False
+        return known.reshape(self.high.shape)
+
+    def why(self, at: tuple[int, ...]) -> str:
+        """Why no exact value is known at an element."""
+        return str(self.unknown[int(np.ravel_multi_index(at, self.high.shape))])
 
     @cached_property
     def scale(self) -> Array:

@@ -14,7 +14,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from roundoff.comparison import Comparison, Pair, compare
-from roundoff.verdict import FAILURE, SEVERITY, Verdict
+from roundoff.evidence import FAILURE
+from roundoff.verdict import SEVERITY, Verdict
 
 Array = npt.NDArray[np.float64]
 

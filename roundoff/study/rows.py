@@ -11,14 +11,17 @@ import pandas as pd
 
 from roundoff import accuracy, statistics
 from roundoff.arithmetic.simulated import Simulated, simulate
-from roundoff.bounding import bounds_of_trace, tolerance
+from roundoff.bounding import bounds_of_trace
 from roundoff.bounds import Bound
+from roundoff.comparison.equality import off_kinks
+from roundoff.comparison.points import Points
+from roundoff.evidence import FAILURE, evidence_of_trace, tolerance_pair
 from roundoff.formats import FLOAT32, Format, round_to, spacing
 from roundoff.native import as_native, native_gradients
-from roundoff.reference import Reference, reference_of_trace, round_inputs
+from roundoff.reference import Reference, round_inputs
 from roundoff.study.problem import Inputs, Problem
 from roundoff.trace import UPSTREAM, Input
-from roundoff.verdict import FAILURE, judge
+from roundoff.verdict import Judgement, Verdict, judge
 
 Array = npt.NDArray[np.float64]
 Tables = dict[str, pd.DataFrame]
@@ -39,12 +42,8 @@ class Measured:
         traces = problem.traces()
         first = traces[self.names[0]]
         self.rounded = [round_inputs(first, each, format) for each in self.inputs]
-        self.references = {
-            name: [reference_of_trace(trace, each, format=format) for each in self.rounded]
-            for name, trace in traces.items()
-        }
-        self.bounds = {
-            name: [bounds_of_trace(trace, each, format) for each in self.rounded]
+        self.evidence = {
+            name: [evidence_of_trace(trace, each, format) for each in self.rounded]
             for name, trace in traces.items()
         }
         self.stated = [
@@ -143,7 +142,7 @@ class Measured:
     def _reference(self, method: str, gradient: str) -> list[Array]:
         """high, low and scale of all seeds."""
         if (method, gradient) not in self._stacks:
-            found = [each[gradient] for each in self.references[method]]
+            found = [each.reference[gradient] for each in self.evidence[method]]
             parts = ("high", "low", "scale")
             self._stacks[method, gradient] = [
                 np.stack([getattr(g, p) for g in found]) for p in parts
@@ -158,16 +157,14 @@ class Measured:
         return frames
 
     def _pair(self, gradient: str, k: int) -> dict[str, Any]:
-        one, two = self.names
-        a, b = self.native[one][gradient][k], self.native[two][gradient][k]
-        of = {name: self.references[name][k] for name in self.names}
-        first, second = of[one][gradient], of[two][gradient]
-        bounds = [self.bounds[name][k][gradient] for name in self.names]
-        judgement = judge(
-            first, second, a, b, bounds[0], bounds[1], names=self.names,
-            exact=of[one].exact and of[two].exact,
-            rigorous=of[one].rigorous and of[two].rigorous,
-        )  # fmt: skip
+        of = {name: self.evidence[name][k] for name in self.names}
+        one, two = (of[name].of(gradient, name, self.native[name][gradient][k]) for name in of)
+        a, b, first, second = one.computed, two.computed, one.reference, two.reference
+        bounds = [one.bound, two.bound]
+        judgement = judge(one, two)
+        if judgement.verdict == Verdict.DIFFERENT:
+            judgement = self._off_kinks(gradient, judgement, k)
+        rtol, atol = tolerance_pair(one, two)
         apart = accuracy.ulp_between(a, b, self.format)
         errors = [
             accuracy.errors(v, r.high, r.low, r.scale, self.format)
@@ -185,15 +182,25 @@ class Measured:
             "normwise_second": accuracy.normwise(b, second.high, second.low),
             "rms_first": float(statistics.summarise(errors[0].scaled.ravel()).rms),
             "rms_second": float(statistics.summarise(errors[1].scaled.ravel()).rms),
-            "reference_engine": _engine(of[one]),
-            "reference_radius": _radius(of[one], gradient, self.format),
+            "reference_engine": _engine(of[one.name].reference),
+            "reference_radius": _radius(of[one.name].reference, gradient, self.format),
             "reference_gap": _largest(np.abs(first.high - second.high) / first.scale),
-            **_bound_columns(bounds, first.scale, first.high),
+            **_bound_columns(bounds, first.scale),
+            "rtol": rtol,
+            "atol": atol,
             "bound_loop": _largest(
                 self.stated[k][gradient].certain / _unit(self.format, second.scale)
             ),
             **_ratios(bounds, errors),
         }
+
+    def _off_kinks(self, gradient: str, judgement: Judgement, k: int) -> Judgement:
+        values, problem = self.inputs[k], self.problem
+        stream = 1 + len(problem.permutations)
+        generator = problem.generator(self.base, int(self.seeds[k]), stream)
+        points = Points(values, values, problem.wrt, generator)
+        traces = list(problem.traces().values())
+        return off_kinks({gradient: judgement}, traces, values, points, self.format)[gradient]
 
     def _element_rows(self) -> pd.DataFrame:
         """The elements of the first seed of all."""
@@ -225,7 +232,7 @@ class Measured:
         return self._frame(**columns)
 
     def _elements(self, method: str, gradient: str) -> pd.DataFrame:
-        reference = self.references[method][0][gradient]
+        reference = self.evidence[method][0].reference[gradient]
         values = self.native[method][gradient][0]
         found = accuracy.errors(values, reference.high, reference.low, reference.scale, self.format)
         number = np.arange(values.size)
@@ -282,17 +289,14 @@ def passes(a: Array, b: Array, format: Format) -> dict[str, Any]:
     }
 
 
-def _bound_columns(bounds: Sequence[Bound], scale: Array, exact: Array) -> dict[str, float]:
+def _bound_columns(bounds: Sequence[Bound], scale: Array) -> dict[str, float]:
     likely = np.maximum(*(bound.likely(FAILURE) for bound in bounds))
     certain = np.maximum(*(bound.certain for bound in bounds))
     unit = _unit(bounds[0].format, scale)
-    rtol, atol = tolerance(likely, exact) if np.isfinite(likely).all() else (np.inf, np.inf)
     return {
         "bound_probabilistic": _largest(likely / unit),
         "bound_certified": _largest(certain / unit),
         "bound_expected": _largest(np.maximum(*(np.asarray(b.expected) for b in bounds)) / unit),
-        "rtol": rtol,
-        "atol": atol,
     }
 
 
