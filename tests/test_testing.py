@@ -96,14 +96,14 @@ def test_bad_arguments_are_named() -> None:
 
 def test_references_are_kept_on_disk_by_trace_and_bits(monkeypatch) -> None:
     count = 0
-    real = disk.reference_of_trace
+    real = disk.evidence_of_trace
 
     def counted(*args, **kwargs):
         nonlocal count
         count += 1
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(disk, "reference_of_trace", counted)
+    monkeypatch.setattr(disk, "evidence_of_trace", counted)
     for _ in range(3):
         assert_within_roundoff({"w": gradient()}, product, **PROBLEM)
     assert count == 1
