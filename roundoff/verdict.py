@@ -57,13 +57,19 @@ def same_reference(first: GradientReference, second: GradientReference, *, exact
         return np.asarray((gap <= (first.error + second.error) * (1 + 2.0**-50)) | ~known)
 
 
-#: References closer than this part of their terms differ by a constant rounded to double, not by a bug.
-SUSPECT = 2.0**-50
-
-
 def agree(first: GradientReference, second: GradientReference, *, exact: bool) -> bool:
-    """Whether two references are the same, or nearly so: but for a literal rounded to double."""
-    return bool(same_reference(first, second, exact=exact).all()) or constant_apart(first, second)
+    """Whether two references are the same, or all but: literals rounded to double may set them apart."""
+    return bool(same_reference(first, second, exact=exact).all()) or bool(
+        by_literals(first, second).all()
+    )
+
+
+def by_literals(first: GradientReference, second: GradientReference) -> Mask:
+    """Per element, whether two references are no farther apart than the literals of both sides explain."""
+    with np.errstate(invalid="ignore"):
+        gap = np.abs((first.high - second.high) + (first.low - second.low))
+        reach = (first.error + second.error) + (first.literals + second.literals)
+        return np.asarray((gap <= reach) | ~(first.known & second.known))
 
 
 def different(
@@ -77,12 +83,12 @@ def different(
 ) -> Judgement | None:
     """DIFFERENT (or UNDECIDED, where nothing is proven) by the references; None where they agree.
 
-    They agree, too, where all that separates them is below SUSPECT: a literal rounded to double.
+    They agree, too, where literals rounded to double may be all that separates them.
     what: the name of what they are references of, for the reason.
     """
     if agree(first, second, exact=exact):
         return None
-    apart = ~same_reference(first, second, exact=exact)
+    apart = ~same_reference(first, second, exact=exact) & ~by_literals(first, second)
     with np.errstate(invalid="ignore"):
         gap = np.abs((first.high - second.high) + (first.low - second.low))
     at = _place(apart)
@@ -100,19 +106,6 @@ def different(
     if not rigorous:
         return Judgement(Verdict.UNDECIDED, f"{text}, by references that are not proven")
     return Judgement(Verdict.DIFFERENT, f"different functions: {text}")
-
-
-def constant_apart(first: GradientReference, second: GradientReference) -> bool:
-    """Whether two references differ by less than SUSPECT of what they were made of.
-
-    That is S per element; S compounds over deep traces, but no more than the tensor's largest terms.
-    """
-    known = first.known & second.known
-    with np.errstate(invalid="ignore"):
-        gap = np.abs((first.high - second.high) + (first.low - second.low))
-    most = np.minimum(first.terms, second.terms).max(initial=0.0, where=known)
-    size = np.minimum(np.minimum(first.scale, second.scale), most)
-    return bool((gap <= SUSPECT * size)[known].all())
 
 
 def judge(first: Judged, second: Judged) -> Judgement:
@@ -304,10 +297,7 @@ def _rounding(first: _Measured, second: _Measured, equal: Mask) -> str:
         text = "the same function; both errors are what rounding does"
         exact = first.own.exact and second.own.exact
         if not same_reference(first.own.reference, second.own.reference, exact=exact).all():
-            text += (
-                " (their references agree to 2^-50 only: a literal rounded to double sets them "
-                "apart)"
-            )
+            text = text.replace("same function", "same function but for literals rounded to double")
     unknown = ~first.own.reference.known | ~second.own.reference.known
     if unknown.any():
         at = _place(unknown)

@@ -303,7 +303,7 @@ def test_the_chance_is_told_only_where_references_are_equal() -> None:
     plain = lambda x, w: (x * w).sum()
     for other, told in (
         (lambda x, w: (w * x).sum() + 0 * x.sum(), "with probability at most 1.9e-06"),
-        (lambda x, w: (x * w).sum() * (1 + 2.0**-52), "too, but to 2\\^-50 only"),
+        (lambda x, w: (x * w).sum() * (1 + 2.0**-52), "too, but for literals rounded to double"),
     ):
         notes = str(ro.compare(plain, other, inputs, formats=("float32",)))
         assert re.search(told, notes)

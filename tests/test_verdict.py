@@ -102,7 +102,7 @@ def transposed_weight(weight, bias, x):
 
 
 def tiny_factor(weight, bias, x):
-    return F.conv1d(x[:, :, -5:], weight, bias) * (1 + 2.0**-50)
+    return F.conv1d(x[:, :, -5:], weight, bias) * (1 + 2.0**-49)
 
 
 def one_channel(weight, bias, x):

@@ -70,7 +70,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     },
 }
 
-#: |f'| from x and f(x).
+#: f' from x and f(x).
 SLOPES: dict[str, Callable[[Array, Array], Array]] = {
     "sqrt": lambda x, y: 0.5 / y,
     "exp": lambda x, y: y,
@@ -80,18 +80,17 @@ SLOPES: dict[str, Callable[[Array, Array], Array]] = {
     "log2": lambda x, y: 1.0 / (x * np.log(2.0)),
     "log10": lambda x, y: 1.0 / (x * np.log(10.0)),
     "sin": lambda x, y: np.cos(x),
-    "cos": lambda x, y: np.sin(x),
+    "cos": lambda x, y: -np.sin(x),
     "tan": lambda x, y: 1.0 + y * y,
     "asin": lambda x, y: 1.0 / np.sqrt(1.0 - x * x),
-    "acos": lambda x, y: 1.0 / np.sqrt(1.0 - x * x),
+    "acos": lambda x, y: -1.0 / np.sqrt(1.0 - x * x),
     "atan": lambda x, y: 1.0 / (1.0 + x * x),
     "sinh": lambda x, y: np.cosh(x),
     "cosh": lambda x, y: np.sinh(x),
     "tanh": lambda x, y: 1.0 - y * y,
     "asinh": lambda x, y: 1.0 / np.sqrt(1.0 + x * x),
-    **dict.fromkeys(
-        ("erf", "gelu_erf", "erfc"), lambda x, y: 2.0 / np.sqrt(np.pi) * np.exp(-x * x)
-    ),
+    **dict.fromkeys(("erf", "gelu_erf"), lambda x, y: 2.0 / np.sqrt(np.pi) * np.exp(-x * x)),
+    "erfc": lambda x, y: -2.0 / np.sqrt(np.pi) * np.exp(-x * x),
     "sigmoid": lambda x, y: y * (1.0 - y),
 }
 

@@ -21,7 +21,7 @@ Array = npt.NDArray[np.float64]
 
 
 class Agreement(IntEnum):
-    """How far two references agree: but for a literal rounded to double, within radii, or exactly."""
+    """How far two references agree: but for literals rounded to double, within radii, or exactly."""
 
     NEARLY = 0
     WITHIN = 1
@@ -41,7 +41,7 @@ def chance(points: int, degree: int | None, agreement: Agreement, masks: Sequenc
     """What it means that references agree at random points; degree: of both, as polynomials."""
     count = f"{points} random point{'s' if points > 1 else ''}"
     if agreement == Agreement.NEARLY:
-        return f"the references agree at {count}, too, but to 2^-50 only"
+        return f"the references agree at {count}, too, but for literals rounded to double"
     if degree is None or agreement == Agreement.WITHIN:
         return f"the references agree at {count}, too"
     at_most = (degree / VALUES) ** points

@@ -7,6 +7,7 @@ and radius bounds |hi + lo - true| per element, that rounding included.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,7 +100,8 @@ def reference_of_trace(
     found = make(trace, rounded, target, scales)
     if not all(engines.precise(gradient, target) for gradient in found.gradients.values()):
         raise engines.not_precise(found.gradients, target)
-    return found
+    gradients = {n: replace(g, owed=scales.owed_by(n)) for n, g in found.gradients.items()}
+    return replace(found, gradients=gradients)
 
 
 @NUMBERS

@@ -13,6 +13,7 @@ from mpmath.libmp import from_man_exp, mpf_abs, mpf_sub
 
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.expansions import above, swept
+from roundoff.arithmetic.literals import of_literals
 from roundoff.arithmetic.multiprecision import Multiprecision, Number
 from roundoff.arithmetic.scale import Scale, Scaled
 from roundoff.arithmetic.shared import Shared
@@ -51,7 +52,7 @@ _NOT_FINITE = "the reference has no value: a gradient is not finite; check the i
 
 
 class Scales:
-    """S, and the sums of |terms|, of a trace's outputs; evaluated when they are first asked for.
+    """S, the sums of |terms| and what is owed to literals, of a trace's outputs, when first asked for.
 
     shared: with other walks of the trace at these inputs.
     """
@@ -68,6 +69,16 @@ class Scales:
 
     def _of(self, name: str) -> Scaled:
         return self.found[name]
+
+    @cached_property
+    def owed(self) -> dict[str, Array]:
+        return of_literals(self.trace, self.inputs)
+
+    def owed_by(self, name: str) -> Callable[[], Array]:
+        return partial(self._owed, name)
+
+    def _owed(self, name: str) -> Array:
+        return self.owed[name]
 
 
 def multiprecision(

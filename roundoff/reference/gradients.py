@@ -31,7 +31,7 @@ class GradientReference:
     high + low: the reference rounded to two float64; error: a bound (or, where the reference is not
     rigorous, an estimate) of |high + low - true|; own: the engine's own midpoint, as mpmath's raw tuples or
     as an unevaluated sum of float64 arrays; engine, exact: who made it, and whether `own` has no error at
-    all; sizes: gives scale and terms, when they are first asked for.
+    all; sizes: gives scale and terms, when they are first asked for; owed: likewise, `literals`.
     unknown: elements, by number in C order, of which no exact value is known, with what an engine says of
     each; high is NaN there and error infinite.
     """
@@ -44,6 +44,7 @@ class GradientReference:
     exact: bool
     sizes: Callable[[], Scaled]
     unknown: Mapping[int, RoundoffError] = field(default_factory=dict)
+    owed: Callable[[], Array] | None = None
 
     @cached_property
     def known(self) -> npt.NDArray[np.bool_]:
@@ -65,6 +66,11 @@ class GradientReference:
     def terms(self) -> Array:
         """The sum of the |terms| of the last step alone."""
         return np.asarray(self.sizes().terms)
+
+    @cached_property
+    def literals(self) -> Array:
+        """How far the function's literals, each a double some roundings off, may have moved it."""
+        return np.zeros(self.high.shape) if self.owed is None else self.owed()
 
     @cached_property
     def numbers(self) -> npt.NDArray[np.object_]:
