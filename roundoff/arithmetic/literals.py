@@ -151,11 +151,11 @@ def rounded(values: Array) -> npt.NDArray[np.bool_]:
 
 def _signs(values: Array, direction: int) -> Array:
     """+-1 from the bits of each significand (the finaliser of splitmix64, Steele, Lea and Flood 2014)."""
-    bits = np.asarray(np.frexp(np.abs(values))[0], np.float64).view(np.uint64)
+    bits: Any = np.asarray(np.frexp(np.abs(values))[0], np.float64).view(np.uint64)
     with np.errstate(over="ignore"):
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    found: Array = 1.0 - 2.0 * ((bits >> np.uint64(63 - direction)) & np.uint64(1))
+    found: Array = np.where((bits >> np.uint64(63 - direction)) & np.uint64(1), -1.0, 1.0)
     return found
 
 
