@@ -44,8 +44,11 @@ class Errors:
     Units: absolute as computed; relative of |exact|; ulp the format's spacing at the exact value;
     scaled u S, with S the condition scale (sum of the |terms|).  relative and scaled are 0 where
     there is no error on a zero, and infinite where there is one.
-    overflow: computed is infinite or |exact| is above the largest finite number (ulp is NaN then);
-    nan: computed or exact is NaN.  Neither is removed from the arrays.
+    An infinity or a NaN that was computed where the exact value is a number is an infinite error in
+    every unit, the largest there is (of a NaN, +inf).  A finite number has no ulp where |exact| is
+    above the largest finite number of the format: NaN.
+    overflow: computed is infinite or |exact| is above the largest finite number; nan: computed or exact is
+    NaN.  Neither is removed from the arrays.
     """
 
     absolute: Array
@@ -87,11 +90,18 @@ def errors(
         absolute = (value - high) - low
         # Divided by S and then by u: u S may be below the smallest float64.
         scaled = np.ldexp(_quotient(absolute, size), target.precision)
+        scaled = np.where(np.isinf(size), np.nan, scaled)
+        relative = _quotient(absolute, np.abs(high + low))
+        lost = _lost(value, high, low)
+        infinite = np.where(np.isnan(value), np.inf, value)
+        absolute, relative, scaled, in_ulp = (
+            np.where(lost, infinite, each) for each in (absolute, relative, scaled, absolute / ulp)
+        )
         return Errors(
             absolute=absolute,
-            relative=_quotient(absolute, np.abs(high + low)),
-            ulp=absolute / ulp,
-            scaled=np.where(np.isinf(size), np.nan, scaled),
+            relative=relative,
+            ulp=in_ulp,
+            scaled=scaled,
             overflow=np.isinf(value) | (np.isnan(ulp) & ~np.isnan(high)),
             nan=np.isnan(value) | np.isnan(high),
         )
@@ -100,8 +110,9 @@ def errors(
 def normwise(computed: npt.ArrayLike, hi: npt.ArrayLike, lo: npt.ArrayLike) -> float:
     """The relative error of a whole array in the 2-norm, |computed - exact| / |exact|.
 
-    0 where there is no error on a zero array, infinite where there is one, NaN where anything is
-    not finite.  Powers of two are taken out first, so nothing overflows or underflows on the way.
+    0 where there is no error on a zero array, infinite where there is one and where an infinity or a NaN was
+    computed; NaN where an exact value is not finite.  Powers of two are taken out first, so nothing
+    overflows or underflows on the way.
 
     >>> normwise([3.0, 4.5], [3.0, 4.0], 0.0)
     0.1
@@ -116,7 +127,8 @@ def normwise_rows(computed: npt.ArrayLike, hi: npt.ArrayLike, lo: npt.ArrayLike)
     """
     found = _broadcast(computed=computed, hi=hi, lo=lo)
     value, high, low = (each.reshape(len(each), -1) for each in found)
-    known = np.isfinite(value) & np.isfinite(high) & np.isfinite(low)
+    known = (np.isfinite(high) & np.isfinite(low)).all(axis=1)
+    lost = _lost(value, high, low).any(axis=1)
     largest = np.maximum(np.abs(value), np.abs(high)).max(axis=1, initial=0.0)
     shift = -np.frexp(np.where(np.isfinite(largest), largest, 0.0))[1][:, None]
     with np.errstate(all="ignore"):
@@ -125,15 +137,15 @@ def normwise_rows(computed: npt.ArrayLike, hi: npt.ArrayLike, lo: npt.ArrayLike)
         size, size_exponent = _norms(high + low)
         ratio = np.ldexp(error / size, error_exponent - size_exponent)
     ratio = np.where(error == 0.0, 0.0, np.where(size == 0.0, np.inf, ratio))
-    return np.where(known.all(axis=1), ratio, np.nan)
+    return np.where(known, np.where(lost, np.inf, ratio), np.nan)
 
 
 def ulp_between(a: npt.ArrayLike, b: npt.ArrayLike, format: Any) -> Array:
     """|a - b| in units of the format's spacing at the larger of |a| and |b|.
 
     Units: ulp of the format.  0 for equal numbers (-0 and +0, two infinities of one sign),
-    infinite where just one is infinite or the signs of two infinities differ, NaN where one is NaN
-    or a finite one is above the largest finite number of the format.
+    infinite where just one is infinite or a NaN, or the signs of two infinities differ; NaN where both are
+    NaN, or both are finite and one is above the largest finite number of the format.
 
     >>> float(ulp_between(1.0, 1.0 + 2.0**-23, "float32"))
     1.0
@@ -143,7 +155,7 @@ def ulp_between(a: npt.ArrayLike, b: npt.ArrayLike, format: Any) -> Array:
         ulp = spacing(np.maximum(np.abs(first), np.abs(second)), 0.0, as_format(format))
         # Divided one by one: a - b may overflow, a / ulp is below 2^54 and exact.
         apart = np.abs(first / ulp - second / ulp)
-    infinite = (np.isinf(first) | np.isinf(second)) & ~np.isnan(first) & ~np.isnan(second)
+    infinite = ~(np.isfinite(first) & np.isfinite(second)) & ~(np.isnan(first) & np.isnan(second))
     return np.where(first == second, 0.0, np.where(infinite, np.inf, apart))
 
 
@@ -163,7 +175,7 @@ class Backward:
     """The smallest relative change of the data that makes the computed number the exact answer.
 
     componentwise: the largest change of any term, of its own size; normwise: the 2-norm of the
-    change of x, of that of x.  Infinite if no change does; NaN where computed is NaN.
+    change of x, of that of x.  Infinite if no change does, as where computed is infinite or NaN.
     """
 
     componentwise: float
@@ -238,7 +250,7 @@ def dot_backward(computed: float, x: npt.ArrayLike, y: npt.ArrayLike) -> Backwar
     """
     exact, scale = _exact_dot(x, y)
     if not math.isfinite(computed):
-        return Backward(abs(computed), abs(computed))
+        return Backward(math.inf, math.inf)
     error = abs(Fraction(computed) - exact)
     squares = _exact_dot(x, x)[1] * _exact_dot(y, y)[1]
     return Backward(_ratio(error, scale), _root_ratio(error * error, squares))
@@ -253,6 +265,11 @@ def _broadcast(**named: npt.ArrayLike) -> tuple[Array, ...]:
             f"{name} {array.shape}" for name, array in zip(named, arrays, strict=True)
         )
         raise ArgumentError(f"shapes do not match: {shapes}; pass arrays of one shape") from None
+
+
+def _lost(value: Array, high: Array, low: Array) -> Mask:
+    """Where an infinity or a NaN was computed although the exact value is a number."""
+    return ~np.isfinite(value) & np.isfinite(high) & np.isfinite(low)
 
 
 def _quotient(error: Array, size: Array) -> Array:

@@ -1,25 +1,22 @@
 """Summaries, distribution functions, intervals and paired tests: numbers in, numbers out.
 
-The unit of replication is the seed.  Values that are not finite are counted, never averaged.
+The unit of replication is the seed.  An infinite error, an overflow, is the largest one: it is ranked,
+and an average over it is infinite.  NaN is no number: it is counted and left out.
 scipy.stats is imported where it is used: it takes longer to load than the rest of the package.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from roundoff.errors import ArgumentError
-from roundoff.exclusive import SETTINGS
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
-Seed = int | Sequence[int]
 
 __all__ = [
     "Ecdf",
@@ -28,27 +25,29 @@ __all__ = [
     "correct",
     "dkw_band",
     "ecdf",
+    "median_interval",
     "paired",
     "proportion_interval",
-    "ratio_interval",
+    "quantiles",
     "summarise",
     "zero_failures",
 ]
 
 #: Up to this many pairs that differ, the null distribution is enumerated instead of approximated.
 _EXACT_PAIRS = 50
-_RESAMPLES = 1999
 
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """Order statistics and moments over the finite values of each row; NaN where there are none.
+    """Order statistics and moments over the numbers of each row, infinities too; NaN where there are none.
 
-    n counts all values, finite the finite ones, zeros the exact zeros.
+    n counts all values, finite the finite ones, infinite the infinite ones, zeros the exact zeros.
+    mean and rms are infinite where a value is (the mean of infinities of both signs is NaN).
     """
 
     n: Counts
     finite: Counts
+    infinite: Counts
     zeros: Counts
     minimum: Array
     lower_quartile: Array
@@ -73,43 +72,63 @@ def summarise(values: npt.ArrayLike) -> Summary:
     rows = np.atleast_1d(np.asarray(values, np.float64))
     if rows.shape[-1] == 0:
         raise ArgumentError(f"summarise: values have shape {rows.shape}; there is nothing to count")
-    usable = np.isfinite(rows)
-    finite = np.asarray(usable.sum(axis=-1), np.int64)
-    ordered = np.sort(np.where(usable, rows, np.nan), axis=-1)  # NaN sorts last
-    mean, rms = _moments(np.where(usable, rows, 0.0), finite)
+    known = ~np.isnan(rows)
+    count = np.asarray(known.sum(axis=-1), np.int64)
+    finite = np.asarray(np.isfinite(rows).sum(axis=-1), np.int64)
+    ordered = np.sort(rows, axis=-1)  # NaN sorts last
+    mean, rms = _moments(np.where(known, rows, 0.0), count)
     return Summary(
         n=np.full(finite.shape, rows.shape[-1], np.int64),
         finite=finite,
+        infinite=count - finite,
         zeros=np.asarray((rows == 0).sum(axis=-1), np.int64),
-        minimum=_quantile(ordered, finite, 0.0),
-        lower_quartile=_quantile(ordered, finite, 0.25),
-        median=_quantile(ordered, finite, 0.5),
-        upper_quartile=_quantile(ordered, finite, 0.75),
-        percentile_95=_quantile(ordered, finite, 0.95),
-        maximum=_quantile(ordered, finite, 1.0),
+        minimum=_quantile(ordered, count, 0.0),
+        lower_quartile=_quantile(ordered, count, 0.25),
+        median=_quantile(ordered, count, 0.5),
+        upper_quartile=_quantile(ordered, count, 0.75),
+        percentile_95=_quantile(ordered, count, 0.95),
+        maximum=_quantile(ordered, count, 1.0),
         mean=mean,
         rms=rms,
     )
 
 
-def _quantile(ordered: Array, finite: Counts, q: float) -> Array:
-    position = np.maximum(finite - 1, 0) * q
+def quantiles(values: npt.ArrayLike, *fractions: float) -> Array:
+    """Quantiles of the numbers of an array, infinities among them; NaN where there are none.
+
+    They interpolate as those of `summarise`; beside an infinite value the result is infinite.
+
+    >>> quantiles([1.0, 2.0, float("inf")], 0.5, 0.75).tolist()
+    [2.0, inf]
+    """
+    flat = np.asarray(values, np.float64).ravel()
+    if not flat.size:
+        return np.full(len(fractions), np.nan)
+    count = np.array((~np.isnan(flat)).sum())
+    ordered = np.sort(flat)
+    return np.array([float(_quantile(ordered, count, q)) for q in fractions])
+
+
+def _quantile(ordered: Array, count: Counts, q: float) -> Array:
+    position = np.maximum(count - 1, 0) * q
     below = np.floor(position).astype(np.int64)
-    above = np.minimum(below + 1, np.maximum(finite - 1, 0))
+    above = np.minimum(below + 1, np.maximum(count - 1, 0))
     low = np.take_along_axis(ordered, below[..., None], axis=-1)[..., 0]
     high = np.take_along_axis(ordered, above[..., None], axis=-1)[..., 0]
     part = position - below
     # Not low + part (high - low): the difference of two finite numbers may overflow.
-    return np.where(low == high, low, low * (1.0 - part) + high * part)
+    with np.errstate(invalid="ignore"):
+        return np.where((low == high) | (part == 0), low, low * (1.0 - part) + high * part)
 
 
-def _moments(values: Array, finite: Counts) -> tuple[Array, Array]:
+def _moments(values: Array, count: Counts) -> tuple[Array, Array]:
     """Mean and root mean square; each row is scaled by a power of two, so no sum overflows."""
-    exponent = np.frexp(np.abs(values).max(axis=-1))[1]
+    largest = np.abs(values).max(axis=-1)
+    exponent = np.frexp(np.where(np.isfinite(largest), largest, 0.0))[1]
     with np.errstate(under="ignore", divide="ignore", invalid="ignore"):
         scaled = np.ldexp(values, -exponent[..., None])
-        mean = scaled.sum(axis=-1) / finite
-        rms = np.sqrt((scaled * scaled).sum(axis=-1) / finite)
+        mean = scaled.sum(axis=-1) / count
+        rms = np.sqrt((scaled * scaled).sum(axis=-1) / count)
         return np.ldexp(mean, exponent), np.ldexp(rms, exponent)
 
 
@@ -117,8 +136,8 @@ def _moments(values: Array, finite: Counts) -> tuple[Array, Array]:
 class Ecdf:
     """An empirical distribution function: `fraction` of all n values are <= `values`, which ascend.
 
-    Values that are not finite stay in n, so the last fraction is below 1 where there are some.
-    Exact zeros are the first point of a function of magnitudes: a logarithmic axis bins them apart.
+    Exact zeros are the first point of a function of magnitudes and infinities the last: a logarithmic axis
+    bins them apart.  NaN stays in n, so the last fraction is below 1 where there is some.
     """
 
     values: Array
@@ -130,10 +149,10 @@ def ecdf(values: npt.ArrayLike) -> Ecdf:
     """The empirical distribution function of all values of an array.
 
     >>> ecdf([2.0, 1.0, 2.0, float("inf")]).fraction.tolist()
-    [0.25, 0.75]
+    [0.25, 0.75, 1.0]
     """
     flat = np.asarray(values, np.float64).ravel()
-    distinct, counts = np.unique(flat[np.isfinite(flat)], return_counts=True)
+    distinct, counts = np.unique(flat[~np.isnan(flat)], return_counts=True)
     return Ecdf(distinct, np.cumsum(counts) / max(flat.size, 1), flat.size)
 
 
@@ -182,46 +201,28 @@ def proportion_interval(successes: int, n: int, level: float = 0.95) -> tuple[fl
     return float(low), float(high)
 
 
-def ratio_interval(ratios: npt.ArrayLike, seed: Seed, level: float = 0.95) -> tuple[float, float]:
-    """A bootstrap interval of the geometric mean of positive ratios, one ratio per seed.
+def median_interval(values: npt.ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """An interval of the median of what independent values are drawn from: covers it with at least `level`.
 
-    Bias-corrected and accelerated, on logarithms, 1999 resamples by `numpy.random.default_rng`.
-    One point where all ratios are equal; NaN for fewer than two ratios.
-    Raises: ArgumentError for ratios that are not positive and finite.
-    Source: Efron 1987.
+    Its ends are the k-th value from below and from above, k the largest with 2 P(B < k) <= 1 - level,
+    B the number of heads in n fair throws.  Nothing is assumed of the distribution: it may be skewed,
+    have ties or infinities.  It is conservative: at 95 % it covers with 96.9 % at 6 values, 97.9 % at
+    16, 95.7 % at 30, and with more where values tie.  NaN among the values is left out.  NaN, "too few",
+    where even the extremes do not cover: below 6 values at 95 %.
+    Source: Thompson 1936; David and Nagaraja, Order Statistics, 3rd ed., 7.1.
+
+    >>> median_interval([3.0, 1.0, 2.0, 6.0, 5.0, 4.0]), median_interval([1.0, 2.0])
+    ((1.0, 6.0), (nan, nan))
     """
-    values = np.asarray(ratios, np.float64).ravel()
-    if not (np.isfinite(values) & (values > 0)).all():
-        raise ArgumentError(
-            "ratio_interval: ratios must be positive and finite; count others apart"
-        )
-    return _log_mean_interval(np.log(values), seed, level)
+    from scipy import special
 
-
-def _log_mean_interval(logs: Array, seed: Seed, level: float) -> tuple[float, float]:
-    from scipy import stats
-
-    if logs.size < 2:
-        return math.nan, math.nan
-    # Logarithms within a few roundings of each other: nothing to resample.
-    if np.ptp(logs) <= 2.0**-48 * np.abs(logs).max():
-        return math.exp(float(logs[0])), math.exp(float(logs[0]))
-    with SETTINGS, np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = stats.bootstrap(
-            (logs,),
-            np.mean,
-            n_resamples=_RESAMPLES,
-            batch=max(1, 2_000_000 // logs.size),
-            confidence_level=level,
-            method="BCa",
-            rng=np.random.default_rng(seed),
-        )
-    ends = np.array(found.confidence_interval, np.float64)
-    if not np.isfinite(ends).all():
-        tail = (1.0 - level) / 2.0
-        ends = np.quantile(found.bootstrap_distribution, [tail, 1.0 - tail])
-    return _exp(float(ends[0])), _exp(float(ends[1]))
+    flat = np.asarray(values, np.float64).ravel()
+    ordered = np.sort(flat[~np.isnan(flat)])
+    n = ordered.size
+    _check(max(n, 1), level)
+    half = special.bdtr(np.arange(max(n, 1)), max(n, 1), 0.5)  # P(B <= j)
+    k = int(np.sum(2.0 * half <= 1.0 - level)) if n else 0
+    return (float(ordered[k - 1]), float(ordered[n - k])) if k else (math.nan, math.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,9 +232,9 @@ class Paired:
     n pairs are compared: ties + first_wins + second_wins (a win is a smaller error); `excluded`
     more have a NaN and are not.  p_value: two-sided, of no difference.  effect: matched-pairs
     rank-biserial correlation, 1 where the first is always closer, -1 where the second is, ties
-    counting as neither.  ratio: geometric mean of second / first over the `in_ratio`
-    pairs with both nonzero and finite; 1 where all pairs tie, NaN where no pair has a ratio.
-    interval: its 95 % bootstrap interval.
+    counting as neither.  ratio: median of second / first, 1 for a tie, infinite where the first alone
+    is exact or the second alone overflows, and 0 the other way round; interval: of that median, 95 %,
+    NaN for fewer than 6 pairs (see `median_interval`).
     """
 
     n: int
@@ -244,8 +245,15 @@ class Paired:
     p_value: float
     effect: float
     ratio: float
-    in_ratio: int
     interval: tuple[float, float]
+
+    @property
+    def factor(self) -> tuple[float, float, float]:
+        """The farther error over the closer, whoever that is, and the ends of its interval."""
+        if not self.ratio < 1:
+            return self.ratio, *self.interval
+        low, high = self.interval
+        return _inverse(self.ratio), _inverse(high), _inverse(low)
 
     def closer(self, corrected: float, level: float = 0.05) -> str:
         """Who is: "first" or "second" if the corrected p-value is below `level`, else "neither"."""
@@ -254,29 +262,28 @@ class Paired:
         return "first" if self.effect > 0.0 else "second"
 
 
-def paired(first: npt.ArrayLike, second: npt.ArrayLike, seed: Seed) -> Paired:
+def paired(first: npt.ArrayLike, second: npt.ArrayLike) -> Paired:
     """The Wilcoxon signed-rank test, with Pratt's zeros, on log(second / first), one pair per seed.
 
     Errors are magnitudes.  The logarithm gives each seed the same say, however large its gradient.
-    A pair with one error of zero (or infinity) differs by more than any pair of positive numbers,
-    and as much as any other such pair; two zeros or two infinities tie.  Ties keep their ranks.
+    A pair with one error of zero or one of infinity (an overflow) differs by more than any pair of positive
+    numbers, and as much as any other such pair; two zeros or two infinities tie.  Ties keep their ranks.
     The p-value is exact, given the ties, for up to 50 pairs that differ, else from the normal
     approximation.
 
     Raises: ArgumentError for errors of different number and for negative ones.
     Source: Pratt 1959; Cureton 1967; Kerby 2014 (effect, with the ranks of ties in the total).
 
-    >>> paired([1.0, 1.0, 3.0], [1.0, 1.0, 3.0], seed=0).p_value
+    >>> paired([1.0, 1.0, 3.0], [1.0, 1.0, 3.0]).p_value
     1.0
     """
     errors_first = np.asarray(first, np.float64).ravel()
     errors_second = np.asarray(second, np.float64).ravel()
     _check_pairs(errors_first, errors_second)
     known = ~(np.isnan(errors_first) | np.isnan(errors_second))
-    difference, usable = _log_ratios(errors_first[known], errors_second[known])
+    difference = _log_ratios(errors_first[known], errors_second[known])
     p_value, effect = _signed_rank(difference)
-    logs = difference[usable]
-    ratio, interval = _ratio(logs, bool((difference == 0).all()), seed)
+    low, high = median_interval(difference)
     return Paired(
         n=difference.size,
         ties=int((difference == 0).sum()),
@@ -285,23 +292,20 @@ def paired(first: npt.ArrayLike, second: npt.ArrayLike, seed: Seed) -> Paired:
         excluded=int((~known).sum()),
         p_value=p_value,
         effect=effect,
-        ratio=ratio,
-        in_ratio=logs.size,
-        interval=interval,
+        ratio=_exp(_middle(difference)),
+        interval=(_exp(low), _exp(high)),
     )
 
 
-def _log_ratios(first: Array, second: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """log(second / first), 0 where both are 0 or infinite; and where the ratio is a number."""
+def _log_ratios(first: Array, second: Array) -> Array:
+    """log(second / first), 0 where both are 0 or infinite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         # A difference of logarithms: it changes only its sign when the two sides are swapped.
         difference = np.log(second) - np.log(first)
     difference = np.where(first == second, 0.0, difference)
     # Two neighbouring floats may share a rounded logarithm; they are no tie.
     hidden = (difference == 0.0) & (first != second)
-    difference = np.where(hidden, np.where(second > first, 2.0**-53, -(2.0**-53)), difference)
-    usable = (first > 0) & (second > 0) & np.isfinite(first) & np.isfinite(second)
-    return difference, usable
+    return np.where(hidden, np.where(second > first, 2.0**-53, -(2.0**-53)), difference)
 
 
 def _signed_rank(difference: Array) -> tuple[float, float]:
@@ -337,12 +341,14 @@ def _exact_p(ranks: Array, balance: float) -> float:
     return min(1.0, float(chance[extreme].sum()))
 
 
-def _ratio(logs: Array, all_tie: bool, seed: Seed) -> tuple[float, tuple[float, float]]:
-    if all_tie:
-        return 1.0, (1.0, 1.0)
-    if logs.size == 0:
-        return math.nan, (math.nan, math.nan)
-    return _exp(float(logs.mean())), _log_mean_interval(logs, seed, 0.95)
+def _middle(logs: Array) -> float:
+    """The median; 0, which is one, between infinities of both signs."""
+    found = float(quantiles(logs, 0.5)[0])
+    return 0.0 if logs.size and math.isnan(found) else found
+
+
+def _inverse(ratio: float) -> float:
+    return math.inf if ratio == 0 else 1.0 / ratio
 
 
 def correct(p_values: npt.ArrayLike) -> Array:

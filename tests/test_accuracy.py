@@ -97,7 +97,13 @@ def test_overflow_and_nan_are_counted_and_kept() -> None:
     assert found.nan.tolist() == [False, False, False, True, False, True]
     assert found.ulp[:2].tolist() == [INF, -INF] and math.isnan(found.ulp[2])
     assert found.absolute[2] == -1.0 and found.ulp[4] == 0.0
-    assert math.isnan(found.scaled[3])
+    for name in ("absolute", "relative", "ulp", "scaled"):
+        assert getattr(found, name)[:2].tolist() == [INF, -INF]
+        assert getattr(found, name)[3] == INF and math.isnan(getattr(found, name)[5])
+    # Infinite also where the exact value has no ulp, and where S is infinite.
+    assert accuracy.errors(INF, 1e6, 0.0, 1e6, "float16").ulp == INF
+    assert accuracy.errors(NAN, 1.0, 0.0, INF, "float16").scaled == INF
+    assert math.isnan(accuracy.errors(2.0, 1.0, 0.0, INF, "float16").scaled)
 
 
 def test_a_saturated_format_overflows_by_its_exact_value() -> None:
@@ -137,8 +143,16 @@ def test_normwise_at_the_edges() -> None:
     assert accuracy.normwise([0.0, 0.0], [0.0, 0.0], 0.0) == 0.0
     assert accuracy.normwise([0.0, 1.0], [0.0, 0.0], 0.0) == INF
     assert accuracy.normwise([1.0, 2.0], [1.0, 2.0], 0.0) == 0.0
-    assert math.isnan(accuracy.normwise([INF, 1.0], [1.0, 1.0], 0.0))
-    assert math.isnan(accuracy.normwise([NAN, 1.0], [1.0, 1.0], 0.0))
+    assert (
+        accuracy.normwise([INF], [1.0], 0.0)
+        == accuracy.normwise([-INF, 1.0], [1.0, 1.0], 0.0)
+        == INF
+    )
+    assert accuracy.normwise([NAN, 1.0], [1.0, 1.0], 0.0) == INF
+    assert math.isnan(accuracy.normwise([1.0, NAN], [1.0, NAN], 0.0))
+    assert math.isnan(accuracy.normwise([INF, 1.0], [INF, 1.0], 0.0))
+    rows = accuracy.normwise_rows([[1.0, 2.0], [INF, 2.0], [1.0, NAN]], [[1.0, 2.0]] * 3, 0.0)
+    assert rows.tolist() == [0.0, INF, INF]
     # The difference is not a float64, the relative error is 2.
     assert accuracy.normwise([1.5e308], [-1.5e308], 0.0) == 2.0
     assert accuracy.normwise([2.0**-1074], [2.0**-1073], 0.0) == 0.5
@@ -162,7 +176,7 @@ def test_ulp_between_neighbours(format: Format) -> None:
 def test_ulp_between_what_is_not_finite() -> None:
     a = [INF, INF, INF, NAN, NAN, 7e4]
     b = [INF, -INF, 1.0, NAN, INF, 1.0]
-    wanted = [0.0, INF, INF, NAN, NAN, NAN]
+    wanted = [0.0, INF, INF, NAN, INF, NAN]
     np.testing.assert_array_equal(accuracy.ulp_between(a, b, "float16"), wanted)
 
 
@@ -234,7 +248,8 @@ def test_no_smaller_change_of_the_data_explains_a_sum(x: list[float], c: float) 
 
 def test_backward_error_of_what_is_not_finite() -> None:
     assert accuracy.sum_backward(INF, [1.0]).componentwise == INF
-    assert math.isnan(accuracy.sum_backward(NAN, [1.0]).normwise)
+    assert accuracy.sum_backward(-INF, [1.0]).normwise == INF
+    assert accuracy.sum_backward(NAN, [1.0]).normwise == INF
     for call in (lambda v: accuracy.sum_condition(v), lambda v: accuracy.sum_backward(1.0, v)):
         with pytest.raises(ArgumentError, match="contains inf"):
             call([1.0, INF])

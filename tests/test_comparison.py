@@ -233,6 +233,29 @@ def test_a_reference_without_a_value_is_undecided_and_nan_is_not_equal() -> None
     assert found.verdict("x", "float32") == ro.Verdict.IDENTICAL
 
 
+@pytest.mark.parametrize("lost", ["overflow", "NaN"])
+def test_a_side_that_overflows_is_farther_everywhere(lost) -> None:
+    """In float16 the first side leaves the range on its way; the second does not, and errs by rounding."""
+
+    def wild(x):
+        large = x * 256.0
+        return (large if lost == "overflow" else large + (large - large)) * 2.0**-8
+
+    def steady(x):
+        return (x * 3.0) / 3.0
+
+    inputs = {"x": torch.tensor([9000.0, 9001.0, 1.1])}
+    for pair, side in (((wild, steady), "steady"), ((steady, wild), "steady")):
+        found = ro.compare(*pair, inputs, formats="float16", seeds=8)
+        row = next(r for r in found.table.to_dict("records") if r["gradient"] == "output")
+        assert row["closer"] == row["in_general"] == side
+        assert row["ratio"] == row["ratio_in_general"] == row["ratio_low"] == np.inf
+        for name in ("ulp_between", "relative_between", "scaled_between", "normwise_between"):
+            assert row[name] == np.inf
+        assert sorted([row["error_first"], row["error_second"]])[1] == np.inf
+        assert "steady" in str(found).split("in general (output, float16")[1].split("\n")[0]
+
+
 def test_closer_in_general_has_an_interval() -> None:
     first, second, _, inputs = PAIRS["chain"]
     found = ro.compare(first, second, inputs, formats=("float32",), seeds=6)

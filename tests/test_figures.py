@@ -10,7 +10,7 @@ import pytest
 
 from roundoff import figures
 from roundoff.errors import ArgumentError
-from roundoff.figures.base import LogWithZero, left_out
+from roundoff.figures.base import LogWithZero, not_finite
 from roundoff.formats import as_format
 
 METHODS = ("slice_then_conv", "conv_then_slice")
@@ -124,14 +124,62 @@ def test_zeros_have_their_own_place_and_nothing_is_left_out_unsaid() -> None:
         axis = plot.figure.axes[0]
         assert "0" in [label.get_text() for label in axis.get_yticklabels()]
         assert np.isfinite(heights(plot, 0)).all() and (heights(plot, 0) >= 0).all()
-    holes = errors_of(("float32",))
-    holes.loc[holes["seed"] == 1, ["max_scaled", "rms_scaled", "normwise"]] = np.inf
-    assert "2 of 8 values are not finite" in figures.precision_ladder(holes).caption
-    assert "are not finite" in figures.error_against_n(holes, bounds_of()).caption
-    assert "are not finite" in figures.orders(holes).caption
-    assert "are not finite" in figures.bias_against_noise(holes).caption
-    assert "ends below 1" in figures.ecdf(holes).caption
-    assert left_out([0.0, 1.0]) == ""
+    for value, words in (
+        (np.inf, "are overflows: infinite errors"),
+        (np.nan, "are NaN and left out"),
+    ):
+        holes = errors_of(("float32",))
+        holes.loc[holes["seed"] == 1, ["max_scaled", "rms_scaled", "mean_scaled", "normwise"]] = (
+            value
+        )
+        assert f"2 of 8 values {words}" in figures.precision_ladder(holes).caption
+        assert words in figures.error_against_n(holes, bounds_of()).caption
+        assert words in figures.orders(holes).caption
+        assert words in figures.bias_against_noise(holes).caption
+        assert words in figures.ecdf(holes).caption
+        assert ("ends below 1" in figures.ecdf(holes).caption) == np.isnan(value)
+    assert not_finite([0.0, 1.0]) == ""
+
+
+def labels_of(axis) -> list[str]:
+    return [label.get_text() for label in (*axis.get_xticklabels(), *axis.get_yticklabels())]
+
+
+def test_infinite_errors_have_their_own_place() -> None:
+    """Three overflows of four seeds: the quartiles, medians and points of the method stand at infinity."""
+    errors = errors_of(("float32",))
+    wild = (errors["method"] == METHODS[0]) & (errors["seed"] > 0)
+    errors.loc[wild, ["max_scaled", "rms_scaled", "mean_scaled", "normwise"]] = np.inf
+    pairs = pairs_of()
+    pairs.loc[1:, "normwise_first"] = np.inf
+    for plot in (
+        figures.ecdf(errors), figures.orders(errors), figures.precision_ladder(errors),
+        figures.error_against_n(errors, bounds_of(), method=METHODS[0]),
+        figures.first_against_second(pairs),
+    ):  # fmt: skip
+        assert plot.png() and "∞" in labels_of(plot.figure.axes[0]), plot.name
+    curve = figures.ecdf(errors).data
+    assert curve[curve["method"] == METHODS[0]]["max_scaled"].tolist()[-1] == np.inf
+    assert curve.groupby("method")["fraction"].max().tolist() == [1.0, 1.0]
+    boxes = figures.orders(errors).data
+    assert np.isinf(boxes[boxes["method"] == METHODS[0]]["p50"]).all()
+    assert (boxes["seeds"] == 4).all()
+    scatter = figures.first_against_second(pairs)
+    drawn_at = scatter.figure.axes[0].lines[1].get_xdata()
+    assert len(scatter.data) == 4 and np.isfinite(drawn_at).all() and len(set(drawn_at)) == 2
+    bias = figures.bias_against_noise(errors)
+    assert np.isinf(bias.data[bias.data["method"] == METHODS[0]]["bias"]).all()
+    assert f"{len(ORDERS)} of {2 * len(ORDERS)} points are infinite and not drawn" in bias.caption
+    place = LogWithZero([0.0, 1.0, 10.0, np.inf])
+    assert place.limits[0] < place(0.0) < 1.0 < 10.0 < place(np.inf) < place.limits[1]
+
+
+@pytest.mark.parametrize("seeds", [4, 5, 6, 16])
+def test_the_bias_has_an_interval_where_there_are_seeds_enough(seeds) -> None:
+    data = figures.bias_against_noise(errors_of(("float32",), seeds=seeds)).data
+    assert (data["low"].notna() == (seeds >= 6)).all()
+    if seeds >= 6:
+        assert (data["low"] <= data["bias"]).all() and (data["bias"] <= data["high"]).all()
 
 
 def test_growth_data_are_what_is_drawn_bounds_included() -> None:
@@ -162,7 +210,7 @@ def test_scatter_counts_all_and_draws_a_thousand() -> None:
     assert (
         f"one closer: {(first < second).sum()}\nthe other closer: {(second < first).sum()}" in text
     )
-    assert len(plot.data) <= 1000 and "1 of 3000 pairs are not finite" in plot.caption
+    assert len(plot.data) <= 1000 and "1 of 3000 pairs have a NaN" in plot.caption
     assert "points are drawn; all are counted" in plot.caption
 
 

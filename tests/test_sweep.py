@@ -36,6 +36,8 @@ def test_the_exact_error_is_exact() -> None:
     from roundoff.study.sweep import exact_error
 
     assert exact_error(0.0, x) == 2.0**-60
+    for lost in (np.inf, -np.inf, np.nan):
+        assert exact_error(lost, x) == np.inf
 
 
 def test_figures_of_bounds(rows) -> None:

@@ -129,9 +129,7 @@ CALLS = {
     "round_to": lambda folder: ro.round_to(normal(30), "float16").tolist(),
     "spacing": lambda folder: ro.spacing(normal(30).numpy(), 0.0, "float16").tolist(),
     "as_format": lambda folder: str(ro.as_format(torch.float16)),
-    "statistics": lambda folder: ro.statistics.ratio_interval(
-        np.exp(normal(12).numpy()), seed=1
-    ),
+    "statistics": lambda folder: ro.statistics.median_interval(normal(12).numpy()),
 }  # fmt: skip
 
 

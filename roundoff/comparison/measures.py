@@ -67,7 +67,9 @@ def measures(first: Judged, second: Judged) -> dict[str, Any]:
         unit = u * np.where(known & (one.terms > 0), one.terms, np.nan)
         likely = np.maximum(first.bound.likely(FAILURE), second.bound.likely(FAILURE))
         certain = np.maximum(first.bound.certain, second.bound.certain)
-        gap, numbers = np.abs(a - b), ~(np.isnan(a) & np.isnan(b))
+        numbers = ~(np.isnan(a) & np.isnan(b))
+        apart = np.isfinite(a) != np.isfinite(b)  # an infinity or a NaN beside a number
+        gap = np.where(apart, np.inf, np.abs(a - b))
         errors = [
             accuracy.normwise(v[known], r.high[known], r.low[known]) / u
             for v, r in ((a, one), (b, two))
@@ -80,7 +82,9 @@ def measures(first: Judged, second: Judged) -> dict[str, Any]:
             "ulp_between": _largest(accuracy.ulp_between(a, b, format)),
             "relative_between": _largest(gap / np.where(one.high != 0, np.abs(one.high), np.nan)),
             "scaled_between": _largest(gap / unit),
-            "normwise_between": accuracy.normwise(a[numbers], b[numbers], 0.0) / u,
+            "normwise_between": np.inf
+            if apart.any()
+            else accuracy.normwise(a[numbers], b[numbers], 0.0) / u,
             "error_first": errors[0],
             "error_second": errors[1],
             "bound_certified": _largest(certain / unit),
@@ -91,9 +95,12 @@ def measures(first: Judged, second: Judged) -> dict[str, Any]:
 
 
 def _closer(errors: Sequence[float], names: tuple[str, str]) -> tuple[str, float]:
-    """Whose error is smaller, and how many times; nobody's where three digits do not tell them apart."""
+    """Whose error is smaller, and how many times; nobody's where three digits do not tell them apart.
+
+    An overflow is an infinite error: the other side is closer, infinitely many times.
+    """
     one, two = errors
-    if not (np.isfinite(one) and np.isfinite(two)) or one == two:
+    if np.isnan(one) or np.isnan(two) or one == two:
         return "neither", 1.0
     small, large = min(one, two), max(one, two)
     ratio = large / small if small else float("inf")
@@ -104,14 +111,11 @@ def _closer(errors: Sequence[float], names: tuple[str, str]) -> tuple[str, float
 
 def _in_general(seeds: Sequence[tuple[float, float]], names: tuple[str, str]) -> dict[str, Any]:
     errors = np.array(seeds)
-    test = statistics.paired(errors[:, 0], errors[:, 1], 0)
+    test = statistics.paired(errors[:, 0], errors[:, 1])
     who = {"first": names[0], "second": names[1], "neither": "neither"}[
         test.closer(test.p_value, 0.01)
     ]
-    low, high = test.interval
-    ratio = test.ratio
-    if ratio < 1:
-        ratio, low, high = 1 / ratio, 1 / high, 1 / low
+    ratio, low, high = test.factor
     return {
         "in_general": who, "seeds": len(seeds), "ratio_in_general": ratio, "ratio_low": low,
         "ratio_high": high,

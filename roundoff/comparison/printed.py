@@ -55,9 +55,13 @@ def text(result: Comparison) -> str:
             pair = f"rtol={rounded_up(row['rtol'])}, atol={rounded_up(row['atol'])}"
             lines.append(f"assert_close({where}): {pair}")
         if row.get("seeds", 0) > 0:
+            low, high = row["ratio_low"], row["ratio_high"]
+            interval = (
+                "too few for an interval" if np.isnan(low) else f"95 %: {low:.3g} to {high:.3g}"
+            )
             lines.append(
-                f"in general ({where}, {row['seeds']:.0f} seeds): closer is {row['in_general']}, ratio "
-                f"{row['ratio_in_general']:.3g} (95 %: {row['ratio_low']:.3g} to {row['ratio_high']:.3g})"
+                f"in general ({where}, {row['seeds']:.0f} seeds): closer is {row['in_general']}, median "
+                f"ratio {row['ratio_in_general']:.3g} ({interval})"
             )
     return "\n".join([*lines, *(f"note: {note}" for note in result.notes)])
 

@@ -1,4 +1,4 @@
-"""What all figures share: the style, the palette, axes on which zero has a place of its own."""
+"""What all figures share: the style, the palette, axes with places of their own for zero and infinity."""
 
 from __future__ import annotations
 
@@ -130,20 +130,29 @@ def some(frame: pd.DataFrame, figure: str, what: str) -> pd.DataFrame:
     return frame
 
 
-def left_out(values: Any) -> str:
-    """A sentence for a caption on the values that are not finite; nothing where all are.
+def not_finite(values: Any) -> str:
+    """Sentences for a caption on overflows, which stand at infinity, and on NaN; nothing where all is finite.
 
-    >>> left_out([1.0, float("nan")])
-    ' 1 of 2 values is not finite and left out.'
+    >>> not_finite([1.0, float("nan")]), not_finite([1.0, float("inf")])
+    (' 1 of 2 values is NaN and left out.', ' 1 of 2 values is an overflow: an infinite error.')
     """
     array = np.asarray(values, np.float64)
-    count = int((~np.isfinite(array)).sum())
-    verb = "is" if count == 1 else "are"
-    return f" {count} of {array.size} values {verb} not finite and left out." if count else ""
+    text = ""
+    for count, one, many in (
+        (
+            np.isinf(array).sum(),
+            "is an overflow: an infinite error",
+            "are overflows: infinite errors",
+        ),
+        (np.isnan(array).sum(), "is NaN and left out", "are NaN and left out"),
+    ):
+        if count:
+            text += f" {count} of {array.size} values {one if count == 1 else many}."
+    return text
 
 
 class LogWithZero:
-    """A logarithmic axis on which exact zeros have a place of their own at the lower end."""
+    """A logarithmic axis with places of their own for exact zeros, below it, and infinities, above it."""
 
     def __init__(self, values: Any) -> None:
         known = np.abs(usable(values))
@@ -151,30 +160,37 @@ class LogWithZero:
         self.low = float(positive.min()) if positive.size else 0.1
         self.high = float(positive.max()) if positive.size else 1.0
         self.has_zero = bool((known == 0).any())
+        self.has_infinity = bool(np.isinf(np.asarray(values, np.float64)).any())
         span = min(max(self.high / self.low, 2.0), 1e100)
-        self.zero = self.low / span**0.14
+        self.zero, self.infinity = self.low / span**0.14, self.high * span**0.14
         self.limits = (
             self.zero / span**0.05 if self.has_zero else self.low / span**0.05,
-            self.high * span**0.05,
+            (self.infinity if self.has_infinity else self.high) * span**0.05,
         )
 
     def __call__(self, values: Any) -> Array:
         """Where to draw."""
         magnitudes = np.abs(np.asarray(values, np.float64))
-        return np.where(magnitudes == 0, self.zero, magnitudes)
+        found = np.where(magnitudes == 0, self.zero, magnitudes)
+        return np.where(np.isinf(found), self.infinity, found)
 
     def apply(self, axis: Axes, which: str) -> None:
-        """Scale, limits, decades, and a tick "0" beside a faint line."""
+        """Scale, limits, decades, and ticks "0" and "∞" beyond faint lines."""
         getattr(axis, f"set_{which}scale")("log")
         getattr(axis, f"set_{which}lim")(*self.limits)
         handle = getattr(axis, f"{which}axis")
         handle.set_minor_formatter(NullFormatter())
         ticks = self._ticks()
         places, labels = [t for t, _ in ticks], [label for _, label in ticks]
-        if self.has_zero:
-            places, labels = [self.zero, *places], ["0", *labels]
-            line = axis.axvline if which == "x" else axis.axhline
-            line(float(np.sqrt(self.zero * self.low)), color="#cccccc", lw=0.5, ls=(0, (2, 2)))
+        line = axis.axvline if which == "x" else axis.axhline
+        for there, place, end, label in (
+            (self.has_zero, self.zero, self.low, "0"),
+            (self.has_infinity, self.infinity, self.high, "∞"),
+        ):
+            if there:
+                places, labels = [place, *places], [label, *labels]
+                between = float(np.sqrt(place) * np.sqrt(end))
+                line(between, color="#cccccc", lw=0.5, ls=(0, (2, 2)))
         handle.set_major_locator(FixedLocator(places))
         handle.set_major_formatter(FixedFormatter(labels))
         handle.set_minor_locator(
@@ -182,7 +198,8 @@ class LogWithZero:
         )
 
     def _ticks(self) -> list[tuple[float, str]]:
-        lowest, highest = np.log10(self.low), np.log10(self.limits[1])
+        top = self.high * 1.05 if self.has_infinity else self.limits[1]
+        lowest, highest = np.log10(self.low), np.log10(top)
         decades = np.arange(np.ceil(lowest), np.floor(highest) + 1)
         step = max(1, -(-len(decades) // 5))
         ticks = [(10.0**d, _power(int(d))) for d in decades[::step]]
@@ -190,10 +207,10 @@ class LogWithZero:
             fine = [
                 m * 10.0**d for d in range(int(lowest) - 2, int(highest) + 3) for m in (1, 2, 5)
             ]
-            ticks = [(t, f"{t:g}") for t in fine if self.low * 0.95 <= t <= self.limits[1]][-4:]
+            ticks = [(t, f"{t:g}") for t in fine if self.low * 0.95 <= t <= top][-4:]
         if len(ticks) < 2:  # narrower still: evenly spaced round numbers
-            even = MaxNLocator(3).tick_values(self.low, self.limits[1])
-            ticks = [(float(t), f"{t:.6g}") for t in even if self.low * 0.95 <= t <= self.limits[1]]
+            even = MaxNLocator(3).tick_values(self.low, top)
+            ticks = [(float(t), f"{t:.6g}") for t in even if self.low * 0.95 <= t <= top]
         return ticks
 
 

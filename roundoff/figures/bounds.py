@@ -9,7 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from roundoff.figures.base import COLORS, GREY, LogWithZero, Plot, formats_of, panels, some, style
+from roundoff.figures.base import (
+    COLORS,
+    GREY,
+    LogWithZero,
+    Plot,
+    formats_of,
+    not_finite,
+    panels,
+    some,
+    style,
+)
 
 #: Quantities of `study.sweep` and how they are drawn.
 LOOKS: dict[str, dict[str, Any]] = {
@@ -39,7 +49,7 @@ def bounds_against_n(sweep: pd.DataFrame, data: str = "uniform", failure: float 
             for column, name in enumerate(formats):
                 axis = axes[row, column]
                 part = chosen[(chosen["order"] == order) & (chosen["format"] == name)]
-                _panel(axis, part, "value")
+                _panel(axis, part, "value", place)
                 place.apply(axis, "y")
                 if row == 0:
                     axis.set_title(name)
@@ -77,7 +87,7 @@ def tightness(sweep: pd.DataFrame, format: str = "float32") -> Plot:
             for column, order in enumerate(orders):
                 axis = axes[row, column]
                 part = chosen[(chosen["data"] == data) & (chosen["order"] == order)]
-                _panel(axis, part, "worst")
+                _panel(axis, part, "worst", place)
                 axis.axhline(1.0, color="black", lw=0.6)
                 place.apply(axis, "y")
                 if row == 0:
@@ -114,7 +124,7 @@ def ratios(pairs: pd.DataFrame, gradient: str = "weight") -> Plot:
         value_name="ratio",
     )
     data = data.assign(bound=data["bound"].str.removeprefix("ratio_"))
-    data = some(data[data["ratio"].notna()].reset_index(drop=True), "ratios", "a finite ratio")
+    data = some(data[data["ratio"].notna()].reset_index(drop=True), "ratios", "a ratio")
     formats = formats_of(data)
     place = LogWithZero([*data["ratio"], 1.0])
     with style():
@@ -134,21 +144,20 @@ def ratios(pairs: pd.DataFrame, gradient: str = "weight") -> Plot:
         f"box over the {len(data) // len(names)} gradients of all shapes and seeds, whiskers to the "
         "extremes. At 1 (black) a bound is attained. The probabilistic bound fails once in 1e9; the "
         "expected error is a model, which the largest of many elements exceeds. Kernels that keep wider "
-        "sums than their format err less."
+        "sums than their format err less." + not_finite(data["ratio"])
     )
     return Plot("ratios", "How tight are the bounds?", caption, figure, data)
 
 
-def _panel(axis: Axes, part: pd.DataFrame, column: str) -> None:
+def _panel(axis: Axes, part: pd.DataFrame, column: str, place: LogWithZero) -> None:
     for quantity, look in LOOKS.items():
         rows = part[part["quantity"] == quantity].sort_values("n")
         marker = "_" if len(rows) == 1 else ""
-        axis.plot(rows["n"], rows[column], marker=marker, **look)
+        axis.plot(rows["n"], place(rows[column]), marker=marker, **look)
     if column == "value":
         rows = part[part["quantity"] == "measured"].sort_values("n")
-        positive = rows[rows["value"] > 0]
-        axis.plot(positive["n"], positive["value"], color="black", lw=1.4)
-        axis.plot(rows["n"], rows["largest"], ".", color="black", ms=2.5)
+        axis.plot(rows["n"], place(rows["value"]), color="black", lw=1.4)
+        axis.plot(rows["n"], place(rows["largest"]), ".", color="black", ms=2.5)
     axis.grid()
 
 

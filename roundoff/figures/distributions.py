@@ -19,8 +19,8 @@ from roundoff.figures.base import (
     Plot,
     formats_of,
     in_order,
-    left_out,
     methods_of,
+    not_finite,
     panels,
     readable,
     some,
@@ -73,8 +73,9 @@ def ecdf(errors: pd.DataFrame) -> Plot:
         "largest size. Bands: 95 % for the whole curve. A gradient that is exact in every element "
         "stands at 0."
     )
-    if not np.isfinite(native["max_scaled"]).all():
-        caption += " A curve that ends below 1 has seeds whose error is not finite."
+    caption += not_finite(native["max_scaled"])
+    if native["max_scaled"].isna().any():
+        caption += " A curve that ends below 1 has seeds whose error is NaN."
     return Plot(
         "ecdf", "How large is the error?", caption, figure, pd.concat(data, ignore_index=True)
     )
@@ -158,7 +159,7 @@ def orders(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
         "line the real kernel, on the data as they are and on the same data in another order; "
         "below it simulated orders whose sums are kept in the format. Boxes are quartiles, whiskers "
         "5 and 95 %. Diamonds: the median of the same order when its sums are kept in float32."
-        + left_out(chosen["rms_scaled"])
+        + not_finite(chosen["rms_scaled"])
     )
     return Plot(
         "orders", "What would other orders have given?", caption, figure, pd.DataFrame(data)
@@ -179,10 +180,10 @@ def _boxes(
         part = rows[rows["method"] == method]
         y = k + (side - (len(methods) - 1) / 2) * 0.36
         for accumulate, values in part.groupby("accumulate")["rms_scaled"]:
-            known = values[np.isfinite(values)]
+            known = values.dropna()
             if not len(known):
                 continue
-            q = np.quantile(known, [0.05, 0.25, 0.5, 0.75, 0.95])
+            q = statistics.quantiles(known, 0.05, 0.25, 0.5, 0.75, 0.95)
             x = place(q)
             if accumulate in ("", format):
                 axis.plot(x[[0, 4]], [y, y], color=color, lw=0.7, solid_capstyle="butt")
@@ -225,14 +226,16 @@ def first_against_second(
             axis.set_xlabel(labels[0])
             data.append(drawn[columns])
         axes[0, 0].set_ylabel(labels[1])
-    shown, known = sum(map(len, data)), int(np.isfinite(chosen[columns[3:]]).all(axis=1).sum())
+    shown, known = sum(map(len, data)), int(chosen[columns[3:]].notna().all(axis=1).sum())
     caption = (
         f"Relative error (2-norm, in u) of the {gradient} gradient, one method against the other, a point "
         f"per seed ({chosen['seed'].nunique()}). Below the line, {labels[1]} is closer to the "
         "exact gradient; on it, both err the same."
     )
     if known < len(chosen):
-        caption += f" {len(chosen) - known} of {len(chosen)} pairs are not finite and not drawn."
+        caption += f" {len(chosen) - known} of {len(chosen)} pairs have a NaN and are not drawn."
+    if np.isinf(chosen[columns[3:]]).any(axis=None):
+        caption += " An overflow is an infinite error."
     if shown < known:
         caption += f" {shown} of {known} points are drawn; all are counted."
     return Plot(
@@ -245,9 +248,8 @@ def first_against_second(
 
 
 def _drawable(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with two finite errors; every k-th of them where they are too many to see."""
-    finite = np.isfinite(rows["normwise_first"]) & np.isfinite(rows["normwise_second"])
-    known = np.flatnonzero(finite)
+    """The rows with two errors; every k-th of them where they are too many to see."""
+    known = np.flatnonzero(rows[["normwise_first", "normwise_second"]].notna().all(axis=1))
     return rows.take(known[:: max(1, -(-len(known) // _DOTS))])
 
 

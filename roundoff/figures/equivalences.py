@@ -14,7 +14,7 @@ def apart(rows: pd.DataFrame) -> Plot:
 
     rows: those of `study.equivalences`.  Units: u times the sum of |terms|.
     """
-    chosen = some(rows[np.isfinite(rows["apart"])], "apart", "finite differences")
+    chosen = some(rows[rows["apart"].notna()], "apart", "differences")
     names, formats = list(dict.fromkeys(rows["pair"])), formats_of(chosen)
     place = LogWithZero([*chosen["apart"], *chosen["bound"]])
     with style():
@@ -48,6 +48,6 @@ def apart(rows: pd.DataFrame) -> Plot:
         "How far apart the two sides are: the largest difference over all gradients and the output, a "
         f"mark per seed ({chosen['seed'].nunique()} of them), in u times the sum of |terms| of the last "
         "step. Grey: the largest probabilistic bound (failure 1e-9 per comparison) of the honest pairs. "
-        "Results that are not finite have no mark."
+        "A side that overflows or is NaN where the other is a number is infinitely far from it."
     )
     return Plot("apart", "How far apart are pairs and twins?", caption, figure, chosen)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from roundoff.figures.base import COLORS, Plot, formats_of, panels, some, style
+from roundoff.figures.base import COLORS, LogWithZero, Plot, formats_of, panels, some, style
 
 
 def layer_errors(rows: pd.DataFrame) -> Plot:
@@ -14,7 +14,8 @@ def layer_errors(rows: pd.DataFrame) -> Plot:
 
     rows: the tables of `compare`, with a column layer.  Units: normwise relative, in u of the format.
     """
-    chosen = some(rows[rows["error_first"] > 0], "layer_errors", "errors")
+    chosen = some(rows[rows["error_first"].notna()], "layer_errors", "errors")
+    place = LogWithZero([*chosen["error_first"], *chosen["error_second"]])
     formats, layers = formats_of(chosen), list(dict.fromkeys(rows["layer"]))
     with style():
         figure, axes = panels(1, len(layers), 2.4, sharex=True, sharey=True)
@@ -25,8 +26,8 @@ def layer_errors(rows: pd.DataFrame) -> Plot:
                 ("error_second", COLORS[1], 0.12),
             ):
                 places = np.array([formats.index(f) for f in part["format"]], float) + shift
-                axis.plot(places, part[side], "_", color=color, ms=7, mew=1.0)
-            axis.set_yscale("log")
+                axis.plot(places, place(part[side]), "_", color=color, ms=7, mew=1.0)
+            place.apply(axis, "y")
             axis.set_title(layer.split(",")[0])
         axes[0, 0].set_xticks(range(len(formats)), formats, rotation=30)
         axes[0, 0].set_ylabel("error, in u")
@@ -37,6 +38,6 @@ def layer_errors(rows: pd.DataFrame) -> Plot:
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
     caption = (
         "Normwise relative error of every gradient and of the output, in units of the format's u, a mark "
-        "each. What is computed without error, or has no reference, has no mark."
+        "each. What has no reference has no mark."
     )
     return Plot("layer_errors", "How large are the errors?", caption, figure, chosen)

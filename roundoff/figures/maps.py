@@ -8,7 +8,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from roundoff.figures.base import Plot, largest, methods_of, panels, readable, some, style
+from roundoff.figures.base import (
+    Plot,
+    largest,
+    methods_of,
+    not_finite,
+    panels,
+    readable,
+    some,
+    style,
+)
 
 
 def heat_map(elements: pd.DataFrame) -> Plot:
@@ -42,6 +51,7 @@ def heat_map(elements: pd.DataFrame) -> Plot:
         "exact value, its condition scale S (the same gradient from absolute values), and the "
         "signed error of each method. Where S is large beside the value, terms cancel, and the "
         "relative error is large although the rounding is not."
+        + not_finite(elements["error_scaled"])
     )
     return Plot("heat_map", "Where is the error?", caption, figure, elements)
 
@@ -51,6 +61,8 @@ def _panel(axis: Axes, grid: pd.DataFrame, title: str, colors: str, low: float, 
     image = axis.imshow(
         values, cmap=colors, vmin=low, vmax=high, aspect="auto", interpolation="nearest"
     )
+    for i, j in np.argwhere(np.isinf(values)):  # an overflow
+        axis.text(j, i, "∞", ha="center", va="center", fontsize=6)
     axis.set_title(title)
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
@@ -58,6 +70,8 @@ def _panel(axis: Axes, grid: pd.DataFrame, title: str, colors: str, low: float, 
         axis.set_xticks(range(values.shape[1]))
         axis.set_yticks(range(values.shape[0]))
         for (i, j), value in np.ndenumerate(values):
+            if not np.isfinite(value):
+                continue
             shade = (value - low) / (high - low) if high > low else 0.5
             dark = shade > 0.7 if low == 0 else abs(shade - 0.5) > 0.33
             axis.text(j, i, f"{value:.2g}", ha="center", va="center", fontsize=6,

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
+from roundoff import statistics
 from roundoff.figures.base import (
     COLORS,
     GREY,
@@ -18,8 +19,8 @@ from roundoff.figures.base import (
     Plot,
     formats_of,
     largest,
-    left_out,
     methods_of,
+    not_finite,
     panels,
     readable,
     some,
@@ -89,7 +90,7 @@ def error_against_n(
         "exceeds, and that of a plain loop, from the partial sums of the data; the probabilistic one, at a "
         "failure rate of 1e-9 for the whole trace, which assumes independent rounding errors and takes "
         "the certified one where a long sum may stagnate; and the expected error, a model."
-        + left_out(chosen["max_scaled"])
+        + not_finite(chosen["max_scaled"])
     )
     beside = bounds.rename(columns={"value": "p50", "bound": "order"})
     beside = beside.assign(kind="bound")[["kind", "format", "order", "n", "p50"]]
@@ -114,15 +115,10 @@ def _own(errors: pd.DataFrame, gradient: str, method: str) -> pd.DataFrame:
 def _against_n(chosen: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (name, order, n), part in chosen.groupby(["format", "order", "n"], sort=False):
-        known = usable(part["max_scaled"])
-        rows.append((name, order, n, known.size, *_quantiles(known, 0.05, 0.5, 0.95)))
+        known = part["max_scaled"].dropna()
+        rows.append((name, order, n, known.size, *statistics.quantiles(known, 0.05, 0.5, 0.95)))
     columns = ["format", "order", "n", "seeds", "p05", "p50", "p95"]
     return pd.DataFrame(rows, columns=columns).sort_values("n", kind="stable")
-
-
-def _quantiles(values: Any, *fractions: float) -> Any:
-    """Quantiles of finite values; NaN where there are none."""
-    return np.quantile(values, fractions) if len(values) else np.full(len(fractions), np.nan)
 
 
 def _titled(bound: str) -> str:
@@ -172,7 +168,7 @@ def precision_ladder(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
     chosen = some(errors[native], "precision_ladder", what)
     rows = []
     for (name, method), part in chosen.groupby(["format", "method"], sort=False):
-        q = _quantiles(usable(part["normwise"]), 0.25, 0.5, 0.75)
+        q = statistics.quantiles(part["normwise"], 0.25, 0.5, 0.75)
         rows.append((name, as_format(name).u, method, *q))
     data = pd.DataFrame(rows, columns=["format", "u", "method", "p25", "p50", "p75"])
     ends = np.array([data["u"].min() / 4, data["u"].max() * 4])
@@ -206,7 +202,7 @@ def precision_ladder(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
         f"Relative error of the {gradient} gradient of the real kernel in each format: median and "
         f"quartiles over {chosen['seed'].nunique()} seeds. What is rounding alone lies on a line "
         "of slope 1; a bug would be a floor that more bits do not lower."
-        + left_out(chosen["normwise"])
+        + not_finite(chosen["normwise"])
     )
     return Plot("precision_ladder", "Does it shrink with the precision?", caption, figure, data)
 
@@ -221,23 +217,20 @@ def _apart(axis: Axes, names: list[str]) -> None:
 
 
 def bias_against_noise(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
-    """The mean signed error against its size, a point per order and method, per format."""
+    """The mean signed error of a gradient against its size, medians over seeds, per order and method."""
     chosen = errors[
         (errors["gradient"] == gradient)
         & ((errors["accumulate"] == errors["format"]) | errors["order"].isin(REAL))
     ]
     some(chosen, "bias_against_noise", f"gradient {gradient!r} with sums in the format")
-    finite = chosen.replace([np.inf, -np.inf], np.nan)
-    grouped = finite.groupby(["format", "order", "method"], sort=False)
-    data = grouped.agg(
-        bias=("mean_scaled", "mean"),
-        error_of_bias=(
-            "mean_scaled",
-            lambda v: v.std(ddof=1) / np.sqrt(len(v)) if len(v) > 1 else np.nan,
-        ),
-        noise=("rms_scaled", "mean"),
-        seeds=("seed", "nunique"),
-    ).reset_index()
+    keys, rows = ["format", "order", "method"], []
+    for key, part in chosen.groupby(keys, sort=False):
+        bias, noise = (
+            statistics.quantiles(part[name], 0.5)[0] for name in ("mean_scaled", "rms_scaled")
+        )
+        low, high = statistics.median_interval(part["mean_scaled"])
+        rows.append((*key, bias, low, high, noise, part["seed"].nunique()))
+    data = pd.DataFrame(rows, columns=[*keys, "bias", "low", "high", "noise", "seeds"])
     formats, methods = formats_of(data), methods_of(data)
     with style():
         figure, axes = panels(1, len(formats), 2.6, sharey=True)
@@ -245,7 +238,7 @@ def bias_against_noise(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
             _bias_panel(axis, data[data["format"] == name], methods)
             axis.set_title(name)
         axes[0, 0].set_ylabel("noise: rms error, in u S")
-        figure.supxlabel("bias: mean signed error and its 95 % interval, in u S", fontsize=8)
+        figure.supxlabel("bias: mean signed error, median and 95 % interval, in u S", fontsize=8)
         handles = [
             Line2D([], [], color=c, marker=m, ls="", label=f"{readable(method)}, {kind}")
             for c, method in zip(COLORS, methods)
@@ -253,17 +246,26 @@ def bias_against_noise(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
     caption = (
-        f"Systematic against random error of the {gradient} gradient: the mean over elements and "
-        f"{data['seeds'].max()} seeds of the signed error, with its 95 % interval, against the "
-        "root-mean-square error; a point per reduction order and method. Rounding to nearest is "
-        "unbiased, so the points should straddle 0; the dotted lines are where bias equals noise."
-        + left_out(chosen["rms_scaled"])
+        f"Systematic against random error of the {gradient} gradient: the mean over elements of the signed "
+        f"error against their root mean square, medians over {data['seeds'].max()} seeds, a point per "
+        "reduction order and method. Bars: an interval that covers the median of all seeds with at least "
+        "95 %, whatever their distribution; none for fewer than 6. Rounding to nearest is unbiased, so "
+        "the points should straddle 0; the dotted lines are where bias equals noise."
+        + not_finite(chosen["rms_scaled"])
+        + _undrawn(data)
     )
     return Plot("bias_against_noise", "Is the error a bias?", caption, figure, data)
 
 
+def _undrawn(data: pd.DataFrame) -> str:
+    """A sentence on the points that have no place on these axes."""
+    count = int((~np.isfinite(data[["bias", "noise"]]).all(axis=1)).sum())
+    return f" {count} of {len(data)} points are infinite and not drawn." if count else ""
+
+
 def _bias_panel(axis: Axes, part: pd.DataFrame, methods: list[str]) -> None:
     top = (largest(part["noise"]) or 1e-3) * 1.1
+    reach = max(1.15 * largest(part[["bias", "low", "high"]]), 0.05 * top)
     axis.axvline(0, color=GREY, lw=0.6)
     for sign in (-1, 1):
         axis.plot([0, sign * top], [0, top], color=GREY, lw=0.6, ls=(0, (1, 2)))
@@ -271,10 +273,9 @@ def _bias_panel(axis: Axes, part: pd.DataFrame, methods: list[str]) -> None:
         rows = part[part["method"] == method]
         real = rows["order"].isin(REAL)
         for these, marker, size in ((rows[~real], ".", 4), (rows[real], "o", 4)):
-            axis.errorbar(these["bias"], these["noise"], xerr=1.96 * these["error_of_bias"], fmt=marker,
-                          color=color, ms=size, elinewidth=0.5, alpha=0.85)  # fmt: skip
-    ends = np.abs(part["bias"]) + 2 * part["error_of_bias"].fillna(0)
-    reach = max(1.15 * largest(ends), 0.05 * top)
+            axis.plot(these["bias"], these["noise"], marker, color=color, ms=size, alpha=0.85)
+            ends = these[["low", "high"]].clip(-reach, reach)
+            axis.hlines(these["noise"], ends["low"], ends["high"], color=color, lw=0.5, alpha=0.85)
     axis.set_xlim(-reach, reach)
     axis.set_ylim(0, None)
     axis.grid()

@@ -31,7 +31,7 @@ def slicing_report(
     """The report of the slicing study; why: explanations of one seed by problem and format."""
     errors, pairs = tables["errors"], tables["pairs"]
     names = problems[0].names
-    found = verdicts(pairs, names, configuration.seed)
+    found = verdicts(pairs, names)
     counted = summary(errors)
     main = problems[0]
     thread = _of(counted, main)
@@ -179,7 +179,7 @@ def _verdict_tables(found: pd.DataFrame, names: tuple[str, str], main: Problem) 
     show = {
         "bitwise_equal": percent,
         "closer": lambda name: short[name],
-        "ratio": lambda value: number(value) if np.isnan(value) else f"{value:.2f}",
+        "ratio": lambda value: f"{value:.2f}" if np.isfinite(value) else number(value),
         "error_first": lambda value: number(value),
     }
     explained = (
@@ -401,7 +401,7 @@ def _counted(counted: pd.DataFrame) -> str:
             parts.append(f"{int(bad[name].sum())} elements {what} ({formats})")
     total = int((counted["seeds"]).sum())
     return (
-        f"{listed(parts)}; they are counted in the tables and left out of the averages."
+        f"{listed(parts)}; each counts as an infinite error."
         if parts
         else f"No element of any gradient overflowed or was NaN, in {total} gradients computed."
     )

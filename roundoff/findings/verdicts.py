@@ -30,17 +30,17 @@ class Question:
     data: str = ""
 
 
-def verdicts(pairs: pd.DataFrame, names: tuple[str, str], seed: int = 0) -> pd.DataFrame:
+def verdicts(pairs: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
     """A row per case, shape, gradient and format; the gravest verdict of all seeds stands.
 
     error_first, error_second: median over seeds of the relative error in the 2-norm, in u.  closer: by
     the signed-rank test paired over seeds, p-values corrected for the number of rows; ratio: the
-    geometric mean of the farther error over the closer, with its 95 % interval.
+    median of the farther error over the closer, with its 95 % interval.  An overflow is an infinite error.
     """
     rows, tests = [], []
     for key, part in pairs.groupby(KEY, sort=False):
         u = as_format(key[-1]).u
-        tests.append(statistics.paired(part["normwise_first"], part["normwise_second"], seed))
+        tests.append(statistics.paired(part["normwise_first"], part["normwise_second"]))
         rows.append(
             {
                 **dict(zip(KEY, key, strict=True)),
@@ -86,11 +86,8 @@ def _closeness(
     }
     for test, p, verdict in zip(tests, table["p_value"], table["verdict"], strict=True):
         closer = test.closer(p, LEVEL) if verdict != Verdict.DIFFERENT else "neither"
-        ends = (test.ratio, *test.interval)
-        if test.ratio < 1:  # the farther over the closer, whoever that is
-            ends = (1 / test.ratio, 1 / test.interval[1], 1 / test.interval[0])
         columns["closer"].append(label[closer] if verdict != Verdict.DIFFERENT else "no question")
-        for name, value in zip(("ratio", "ratio_low", "ratio_high"), ends, strict=True):
+        for name, value in zip(("ratio", "ratio_low", "ratio_high"), test.factor, strict=True):
             columns[name].append(value)
         columns["effect"].append(test.effect)
     return columns

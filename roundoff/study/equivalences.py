@@ -107,7 +107,9 @@ def _sizes(pair: Pair) -> Iterator[tuple[float, float]]:
         unit = pair.format.u * np.where(terms > 0, terms, np.nan)
         apart = np.abs(pair.computed[0] - pair.computed[1]) / unit
         bound = np.maximum(*(b.likely(FAILURE) for b in pair.bounds)) / unit
-    known = np.isfinite(apart) & np.isfinite(bound)
+    one, two = (np.isfinite(side) for side in pair.computed)
+    apart = np.where(one != two, np.inf, apart)  # a side that is no number is as far as can be
+    known = ~np.isnan(apart) & np.isfinite(bound)
     if known.any():
         yield float(apart[known].max()), float(bound[known].max())
 

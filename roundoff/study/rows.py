@@ -305,7 +305,7 @@ def _unit(format: Format, scale: Array) -> Array:
 
 
 def _ratios(bounds: Sequence[Bound], errors: Sequence[accuracy.Errors]) -> dict[str, float]:
-    """The largest |error| / bound of both sides; NaN where there is no finite error or bound."""
+    """The largest |error| / bound of both sides; NaN where there is no finite bound, or none but 0."""
     found = {}
     for name, of in (
         ("certified", [b.certain for b in bounds]),
@@ -313,10 +313,10 @@ def _ratios(bounds: Sequence[Bound], errors: Sequence[accuracy.Errors]) -> dict[
         ("expected", [np.asarray(b.expected) for b in bounds]),
     ):
         parts = [
-            np.abs(e.absolute) / np.where(v > 0, v, np.nan) for e, v in zip(errors, of, strict=True)
+            np.abs(e.absolute) / np.where((v > 0) & np.isfinite(v), v, np.nan)
+            for e, v in zip(errors, of, strict=True)
         ]
-        ratios = np.concatenate([part.ravel() for part in parts])
-        found[f"ratio_{name}"] = _largest(ratios[np.isfinite(ratios)])
+        found[f"ratio_{name}"] = _largest(np.concatenate([part.ravel() for part in parts]))
     return found
 
 

@@ -114,7 +114,9 @@ def _largest(values: Array) -> float:
 
 
 def exact_error(computed: float, terms: Array) -> float:
-    """|computed - sum of the terms|, correctly rounded from rational numbers."""
+    """|computed - sum of the terms|, correctly rounded from rational numbers; infinite for no number."""
+    if not np.isfinite(computed):
+        return float("inf")
     return float(abs(Fraction(float(computed)) - sum(map(Fraction, terms.tolist()), Fraction(0))))
 
 
