@@ -1,0 +1,154 @@
+"""What is known of a kernel: the facts that bounds use, and the table of those that were probed.
+
+This file knows nothing of PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from roundoff.formats import Format
+from roundoff.trace.calls import Call
+from roundoff.trace.steps import Contract, Map, Reduce
+
+#: Steps that kernels carry out.
+Rounded = Map | Reduce | Contract
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A contract: what one result of an ATen call does with its sums.
+
+    accumulate: the format that they are kept in; once: nothing but the result is rounded to the format of
+    the call, what is added to a matrix product (a bias) included.
+    """
+
+    accumulate: Format
+    once: bool = False
+
+    def weaker(self, other: Facts) -> Facts:
+        """What holds of both."""
+        narrow = min(self.accumulate, other.accumulate, key=lambda each: each.precision)
+        return Facts(narrow, self.once and other.once)
+
+
+class Kernels(Protocol):
+    """What bounds ask of the kernel that carries out a step."""
+
+    def accumulate(self, step: Rounded, format: Format) -> Format:
+        """The format that sums are kept in, for a step of that format."""
+        ...
+
+    def inside(self, step: Rounded, format: Format) -> bool:
+        """Whether the step's result stays in the accumulator's format, as its kernel goes on with it."""
+        ...
+
+    def flushes(self, step: Rounded, format: Format) -> bool:
+        """Whether numbers below the smallest normal one may be read, kept or returned as zero."""
+        ...
+
+
+@dataclass(frozen=True)
+class Described:
+    """A kernel of the user's description: every step rounds, sums are kept in one format, subnormals stay."""
+
+    wide: Format | None = None
+
+    def accumulate(self, step: Rounded, format: Format) -> Format:
+        wide = self.wide
+        return format if wide is None or wide.precision < format.precision else wide
+
+    def inside(self, step: Rounded, format: Format) -> bool:
+        return False
+
+    def flushes(self, step: Rounded, format: Format) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A probed call: its format, number of threads, and what was found, per result.
+
+    facts: None where nothing holds but the weaker assumption; flushes: None where nobody asked.
+    """
+
+    call: Call
+    format: str
+    threads: int
+    facts: tuple[Facts | None, ...] | None
+    flushes: tuple[bool | None, ...] | None
+
+
+class Table(Mapping[int, Entry]):
+    """What was probed in this process, on this machine; print it."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = entries
+
+    def __getitem__(self, number: int) -> Entry:
+        return self.entries[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self.entries)))
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Kernel, operands, format, threads, sums, rounds once, flushes: one row per result."""
+        found = []
+        for entry in self.entries:
+            count = max(len(entry.facts or ()), len(entry.flushes or ()))
+            for result in range(count):
+                facts = entry.facts[result] if entry.facts else None
+                flushes = entry.flushes[result] if entry.flushes else None
+                if facts is None and flushes is None:
+                    continue
+                found.append((_kernel(entry.call, result, count), _operands(entry.call), entry.format,
+                              str(entry.threads), *_words(facts), _yes(flushes)))  # fmt: skip
+        return found
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        if not rows:
+            return "Contracts: no kernel was probed in this process; bounds probe those they meet"
+        head = ("kernel", "operands", "format", "threads", "sums in", "rounds once", "flushes")
+        widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
+        lines = ["Contracts: what one probe of each kernel showed, in this process, on this machine"]
+        lines += [
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in [head, *rows]
+        ]
+        return "\n".join(
+            [
+                *lines,
+                "sums, rounding: whole numbers whose sums are exact in float32 in any order, against the same "
+                "call in float64;",
+                "flushes: the same with subnormal operands and results; ?: nobody asked; no: bounds take the "
+                "weaker assumption.",
+            ]
+        )
+
+
+_RESULTS = {"convolution_backward": ("input", "weight", "bias")}
+
+
+def _kernel(call: Call, result: int, count: int) -> str:
+    if count == 1:
+        return call.name
+    names = _RESULTS.get(call.name)
+    return f"{call.name} ({names[result] if names else result + 1})"
+
+
+def _operands(call: Call) -> str:
+    return " ".join(str(operand) for operand in call.operands)
+
+
+def _words(facts: Facts | None) -> tuple[str, str]:
+    return ("?", "?") if facts is None else (facts.accumulate.name, _yes(facts.once))
+
+
+def _yes(fact: Any) -> str:
+    return "?" if fact is None else "yes" if fact else "no"

@@ -1,0 +1,187 @@
+"""The kernels of this machine: what they do, asked once per process of the kernel itself."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from roundoff.formats import Format, as_format
+from roundoff.kernels.facts import Entry, Facts, Rounded, Table
+from roundoff.kernels.probes import is_linear, probe_flush, probe_sums
+from roundoff.trace.calls import Call, Given, Operand
+from roundoff.trace.steps import Contract, Map, Move, Reduce, Trace
+
+#: Formats whose kernels may keep wider sums than their results.
+HALVES = frozenset(("float16", "bfloat16"))
+
+#: What ran outside the function's trace: any result may leave its kernel there.
+_OUTSIDE = -1
+
+_lock = threading.RLock()
+_sums: dict[tuple[Any, ...], tuple[Facts | None, ...] | None] = {}
+_flushes: dict[tuple[Any, ...], tuple[bool | None, ...] | None] = {}
+
+
+def contracts() -> Table:
+    """What was probed so far in this process, on this machine: see `print(roundoff.contracts())`.
+
+    Bounds, tolerances and verdicts probe the kernels that they meet; nothing is probed beforehand.
+    """
+    with _lock:
+        keys = dict.fromkeys([*_sums, *_flushes])
+        return Table([Entry(k[0], k[1], k[2], _sums.get(k), _flushes.get(k)) for k in keys])
+
+
+def sums_of(call: Call, terms: int) -> tuple[Facts | None, ...] | None:
+    """What the results of a call do with their sums, probed once."""
+    return _once(_sums, call, lambda: probe_sums(call, terms))
+
+
+def flushes_of(call: Call, terms: int) -> tuple[bool | None, ...] | None:
+    """Whether the results of a call lose subnormal numbers, probed once."""
+    return _once(_flushes, call, lambda: probe_flush(call, terms))
+
+
+def subnormals_lost(format: Format) -> bool:
+    """Whether this thread flushes subnormal numbers of float32 or float64 (torch.set_flush_denormal)."""
+    if format.torch_dtype is None or format.torch_dtype.itemsize < 4:
+        format = as_format("float32")
+    with _plain():
+        tiny = torch.full((8,), format.smallest_subnormal, dtype=torch.float64)
+        small = tiny.to(format.torch_dtype) if format.name == "float64" else tiny.to(torch.float32)
+        return bool(((small + small) == 0).any())
+
+
+def _once(kept: dict[tuple[Any, ...], Any], call: Call, probe: Callable[[], Any]) -> Any:
+    if not is_linear(call):
+        return None
+    key = (call, call.operands[0].format, torch.get_num_threads(), *_flags())
+    with _lock:
+        if key not in kept:
+            try:
+                with _plain():
+                    kept[key] = probe()
+            except (RuntimeError, NotImplementedError):  # no such kernel in this dtype: nothing is known
+                kept[key] = None
+        return kept[key]
+
+
+def _flags() -> tuple[Any, ...]:
+    """torch's flags by which CPU kernels are chosen."""
+    return (
+        torch.backends.mkldnn.enabled,  # type: ignore[attr-defined,unused-ignore]
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+        subnormals_lost(as_format("float32")),
+    )
+
+
+@contextlib.contextmanager
+def _plain() -> Iterator[None]:
+    """Whatever the caller is inside of: no gradients, no inference tensors, no autocast, on the CPU."""
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.device("cpu"),
+    ):
+        yield
+
+
+class Machine:
+    """The kernels that carry out a trace here, where `format` is the declared one.
+
+    What is not known is assumed: sums in the format, a rounding after every step, subnormals lost.
+    """
+
+    def __init__(self, trace: Trace, format: Format) -> None:
+        self.format = format
+        self._terms: dict[int, int] = {}
+        for step in trace.steps:
+            if isinstance(step, Reduce | Contract) and step.call is not None:
+                number = step.call.number
+                self._terms[number] = max(step.leaves, self._terms.get(number, 0))
+        self._inner = _inner(trace)
+        self._calls: dict[int, Call] = {}
+
+    def accumulate(self, step: Rounded, format: Format) -> Format:
+        facts = self._facts(step, format)
+        return format if facts is None else facts.accumulate
+
+    def inside(self, step: Rounded, format: Format) -> bool:
+        if id(step) not in self._inner:
+            return False
+        facts = self._facts(step, format)
+        return facts is not None and facts.once
+
+    def flushes(self, step: Rounded, format: Format) -> bool:
+        if subnormals_lost(format):
+            return True
+        if isinstance(step, Map):
+            return False
+        call = self._call(step)
+        found = None if call is None else flushes_of(call, self._terms[call.number])
+        if found is None:
+            return format.name in HALVES
+        return any(found[result] is not False for result in call.results)  # type: ignore[union-attr]
+
+    def _facts(self, step: Rounded, format: Format) -> Facts | None:
+        if format.name not in HALVES:
+            return None
+        call = self._call(step)
+        if call is None or call.number not in self._terms:
+            return None
+        found = sums_of(call, self._terms[call.number])
+        if found is None:
+            return None
+        facts = [found[result] for result in call.results]
+        if any(each is None for each in facts):
+            return None
+        weakest, *others = (each for each in facts if each is not None)
+        for each in others:
+            weakest = weakest.weaker(each)
+        return weakest
+
+    def _call(self, step: Rounded) -> Call | None:
+        """The step's call with the format of every operand."""
+        call = step.call
+        if call is None or not call.operands:
+            return None
+        if id(call) not in self._calls:
+            self._calls[id(call)] = replace(
+                call,
+                arguments=_named(call.arguments, self.format.name),
+                keywords=_named(call.keywords, self.format.name),
+            )
+        return self._calls[id(call)]
+
+
+def _named(tree: Any, declared: str) -> Any:
+    if isinstance(tree, Operand):
+        return replace(tree, format=tree.format or declared)
+    return tuple(_named(each, declared) for each in tree) if isinstance(tree, tuple) else tree
+
+
+def _inner(trace: Trace) -> set[int]:
+    """Steps (by id) whose results are read by steps of their own call alone, moves looked through."""
+    readers: list[set[int]] = [set() for _ in trace.steps]
+    for number in trace.outputs.values():
+        readers[number].add(_OUTSIDE)
+    for number in reversed(range(len(trace.steps))):
+        step = trace.steps[number]
+        call = getattr(step, "call", None)
+        seen = readers[number] if isinstance(step, Move) else {call.number if call else _OUTSIDE}
+        for operand in step.operands:
+            readers[operand] |= seen
+    return {
+        id(step)
+        for step, seen in zip(trace.steps, readers, strict=True)
+        if isinstance(step, Map | Reduce | Contract)
+        and step.call is not None
+        and seen == {step.call.number}
+    }

@@ -1,0 +1,176 @@
+"""Contracts: every fact has a stand-in that violates it, and what is claimed of real kernels holds."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from roundoff.kernels.probes import kernel_of, probe_flush, probe_sums
+from roundoff.trace.lowering.calls import call_of
+
+aten = torch.ops.aten
+HALVES = (torch.float16, torch.bfloat16)
+SIZES = ((1, 2, 1), (3, 5, 4), (2, 90, 3), (16, 64, 16))
+
+
+def addmm_call(dtype, rows, terms, columns):
+    operands = [torch.empty(s, dtype=dtype) for s in (columns, (rows, terms), (terms, columns))]
+    return call_of(aten.addmm.default, operands, {})
+
+
+def kept(values, dtype):
+    """What a stand-in gets: numbers of the dtype, in float32."""
+    return [v.to(dtype).float() for v in values]
+
+
+def flushed(x, dtype):
+    return torch.where(x.abs() < torch.finfo(dtype).tiny, 0.0, x)
+
+
+def honest(values, dtype):
+    bias, a, b = kept(values, dtype)
+    return [(bias.double() + a.double() @ b.double()).float().to(dtype)]
+
+
+def backwards(values, dtype):
+    """Float32 sums in another order, with rounded products, started by the bias."""
+    bias, a, b = kept(values, dtype)
+    total = bias.expand(a.shape[0], b.shape[1])
+    for k in reversed(range(a.shape[1])):
+        total = total + a[:, k, None] * b[None, k]
+    return [total.to(dtype)]
+
+
+def narrow(values, dtype):
+    bias, a, b = kept(values, dtype)
+    total = torch.zeros(a.shape[0], b.shape[1])
+    for k in range(a.shape[1]):
+        total = (total + a[:, k, None] * b[None, k]).to(dtype).float()
+    return [(total + bias).to(dtype)]
+
+
+def narrow_products(values, dtype):
+    bias, a, b = kept(values, dtype)
+    products = (a[:, :, None] * b[None]).to(dtype).float()
+    return [(products.sum(1) + bias).to(dtype)]
+
+
+def stored_between(values, dtype):
+    """Two blocks, the first one's sum stored in 16 bits."""
+    bias, a, b = kept(values, dtype)
+    half = a.shape[1] // 2
+    first = (a[:, :half] @ b[:half]).to(dtype).float()
+    return [(first + a[:, half:] @ b[half:] + bias).to(dtype)]
+
+
+def narrow_at_the_end(values, dtype):
+    """One column of all is summed in 16 bits: mixed outcomes count as the weaker one."""
+    found, other = honest(values, dtype)[0], narrow(values, dtype)[0]
+    found[:, -1] = other[:, -1]
+    return [found]
+
+
+def bias_after(values, dtype):
+    bias, a, b = kept(values, dtype)
+    return [(a @ b).to(dtype) + bias.to(dtype)]
+
+
+def reads_zero(values, dtype):
+    return honest([flushed(v.to(dtype).double(), dtype) for v in values], dtype)
+
+
+def returns_zero(values, dtype):
+    return [flushed(honest(values, dtype)[0].double(), dtype).to(dtype)]
+
+
+def products_zero(values, dtype):
+    bias, a, b = kept(values, dtype)
+    products = flushed(a[:, :, None].double() * b[None].double(), dtype)
+    return [(products.sum(1) + bias.double()).float().to(dtype)]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_each_fact_has_a_stand_in_that_violates_it(dtype):
+    for size in SIZES:
+        call = addmm_call(dtype, *size)
+
+        def found(kernel):
+            return probe_sums(call, size[1], lambda values: kernel(values, dtype))[0]
+
+        for good in (honest, backwards):
+            assert (found(good).accumulate.name, found(good).once) == ("float32", True), size
+        for bad in (narrow, narrow_products, stored_between, narrow_at_the_end):
+            fact = found(bad)
+            assert fact.accumulate.name == str(dtype).removeprefix("torch."), (bad, size)
+            assert not fact.once, (bad, size)
+        assert (found(bias_after).accumulate.name, found(bias_after).once) == ("float32", False)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_flushing_is_seen_wherever_it_happens_and_whatever_the_accumulator(dtype):
+    for size in SIZES:
+        call = addmm_call(dtype, *size)
+
+        def lost(kernel):
+            return probe_flush(call, size[1], lambda values: kernel(values, dtype))
+
+        for kernel in (reads_zero, returns_zero, products_zero):
+            assert lost(kernel) == (True,), (kernel, size)
+        for kernel in (honest, backwards, narrow, narrow_products, stored_between, bias_after):
+            assert lost(kernel) == (False,), (kernel, size)
+
+
+def cumulative(values, dtype):
+    (x,) = kept(values, dtype)
+    total = torch.zeros(x.shape[0])
+    for k in range(x.shape[1]):
+        total = (total + x[:, k]).to(dtype).float()
+    return [total.to(dtype)]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", ["sum", "mean"])
+def test_sums_without_products(dtype, name):
+    for rows, terms in ((4, 3), (1, 9), (2, 4000)):
+        operation = {"sum": aten.sum.dim_IntList, "mean": aten.mean.dim}[name]
+        call = call_of(operation, (torch.empty(rows, terms, dtype=dtype), [1]), {})
+        scale = terms if name == "mean" else 1
+        wide = probe_sums(
+            call, terms, lambda v: [(v[0].to(dtype).double().sum(1) / scale).float().to(dtype)]
+        )
+        assert (wide[0].accumulate.name, wide[0].once) == ("float32", True)
+        narrow = probe_sums(call, terms, lambda v: [(cumulative(v, dtype)[0] / scale).to(dtype)])
+        assert narrow[0].accumulate.name != "float32"
+        if name == "sum":
+            assert probe_flush(call, terms, lambda v: cumulative(v, dtype)) == (False,)
+            assert probe_flush(call, terms, lambda v: [flushed(v[0].sum(1), dtype)]) == (True,)
+
+
+def test_strides_indices_and_absent_results_are_those_of_the_call():
+    x = torch.empty(3, 8, dtype=torch.bfloat16).t()
+    one = torch.empty(1, 1, dtype=torch.bfloat16).expand(3, 5)
+    call = call_of(aten.mm.default, (x, one), {})
+    assert [o.strides for o in call.operands] == [(1, 8), (0, 0)]
+    seen = []
+
+    def spy(values):
+        seen.append([v.stride() for v in values])
+        return kernel_of(call)(values)
+
+    probe_sums(call, 3, spy)
+    assert set(map(tuple, seen)) == {((1, 8), (0, 0))}
+    index = torch.tensor([0, 0, 1, 0])
+    call = call_of(
+        aten.embedding_dense_backward.default,
+        (torch.empty(4, 2, dtype=torch.float16), index, 3, -1, False), {},
+    )  # fmt: skip
+    found = kernel_of(call)([torch.ones(4, 2, dtype=torch.float64)])[0]
+    assert found.tolist() == [[3.0, 3.0], [1.0, 1.0], [0.0, 0.0]]
+    upstream, x, w = (torch.empty(s, dtype=torch.float16) for s in ((2, 3, 4), (2, 2, 6), (3, 2, 3)))
+    geometry = ([1], [0], [1], False, [0], 1)
+    call = call_of(
+        aten.convolution_backward.default,
+        (upstream, x, w, [3], *geometry, [False, True, True]), {},
+    )  # fmt: skip
+    facts = probe_sums(call, 8)
+    assert facts[0] is None and None not in facts[1:]
