@@ -26,6 +26,7 @@ _HOMES = {
     "roundoff.comparison": ("Comparison", "compare"),
     "roundoff.explanation": ("Explanation", "explain"),
     "roundoff.verdict": ("Verdict",),
+    "roundoff.kernels": ("contracts",),
     "roundoff.modules": ("functional",),
     "roundoff.native": ("native_gradients",),
     "roundoff.probing": ("KernelTree", "Revealed", "reveal", "reveal_gradient"),

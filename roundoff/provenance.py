@@ -48,6 +48,7 @@ def collect(
         "Versions": versions(),
         "Machine": machine(),
         "Numeric flags": flags(),
+        "Contracts": contracts(),
         "Environment": environment(),
         "Thread pools": pools(),
         "torch build": build(),
@@ -109,6 +110,17 @@ def flags() -> dict[str, str]:
         "mkldnn enabled": str(torch.backends.mkldnn.enabled),  # type: ignore[attr-defined,unused-ignore]
         "subnormals flushed": str(bool((tiny * 1.0 == 0).item())),
     }
+
+
+def contracts() -> dict[str, str]:
+    """What probes of this process showed of its kernels."""
+    from roundoff.kernels import contracts
+
+    found = {}
+    for kernel, operands, format, threads, sums, once, flushes in contracts().rows:
+        facts = f"sums in {sums}; rounds once: {once}; flushes: {flushes}"
+        found[f"{kernel} {operands}, {format}, {threads} threads"] = facts
+    return found or {"kernels": "none was probed in this process"}
 
 
 def environment() -> dict[str, str]:

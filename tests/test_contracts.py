@@ -1,12 +1,16 @@
 """Contracts: every fact has a stand-in that violates it, and what is claimed of real kernels holds."""
 
-from itertools import product
-
 import pytest
 import torch
 
+import roundoff as ro
+from roundoff import provenance
+from roundoff.kernels.machine import Machine
 from roundoff.kernels.probes import kernel_of, probe_flush, probe_sums
+from roundoff.trace.capture import trace_gradients
 from roundoff.trace.lowering.calls import call_of
+from roundoff.trace.prune import prune
+from roundoff.trace.steps import Contract
 
 aten = torch.ops.aten
 HALVES = (torch.float16, torch.bfloat16)
@@ -94,7 +98,7 @@ def test_each_fact_has_a_stand_in_that_violates_it(dtype):
     for size in SIZES:
         call = addmm_call(dtype, *size)
 
-        def found(kernel):
+        def found(kernel, call=call, size=size):
             return probe_sums(call, size[1], lambda values: kernel(values, dtype))[0]
 
         for good in (honest, backwards):
@@ -111,7 +115,7 @@ def test_flushing_is_seen_wherever_it_happens_and_whatever_the_accumulator(dtype
     for size in SIZES:
         call = addmm_call(dtype, *size)
 
-        def lost(kernel):
+        def lost(kernel, call=call, size=size):
             return probe_flush(call, size[1], lambda values: kernel(values, dtype))
 
         for kernel in (reads_zero, returns_zero, products_zero):
@@ -135,11 +139,16 @@ def test_sums_without_products(dtype, name):
         operation = {"sum": aten.sum.dim_IntList, "mean": aten.mean.dim}[name]
         call = call_of(operation, (torch.empty(rows, terms, dtype=dtype), [1]), {})
         scale = terms if name == "mean" else 1
-        wide = probe_sums(
-            call, terms, lambda v: [(v[0].to(dtype).double().sum(1) / scale).float().to(dtype)]
-        )
+
+        def exactly(v, scale=scale):
+            return [(v[0].to(dtype).double().sum(1) / scale).float().to(dtype)]
+
+        def narrowly(v, scale=scale):
+            return [(cumulative(v, dtype)[0] / scale).to(dtype)]
+
+        wide = probe_sums(call, terms, exactly)
         assert (wide[0].accumulate.name, wide[0].once) == ("float32", True)
-        narrow = probe_sums(call, terms, lambda v: [(cumulative(v, dtype)[0] / scale).to(dtype)])
+        narrow = probe_sums(call, terms, narrowly)
         assert narrow[0].accumulate.name != "float32"
         if name == "sum":
             assert probe_flush(call, terms, lambda v: cumulative(v, dtype)) == (False,)
@@ -166,7 +175,9 @@ def test_strides_indices_and_absent_results_are_those_of_the_call():
     )  # fmt: skip
     found = kernel_of(call)([torch.ones(4, 2, dtype=torch.float64)])[0]
     assert found.tolist() == [[3.0, 3.0], [1.0, 1.0], [0.0, 0.0]]
-    upstream, x, w = (torch.empty(s, dtype=torch.float16) for s in ((2, 3, 4), (2, 2, 6), (3, 2, 3)))
+    upstream, x, w = (
+        torch.empty(s, dtype=torch.float16) for s in ((2, 3, 4), (2, 2, 6), (3, 2, 3))
+    )
     geometry = ([1], [0], [1], False, [0], 1)
     call = call_of(
         aten.convolution_backward.default,
@@ -174,3 +185,17 @@ def test_strides_indices_and_absent_results_are_those_of_the_call():
     )  # fmt: skip
     facts = probe_sums(call, 8)
     assert facts[0] is None and None not in facts[1:]
+
+
+def test_the_table_names_every_kernel_that_was_probed():
+    inputs = {"x": torch.ones(3, 9), "w": torch.ones(2, 9)}
+    trace = prune(trace_gradients(lambda x, w: ((x @ w.t()) ** 2).sum(), inputs))
+    for name in ("float16", "bfloat16"):
+        machine = Machine(trace, ro.as_format(name))
+        for step in trace.steps:
+            if isinstance(step, Contract):
+                assert machine.accumulate(step, machine.format).precision in (8, 11, 24)
+    shown = str(ro.contracts())
+    assert "3x9 9x2 (1,9)" in shown
+    assert {row[0] for row in ro.contracts().rows} >= {"mm"}
+    assert any("mm 3x9" in name for name in provenance.contracts())

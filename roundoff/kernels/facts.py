@@ -5,7 +5,6 @@ This file knows nothing of PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -81,56 +80,47 @@ class Entry:
     flushes: tuple[bool | None, ...] | None
 
 
-class Table(Mapping[int, Entry]):
+@dataclass(frozen=True)
+class Table:
     """What was probed in this process, on this machine; print it."""
 
-    def __init__(self, entries: list[Entry]) -> None:
-        self.entries = entries
+    entries: tuple[Entry, ...]
 
-    def __getitem__(self, number: int) -> Entry:
-        return self.entries[number]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(len(self.entries)))
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
+    @property
     def rows(self) -> list[tuple[str, ...]]:
-        """Kernel, operands, format, threads, sums, rounds once, flushes: one row per result."""
-        found = []
+        """One per result: kernel, operands, format, threads, format of sums, rounds once, flushes."""
+        found: list[tuple[str, ...]] = []
         for entry in self.entries:
             count = max(len(entry.facts or ()), len(entry.flushes or ()))
             for result in range(count):
                 facts = entry.facts[result] if entry.facts else None
                 flushes = entry.flushes[result] if entry.flushes else None
-                if facts is None and flushes is None:
-                    continue
-                found.append((_kernel(entry.call, result, count), _operands(entry.call), entry.format,
-                              str(entry.threads), *_words(facts), _yes(flushes)))  # fmt: skip
+                if facts is not None or flushes is not None:
+                    where = _kernel(entry.call, result, count), _operands(entry.call), entry.format
+                    found.append((*where, str(entry.threads), *_words(facts), _yes(flushes)))
         return found
 
     def __str__(self) -> str:
-        rows = self.rows()
+        rows = self.rows
         if not rows:
-            return "Contracts: no kernel was probed in this process; bounds probe those they meet"
-        head = ("kernel", "operands", "format", "threads", "sums in", "rounds once", "flushes")
-        widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
-        lines = ["Contracts: what one probe of each kernel showed, in this process, on this machine"]
-        lines += [
+            return (
+                "Contracts: no kernel was probed in this process; bounds probe those that they meet"
+            )
+        rows = [_HEAD, *rows]
+        widths = [max(len(row[k]) for row in rows) for k in range(len(_HEAD))]
+        table = [
             "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in [head, *rows]
+            for row in rows
         ]
-        return "\n".join(
-            [
-                *lines,
-                "sums, rounding: whole numbers whose sums are exact in float32 in any order, against the same "
-                "call in float64;",
-                "flushes: the same with subnormal operands and results; ?: nobody asked; no: bounds take the "
-                "weaker assumption.",
-            ]
-        )
+        return "\n".join([_TITLE, *table, *_HOW])
 
+
+_HEAD = ("kernel", "operands", "format", "threads", "sums in", "rounds once", "flushes")
+_TITLE = "Contracts of the kernels that were probed in this process, on this machine"
+_HOW = (
+    "sums in, rounds once: the very call, against float64, on whole numbers that float32 adds without error",
+    "  in any order; mixed outcomes count as the weaker.  flushes: the same on subnormals; ?: nobody asked",
+)
 
 _RESULTS = {"convolution_backward": ("input", "weight", "bias")}
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from roundoff.exclusive import TORCH
 from roundoff.formats import Format, as_format
 from roundoff.kernels.facts import Entry, Facts, Rounded, Table
 from roundoff.kernels.probes import is_linear, probe_flush, probe_sums
-from roundoff.trace.calls import Call, Given, Operand
+from roundoff.trace.calls import Call, Operand
 from roundoff.trace.steps import Contract, Map, Move, Reduce, Trace
 
 #: Formats whose kernels may keep wider sums than their results.
@@ -22,7 +22,6 @@ HALVES = frozenset(("float16", "bfloat16"))
 #: What ran outside the function's trace: any result may leave its kernel there.
 _OUTSIDE = -1
 
-_lock = threading.RLock()
 _sums: dict[tuple[Any, ...], tuple[Facts | None, ...] | None] = {}
 _flushes: dict[tuple[Any, ...], tuple[bool | None, ...] | None] = {}
 
@@ -32,19 +31,22 @@ def contracts() -> Table:
 
     Bounds, tolerances and verdicts probe the kernels that they meet; nothing is probed beforehand.
     """
-    with _lock:
+    with TORCH:
         keys = dict.fromkeys([*_sums, *_flushes])
-        return Table([Entry(k[0], k[1], k[2], _sums.get(k), _flushes.get(k)) for k in keys])
+        entries = (Entry(k[0], k[1], k[2], _sums.get(k), _flushes.get(k)) for k in keys)
+        return Table(tuple(entries))
 
 
 def sums_of(call: Call, terms: int) -> tuple[Facts | None, ...] | None:
     """What the results of a call do with their sums, probed once."""
-    return _once(_sums, call, lambda: probe_sums(call, terms))
+    found: tuple[Facts | None, ...] | None = _once(_sums, call, lambda: probe_sums(call, terms))
+    return found
 
 
 def flushes_of(call: Call, terms: int) -> tuple[bool | None, ...] | None:
     """Whether the results of a call lose subnormal numbers, probed once."""
-    return _once(_flushes, call, lambda: probe_flush(call, terms))
+    found: tuple[bool | None, ...] | None = _once(_flushes, call, lambda: probe_flush(call, terms))
+    return found
 
 
 def subnormals_lost(format: Format) -> bool:
@@ -60,13 +62,16 @@ def subnormals_lost(format: Format) -> bool:
 def _once(kept: dict[tuple[Any, ...], Any], call: Call, probe: Callable[[], Any]) -> Any:
     if not is_linear(call):
         return None
-    key = (call, call.operands[0].format, torch.get_num_threads(), *_flags())
-    with _lock:
+    key = (replace(call, results=()), call.operands[0].format, torch.get_num_threads(), *_flags())
+    with TORCH:
         if key not in kept:
             try:
                 with _plain():
                     kept[key] = probe()
-            except (RuntimeError, NotImplementedError):  # no such kernel in this dtype: nothing is known
+            except (
+                RuntimeError,
+                NotImplementedError,
+            ):  # no such kernel in this dtype: nothing is known
                 kept[key] = None
         return kept[key]
 

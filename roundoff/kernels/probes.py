@@ -3,8 +3,8 @@
 Operands are whole numbers, few enough and small enough that float32 holds every sum of any of their products
 without error, in any order, fused or not, yet 16 bits do not.  The same call in float64 is then exact, and a
 kernel that keeps float32 sums (or wider ones) and rounds once returns that, rounded once, in every element;
-one rounding of a product or of a partial sum to 16 bits changes a quarter or more of the elements it touches.  A
-float32 accumulator that truncates is not told from one that rounds to nearest: no CPU has any.
+one rounding of a product or of a partial sum to 16 bits changes a quarter or more of the elements that it
+touches.  (An accumulator of 24 bits that truncates looks like one that rounds to nearest; no CPU has any.)
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ FEW_BITS = 2
 #: Sums of magnitudes stay below 2^22 units, a quarter of what float32 counts to.
 MOST_UNITS = 1 << 22
 
-#: A probe makes two calls, and more until it has seen so many elements of every result or drawn so many operands.
+#: A probe makes two calls, and more until it has seen so many elements of every result, or drawn so many.
 ELEMENTS, DRAWN = 256, 1 << 15
 
 #: A quotient by the number of terms, or a product with its reciprocal, may round so much more.
@@ -64,7 +64,7 @@ SEED = 18
 
 @dataclass(frozen=True)
 class Operands:
-    """How the numbers of a call are drawn: their bits, the share that is not zero, the exponent of their units."""
+    """How numbers are drawn: bits per operand, the share that is not zero, exponents of their units."""
 
     bits: tuple[int, ...]
     share: float
@@ -125,9 +125,7 @@ def _call(call: Call, fill: Callable[[Any], Any], *, wide: bool = False) -> Resu
     return found if isinstance(found, tuple | list) else (found,)
 
 
-def draws(
-    call: Call, how: Operands, generator: np.random.Generator
-) -> list[torch.Tensor]:
+def draws(call: Call, how: Operands, generator: np.random.Generator) -> list[torch.Tensor]:
     """Random operands of the call's shapes and strides, in float64."""
     return [
         _operand(operand, bits, how.share, unit, generator)

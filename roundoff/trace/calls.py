@@ -38,8 +38,9 @@ class Given:
 
 @dataclass(frozen=True)
 class Call:
-    """operation: ATen's full name, as "aten.mm.default"; arguments, keywords: nested tuples, tensors as Operand.
+    """An operation by ATen's full name, as "aten.mm.default", and what it was given.
 
+    arguments, keywords: nested tuples, tensors as Operand or Given.
     results: those of the call's results that a step is part of; number: which call of its trace it is,
     no part of what makes two calls equal.
     """

@@ -4,7 +4,7 @@ This file knows nothing of PyTorch.  Values are numbered by the step that makes 
 
 Steps that round have a format: the name of one that the function itself chose (`x.half()`, autocast), or None
 for the declared one, which the trace's inputs are rounded to.  kernel: the ATen operation that a step is
-part of, as "mm" or "convolution_backward"; None for what the library itself put in.
+part of, as "mm" or "convolution_backward"; None for what the library itself put in; call: that very call.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from roundoff.trace.calls import Call
 
 Shape = tuple[int, ...]
 Index = npt.NDArray[np.int64]
@@ -72,6 +74,7 @@ class Map:
     operands: tuple[int, ...]
     format: str | None = None
     kernel: str | None = None
+    call: Call | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +91,7 @@ class Reduce:
     kept: Index | None = None
     format: str | None = None
     kernel: str | None = None
+    call: Call | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +104,7 @@ class Contract:
     kept: Index | None = None
     format: str | None = None
     kernel: str | None = None
+    call: Call | None = None
 
 
 Rounded = Constant | Map | Reduce | Contract
@@ -230,7 +235,7 @@ class Trace:
 
 
 #: Fields that matter to roundings alone.
-_ROUNDING = ("format", "kernel")
+_ROUNDING = ("format", "kernel", "call")
 
 
 def _alike(first: Step, second: Step) -> bool:
@@ -260,8 +265,8 @@ def _name(step: Step) -> str:
 class Builder:
     """Collects steps; every method returns the number of the new value.
 
-    declared: the format that the function is written down in; format, kernel: of the steps that follow,
-    where they have none of their own.
+    declared: the format that the function is written down in; format, kernel, call: of the steps that
+    follow, where they have none of their own.
     """
 
     def __init__(self, declared: str = "float32") -> None:
@@ -269,6 +274,7 @@ class Builder:
         self.steps: list[Step] = []
         self.format: str | None = None
         self.kernel: str | None = None
+        self.call: Call | None = None
 
     def shape(self, value: int) -> Shape:
         return self.steps[value].shape
@@ -278,6 +284,8 @@ class Builder:
             step = replace(
                 step, format=step.format or self.format, kernel=step.kernel or self.kernel
             )
+        if isinstance(step, Map | Reduce | Contract) and self.call and not step.call:
+            step = replace(step, call=self.call)
         self.steps.append(step)
         return len(self.steps) - 1
 

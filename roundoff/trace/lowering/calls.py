@@ -9,26 +9,33 @@ import torch
 from roundoff.trace.calls import Call, Given, Operand, contiguous
 
 
-def call_of(target: Any, args: Any, kwargs: Any, number: int = 0) -> Call:
+def call_of(
+    target: Any, args: Any, kwargs: Any, declared: str = "float32", number: int = 0
+) -> Call:
     """A call without the numbers of its floating-point operands: lowered values or tensors."""
-    keywords = tuple((name, _recorded(value)) for name, value in sorted(kwargs.items()))
-    return Call(str(target), _recorded(tuple(args)), keywords, number=number)
+
+    def recorded(tree: Any) -> Any:
+        if isinstance(tree, tuple | list):
+            return tuple(recorded(each) for each in tree)
+        if isinstance(tree, torch.Tensor) and not tree.is_floating_point():
+            plain = tree.detach().cpu().contiguous()
+            return Given(tuple(tree.shape), _name(tree.dtype), plain.numpy().tobytes())
+        if isinstance(tree, torch.Tensor):
+            return Operand(tuple(tree.shape), tuple(tree.stride()), own(tree.dtype))
+        if hasattr(tree, "strides"):  # a lowered value
+            strides = contiguous(tree.shape) if tree.strides is None else tuple(tree.strides)
+            return Operand(tuple(tree.shape), strides, own(tree.dtype))
+        return tree
+
+    def own(dtype: torch.dtype | None) -> str | None:
+        """Constants that no float depends on are kept in float64, whatever they are in PyTorch."""
+        if dtype in (None, torch.float64) or _name(dtype) == declared:
+            return None
+        return _name(dtype)
+
+    keywords = tuple((name, recorded(value)) for name, value in sorted(kwargs.items()))
+    return Call(str(target), recorded(tuple(args)), keywords, number=number)
 
 
-def _recorded(tree: Any) -> Any:
-    if isinstance(tree, tuple | list):
-        return tuple(_recorded(each) for each in tree)
-    if isinstance(tree, torch.Tensor) and not tree.is_floating_point():
-        plain = tree.detach().cpu().contiguous()
-        return Given(tuple(tree.shape), _name(tree.dtype), plain.numpy().tobytes())
-    if isinstance(tree, torch.Tensor) or hasattr(tree, "step"):
-        strides = tree.stride() if isinstance(tree, torch.Tensor) else tree.strides
-        shape = tuple(tree.shape)
-        return Operand(
-            shape, contiguous(shape) if strides is None else tuple(strides), _name(tree.dtype)
-        )
-    return tree
-
-
-def _name(dtype: Any) -> Any:
-    return None if dtype is None else str(dtype).removeprefix("torch.")
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")

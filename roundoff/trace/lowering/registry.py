@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from roundoff.errors import UnsupportedError
-from roundoff.trace.steps import Builder, Index, Shape, numbered
+from roundoff.trace.lowering.calls import call_of
+from roundoff.trace.steps import Builder, Contract, Index, Map, Reduce, Shape, numbered
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,32 @@ def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
             f"{f' (the nearest by name: {near})' if near else ''}: docs/operations.md lists all {len(known)}"
         )
     extra = {"out": out} if name in WANTS_OUT else {}
-    return _laid(LOWERINGS[name](build, *args, **kwargs, **extra), out)
+    first = len(build.steps)
+    build.call = call_of(target, args, kwargs, build.declared, number=first)
+    try:
+        result = LOWERINGS[name](build, *args, **kwargs, **extra)
+    finally:
+        build.call = None
+    if isinstance(result, tuple):
+        _name_results(build, first, result)
+    return _laid(result, out)
+
+
+def _name_results(build: Builder, first: int, results: tuple[Any, ...]) -> None:
+    """Which of a call's results its steps are part of."""
+    of: dict[int, set[int]] = {}
+    for number, result in enumerate(results):
+        pending = [result.step] if isinstance(result, Value) else []
+        while pending:
+            at = pending.pop()
+            if at >= first and number not in of.setdefault(at, set()):
+                of[at].add(number)
+                pending += build.steps[at].operands
+    for at, parts in of.items():
+        step = build.steps[at]
+        if isinstance(step, Map | Reduce | Contract) and step.call is not None:
+            call = replace(step.call, results=tuple(sorted(parts)))
+            build.steps[at] = replace(step, call=call)
 
 
 def _format(build: Builder, out: Any, operands: list[Any]) -> str | None:
