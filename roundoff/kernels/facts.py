@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from roundoff.formats import Format
-from roundoff.trace.calls import Call
+from roundoff.trace.call import Call
 from roundoff.trace.steps import Contract, Map, Reduce
 
 #: Steps that kernels carry out.

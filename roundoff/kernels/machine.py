@@ -13,7 +13,7 @@ from roundoff.exclusive import TORCH
 from roundoff.formats import Format, as_format
 from roundoff.kernels.facts import Entry, Facts, Rounded, Table
 from roundoff.kernels.probes import is_linear, probe_flush, probe_sums
-from roundoff.trace.calls import Call, Operand
+from roundoff.trace.call import Call, Operand
 from roundoff.trace.steps import Contract, Map, Move, Reduce, Trace
 
 #: Formats whose kernels may keep wider sums than their results.

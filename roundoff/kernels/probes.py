@@ -19,7 +19,7 @@ import torch
 
 from roundoff.formats import FLOAT32, Format, as_format
 from roundoff.kernels.facts import Facts
-from roundoff.trace.calls import Call, Given, Operand
+from roundoff.trace.call import Call, Given, Operand
 
 Results = Sequence[torch.Tensor | None]
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.trace.calls import Call
+from roundoff.trace.call import Call
 
 Shape = tuple[int, ...]
 Index = npt.NDArray[np.int64]

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from roundoff.trace.calls import Call, Given, Operand, contiguous
+from roundoff.trace.call import Call, Given, Operand, contiguous
 
 
 def call_of(
