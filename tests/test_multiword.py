@@ -391,7 +391,9 @@ def test_references_of_words_are_compared_exactly() -> None:
         for f in (conv, lambda weight, bias, x: conv(weight, bias, x + 0) * 1)
     )
     assert same_reference(one, other, exact=True).all()
-    moved = SimpleNamespace(numbers=other.numbers.copy(), own=None, high=other.high)
+    moved = SimpleNamespace(
+        numbers=other.numbers.copy(), own=None, high=other.high, known=other.known
+    )
     moved.numbers.flat[3] = mpmath.libmp.mpf_add(
         moved.numbers.flat[3], mpmath.libmp.from_man_exp(1, -900)
     )
