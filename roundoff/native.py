@@ -127,7 +127,7 @@ def as_native(values: Array, target: Format, device: Any = "cpu") -> torch.Tenso
 
 def _cast(tensor: torch.Tensor, target: Format, dtype: torch.dtype, device: Any) -> torch.Tensor:
     if not tensor.is_floating_point():
-        return tensor.to(device)
+        return tensor.to(device, copy=True)  # the function may write into it
     # torch casts float64 to narrow formats by way of float32; the rounding here is the only one.
     values = np.array(float64_array(tensor), order="C")
     return as_native(rounder(target)(np.atleast_1d(values)).reshape(values.shape), target, device)

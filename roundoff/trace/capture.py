@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from roundoff.exclusive import TORCH
 from roundoff.trace.exactly import ExactConstants
 from roundoff.trace.lowering import Value, literal, lower
 from roundoff.trace.steps import Builder, Trace
+from roundoff.trace.writes import PutBack, declare_updates, drop_last_writes, lift
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 UPSTREAM = "upstream gradient"
@@ -65,7 +67,7 @@ def trace_gradients(
         tensors[UPSTREAM] = as_tensor(UPSTREAM, upstream)
     names = list(tensors)
     examples = [
-        t.detach().to(device="cpu", dtype=torch.float32) if t.is_floating_point() else t.cpu()
+        t.detach().to("cpu", torch.float32 if t.is_floating_point() else t.dtype, copy=True)
         for t in tensors.values()
     ]
 
@@ -74,9 +76,9 @@ def trace_gradients(
         out, found = evaluate(function, given, wrt, loss, output)
         return (*found, out.detach()) if forward else found
 
-    graph = _capture(gradients, examples)
+    graph, brought = _capture(gradients, examples)
     outputs = (*wrt, OUTPUT) if forward else wrt
-    return _lower_graph(graph, dict(zip(names, examples, strict=True)), outputs)
+    return _lower_graph(graph, dict(zip(names, examples, strict=True)), brought, outputs)
 
 
 def as_tensor(name: str, value: Any) -> torch.Tensor:
@@ -198,35 +200,63 @@ def _plain_kernels() -> Iterator[None]:
             torch._C._set_mkldnn_enabled(before)
 
 
-def _capture(function: Callable[..., Any], examples: list[torch.Tensor]) -> torch.fx.GraphModule:
+#: What PyTorch raises where a shape depends on numbers; sizes that it does not know are called u0, u1, ...
+_SHAPES = "DataDependentOutputException DynamicOutputShapeException GuardOnDataDependentSymNode"
+
+
+@contextlib.contextmanager
+def _told(kind: type[RoundoffError], what: str) -> Iterator[None]:
+    """Whatever PyTorch raises here, as an error of ours in one sentence, with its cause."""
+    try:
+        yield
+    except RoundoffError:
+        raise
+    except Exception as error:
+        first = str(error).strip().split("\n")[0]
+        if "get value out of a tracing tensor" in first:
+            raise UnsupportedError(
+                "the function turns a tensor into a Python number (an if, float() or .item() on "
+                "data), which no trace can follow; keep it a tensor, with torch.where for an if"
+            ) from error
+        if type(error).__name__ in _SHAPES.split() or re.search(r"\bu\d+\b", first):
+            raise UnsupportedError(
+                "the shape of a result depends on numbers (a mask as an index, nonzero, masked_select), "
+                "which no trace can follow; keep the shape, with torch.where"
+            ) from error
+        name = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
+        hint = "; let it copy first, x.clone()" if "in-place" in first else ""
+        raise kind(f"{what}: {name}{first}{hint}") from error
+
+
+def _capture(
+    function: Callable[..., Any], examples: list[torch.Tensor]
+) -> tuple[torch.fx.GraphModule, dict[str, torch.Tensor]]:
+    """A graph without writes, and what it takes behind the examples: what the function brings along."""
     with _plain_kernels(), ExactConstants():
-        try:
+        with _told(ArgumentError, "PyTorch could not run the function"), PutBack() as writes:
             graph = make_fx(function)(*examples)
+        declare_updates(graph.graph)
+        brought = lift(graph, writes.storages)
+        graph.recompile()
+        with _told(UnsupportedError, "cannot trace the function"):
             graph = make_fx(functionalize(graph), tracing_mode="fake", _allow_non_fake_inputs=True)(
-                *examples
+                *examples, *brought.values()
             )
-        except RoundoffError:
-            raise
-        except RuntimeError as error:
-            if "get value out of a tracing tensor" in str(error):
-                raise UnsupportedError(
-                    "the function turns a tensor into a Python number (an if, float() or .item() on "
-                    "data), which no trace can follow; keep it a tensor, with torch.where for an if"
-                ) from None
-            first = str(error).strip().splitlines()[0]
-            hint = "; let it copy first, x.clone()" if "in-place" in first else ""
-            raise ArgumentError(f"PyTorch could not run the function: {first}{hint}") from error
+    drop_last_writes(graph.graph)
     graph.graph.eliminate_dead_code()
-    return graph
+    return graph, brought
 
 
 def _lower_graph(
-    module: torch.fx.GraphModule, examples: Mapping[str, torch.Tensor], wrt: Sequence[str]
+    module: torch.fx.GraphModule,
+    examples: Mapping[str, torch.Tensor],
+    brought: Mapping[str, torch.Tensor],
+    wrt: Sequence[str],
 ) -> Trace:
     build = Builder()
     closures: dict[str, np.ndarray[Any, Any]] = {}
     values: dict[torch.fx.Node, Any] = {}
-    pending = list(examples.items())
+    given, behind = list(examples.items()), list(brought.items())
     result: Any = ()
 
     def argument(tree: Any) -> Any:
@@ -234,7 +264,11 @@ def _lower_graph(
 
     for node in module.graph.nodes:
         if node.op == "placeholder":
-            values[node] = _placeholder(build, *pending.pop(0))
+            if given:
+                values[node] = _placeholder(build, *given.pop(0))
+            else:
+                name, tensor = behind.pop(0)
+                values[node] = _closure(build, f"closure {name}", tensor, closures)
         elif node.op == "get_attr":
             tensor = getattr(module, str(node.target))
             values[node] = _closure(build, f"closure {node.target}", tensor, closures)
@@ -271,4 +305,4 @@ def _closure(build: Builder, name: str, tensor: torch.Tensor, closures: dict[str
         return literal(build, tensor)
     closures[name] = tensor.detach().to(device="cpu", dtype=torch.float64).numpy().copy()
     shape = tuple(tensor.shape)
-    return Value(build.input(name, shape), shape, dtype=tensor.dtype)
+    return Value(build.input(name, shape), shape, tuple(tensor.stride()), tensor.dtype)

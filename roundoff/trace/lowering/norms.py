@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from roundoff.errors import UnsupportedError
 from roundoff.trace.lowering.reductions import average, count_of, total, updated_mean, variance
 from roundoff.trace.lowering.registry import Expression, formula, layout
 from roundoff.trace.steps import Shape
@@ -24,14 +25,12 @@ def _over(shape: Shape) -> list[int]:
     return [axis for axis in range(len(shape)) if axis != 1]
 
 
-@formula(
-    "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
-    "_native_batch_norm_legit_functional",
-)  # fmt: skip
+@formula("native_batch_norm")
 def _batch_norm(
-    x: Expression, weight: Any, bias: Any, running_mean: Any, running_var: Any, *rest: Any
-) -> Any:
-    training, eps = (False, rest[-1]) if len(rest) == 2 else (rest[0], rest[2])
+    x: Expression, weight: Any, bias: Any, running_mean: Any, running_var: Any, training: bool,
+    momentum: float, eps: float,
+) -> Any:  # fmt: skip
+    """Running statistics are read alone; `roundoff.trace.writes` has the operation that updates them."""
     if training:
         spread, mean = variance(x, _over(x.shape), 0)
     else:
@@ -45,7 +44,41 @@ def _batch_norm(
         factor = scale if weight is None else scale * weight
         shift = -(mean * factor) if bias is None else bias - mean * factor
         out = x * _per_channel(factor, x.shape) + _per_channel(shift, x.shape)
-    return out, mean, scale, running_mean, running_var
+    return out, mean, scale
+
+
+@formula("_native_batch_norm_legit")
+def _batch_norm_without_statistics(
+    x: Expression, weight: Any, bias: Any, training: bool, momentum: float, eps: float
+) -> Any:
+    if not training:
+        raise UnsupportedError("cannot trace batch norm that neither trains nor has statistics")
+    return _batch_norm(x, weight, bias, None, None, training, momentum, eps)
+
+
+@formula("_native_batch_norm_legit_no_training")
+def _batch_norm_by_statistics(
+    x: Expression, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float
+) -> Any:
+    return _batch_norm(x, weight, bias, mean, var, False, momentum, eps)
+
+
+@formula("_native_batch_norm_legit_functional")
+def _batch_norm_updating(
+    x: Expression, weight: Any, bias: Any, running_mean: Any, running_var: Any, training: bool,
+    momentum: float, eps: float,
+) -> Any:  # fmt: skip
+    """The updated statistics behind the results; the variance that they take in is the unbiased one."""
+    found = _batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps)
+    if not training:
+        return *found, running_mean, running_var
+    factor = x.constant(momentum)
+    spread, mean = variance(x, _over(x.shape), 1)[0], found[1]
+    return (
+        *found,
+        mean * factor + running_mean * (1 - factor),
+        spread * factor + running_var * (1 - factor),
+    )
 
 
 @formula("native_batch_norm_backward")

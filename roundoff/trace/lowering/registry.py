@@ -7,6 +7,7 @@ A value while lowering is a step number wrapped in `Value`, a tensor that depend
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -113,6 +114,11 @@ def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
             f"cannot trace the operation aten::{name}: it draws random numbers; draw them outside the "
             "function and pass them as an input"
         )
+    if target._schema.is_mutable:
+        raise UnsupportedError(
+            f"cannot trace the operation aten::{name}: it writes into its arguments in a way that cannot "
+            "be followed; use one that returns its result"
+        )
     found = _floats(args, kwargs)
     build.kernel, build.format = name, _format(build, out, found)
     if not found and (name not in LOWERINGS or not _floating(out)):
@@ -127,10 +133,6 @@ def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
         raise UnsupportedError(
             f"cannot trace aten::{name} of indices that depend on floats (an arg-max); they may only choose "
             "elements, by gather or in the gradient of a maximum"
-        )
-    if name == "copy_":  # what functionalization leaves of a write into an argument
-        raise UnsupportedError(
-            "the function writes into one of its inputs in place; let it work on a copy (x.clone())"
         )
     if name not in LOWERINGS:
         known = sorted(n for n in {*MOVES, *LOWERINGS} if not INTERNAL.search(n))
@@ -457,9 +459,10 @@ def layout(x: Expression) -> torch.memory_format | None:
 
 
 def formula(*names: str) -> Callable[[Lowering], Lowering]:
-    """Register a function of expressions for ATen operations."""
+    """Register a function of expressions for ATen operations; it stays one, for other formulas."""
 
     def register(function: Lowering) -> Lowering:
+        @functools.wraps(function)
         def lowering(build: Builder, *args: Any, **kwargs: Any) -> Any:
             def wrap(x: Any) -> Any:
                 floating = isinstance(x, torch.Tensor) and x.is_floating_point()
@@ -472,7 +475,7 @@ def formula(*names: str) -> Callable[[Lowering], Lowering]:
 
             return unwrap(function(*map(wrap, args), **{k: wrap(v) for k, v in kwargs.items()}))
 
-        lowering.__module__ = function.__module__
-        return lowers(*names)(lowering)
+        lowers(*names)(lowering)
+        return function
 
     return register
