@@ -128,6 +128,7 @@ CALLS = {
     "bounds": lambda folder: float(ro.bounds.sum(normal(30).numpy(), "float16").certified),
     "round_to": lambda folder: ro.round_to(normal(30), "float16").tolist(),
     "spacing": lambda folder: ro.spacing(normal(30).numpy(), 0.0, "float16").tolist(),
+    "contracts": lambda folder: str(ro.contracts()).splitlines()[0],
     "as_format": lambda folder: str(ro.as_format(torch.float16)),
     "statistics": lambda folder: ro.statistics.median_interval(normal(12).numpy()),
 }  # fmt: skip

@@ -62,8 +62,10 @@ def subnormals_lost(format: Format) -> bool:
 def _once(kept: dict[tuple[Any, ...], Any], call: Call, probe: Callable[[], Any]) -> Any:
     if not is_linear(call):
         return None
-    key = (replace(call, results=()), call.operands[0].format, torch.get_num_threads(), *_flags())
     with TORCH:
+        key = (
+            replace(call, results=()), call.operands[0].format, torch.get_num_threads(), *_flags()
+        )  # fmt: skip
         if key not in kept:
             try:
                 with _plain():

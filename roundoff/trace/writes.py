@@ -25,7 +25,7 @@ class PutBack(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.storages: set[int] = set()
         self._made: set[int] = set()
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -45,7 +45,7 @@ class PutBack(TorchDispatchMode):
         return result
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             for tensor, values in reversed(self._kept):
                 tensor.copy_(values)
