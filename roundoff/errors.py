@@ -23,6 +23,14 @@ def no_value(function: str, *arguments: str) -> UnsupportedError:
     )
 
 
+def too_large(function: str, *arguments: str) -> UnsupportedError:
+    """What to raise where a value is a number, but beyond what any engine keeps."""
+    return UnsupportedError(
+        f"the function or its gradient evaluates {function}({', '.join(arguments)}), which is beyond the "
+        "range that references are computed in; scale the inputs that lead there"
+    )
+
+
 class PrecisionError(RoundoffError):
     """A reference did not become precise enough within the stated limit."""
 

@@ -342,11 +342,10 @@ def test_the_spot_check_passes_and_can_fail(monkeypatch) -> None:
     [
         (lambda x: (x * x).square().sum(), 1e300, "beyond float64's range"),
         (lambda x: torch.exp(x).sum(), 1000.0, "beyond float64's range"),
-        (lambda x: torch.exp(x).sum(), -1000.0, "too small for two float64"),
     ],
 )
 def test_gradients_that_float64_cannot_keep_are_refused(function, value, told, engine) -> None:
-    """4e900, e^1000, and e^-1000 which is not exact: hi + lo would be inf or have no digits."""
+    """4e900 and e^1000: hi + lo would be infinite."""
     with pytest.raises(ro.PrecisionError, match=rf"'x' at element \[0\].*{told}.*scale the inputs"):
         ro.reference_gradients(function, {"x": [value, 1.0]}, format="float64", engine=engine)
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from flint import arb, arb_mat, ctx, fmpq
 
 from roundoff.arithmetic import move_elements
-from roundoff.errors import UndecidedError, no_value
+from roundoff.errors import UndecidedError, UnsupportedError, no_value, too_large
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Shape
 
 Balls = npt.NDArray[np.object_]
@@ -33,6 +33,17 @@ def _compare(holds: Callable[[arb, arb], bool], fails: Callable[[arb, arb], bool
     return decided
 
 
+def _sigmoid(x: arb) -> arb:
+    """Without overflow on either side."""
+    if x < 0:
+        small = x.exp()
+        return small / (1 + small)
+    return 1 / (1 + (-x).exp())
+
+
+#: Functions that have a value at every number, so that only its size can be in the way.
+_GROWING = frozenset("exp expm1 sinh cosh".split())
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": arb.__add__,
     "sub": arb.__sub__,
@@ -49,7 +60,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "le": _compare(arb.__le__, arb.__gt__),
     "eq": _compare(arb.__eq__, arb.__ne__),
     "ne": _compare(arb.__ne__, arb.__eq__),
-    "sigmoid": lambda x: 1 / (1 + (-x).exp()),
+    "sigmoid": _sigmoid,
     "log2": lambda x: x.log() / arb.const_log2(),
     "log10": lambda x: x.log() / arb.const_log10(),
     "pow": lambda x, y: x**y,
@@ -98,7 +109,7 @@ class Ball:
             return np.array(results, bool).reshape(step.shape)
         for result, xs in zip(results, zip(*flat, strict=True), strict=True):
             if not result.is_finite() and all(x.is_finite() for x in xs):
-                raise no_value(step.function, *(x.str(6) for x in xs))
+                raise without_value(step.function, xs)
         return _array(results, step.shape)
 
     def reduce(self, step: Reduce, operand: Balls) -> Balls:
@@ -114,6 +125,13 @@ class Ball:
             for a, b in zip(first, second, strict=True):
                 out.extend((_matrix(a) * _matrix(b)).entries())
         return _array(out, step.shape)
+
+
+def without_value(function: str, arguments: Sequence[arb]) -> UnsupportedError:
+    """What to raise where a function of finite balls is no finite ball."""
+    texts = [x.str(6) for x in arguments]
+    large = function in _GROWING and abs(arguments[0]) > 1 << 64
+    return too_large(function, *texts) if large else no_value(function, *texts)
 
 
 def _matrix(balls: Balls) -> arb_mat:

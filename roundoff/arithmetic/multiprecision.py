@@ -1,72 +1,47 @@
 """The reference of record: every element is an mpmath number.
 
-Additions, subtractions and products are exact, whatever the precision: a polynomial trace has no
-rounding at all.  Other functions are rounded once to `bits`.
+Additions, subtractions and products are exact, whatever the precision, unless exponents lie too far
+apart: a polynomial trace has no rounding at all.  Other functions are rounded once to `bits`.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import mpmath
 import numpy as np
 import numpy.typing as npt
 from mpmath.libmp import (
     MPZ,
     fnan,
-    fone,
     from_float,
     from_int,
     from_man_exp,
     fzero,
     mpf_abs,
-    mpf_acos,
     mpf_add,
-    mpf_asin,
-    mpf_asinh,
-    mpf_atan,
-    mpf_cos,
-    mpf_cosh,
-    mpf_div,
-    mpf_erf,
-    mpf_erfc,
-    mpf_exp,
     mpf_ge,
     mpf_gt,
     mpf_le,
-    mpf_log,
     mpf_lt,
     mpf_mul,
     mpf_neg,
     mpf_pos,
-    mpf_pow,
     mpf_sign,
-    mpf_sin,
-    mpf_sinh,
-    mpf_sqrt,
-    mpf_sub,
-    mpf_tan,
-    mpf_tanh,
-    to_str,
 )
 
-from roundoff.arithmetic import move_elements
-from roundoff.errors import UnsupportedError, no_value
-from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Shape
+from roundoff.arithmetic import elementary, move_elements
+from roundoff.arithmetic.elementary import Number
+from roundoff.errors import PrecisionError, UnsupportedError, no_value
+from roundoff.trace.steps import BOOLEAN, Constant, Contract, Map, Move, Reduce, Shape
 
-Number = tuple[int, int, int, int]  # mpmath's _mpf_: sign, mantissa, exponent, bit count
 Numbers = npt.NDArray[np.object_]
 
 _NOT_FINITE = "the reference has no value: an infinity or NaN enters a sum; check the inputs' range"
 
 _EXACT: dict[str, Callable[..., Any]] = {
-    "add": mpf_add,
-    "sub": mpf_sub,
-    "mul": mpf_mul,
     "neg": mpf_neg,
     "abs": mpf_abs,
     "sign": lambda x: from_int(mpf_sign(x)),
@@ -84,73 +59,26 @@ _EXACT: dict[str, Callable[..., Any]] = {
 _COMPARING = frozenset("sign maximum minimum gt ge lt le eq ne".split())
 
 
-def _log_of(base: int) -> Callable[[Number, int, str], Number]:
-    def log(x: Number, bits: int, mode: str) -> Number:
-        wide = bits + 20
-        ratio: Number = mpf_div(
-            mpf_log(x, wide, mode), mpf_log(from_int(base), wide, mode), bits, mode
-        )
-        return ratio
+#: Bits from the top of the largest to the end of the smallest product of two float64 numbers.
+OF_PRODUCTS = 4200
 
-    return log
-
-
-def _expm1(x: Number, bits: int, mode: str) -> Number:
-    if x == fzero:
-        return x
-    lost = max(0, -(x[2] + x[3]))  # exp(x) - 1 cancels the bits above x
-    result: Number = mpf_sub(mpf_exp(x, bits + lost + 10, mode), fone, bits, mode)
-    return result
-
-
-def _log1p(x: Number, bits: int, mode: str) -> Number:
-    result: Number = mpf_log(mpf_add(fone, x), bits, mode)  # 1 + x is exact
-    return result
-
-
-def _sigmoid(x: Number, bits: int, mode: str) -> Number:
-    wide = bits + 10
-    result: Number = mpf_div(
-        fone, mpf_add(fone, mpf_exp(mpf_neg(x), wide, mode), wide, mode), bits, mode
-    )
-    return result
-
-
-_ROUNDED: dict[str, Callable[..., Any]] = {
-    "div": mpf_div,
-    "sqrt": mpf_sqrt,
-    "exp": mpf_exp,
-    "expm1": _expm1,
-    "log": mpf_log,
-    "log1p": _log1p,
-    "log2": _log_of(2),
-    "log10": _log_of(10),
-    "sin": mpf_sin,
-    "cos": mpf_cos,
-    "tan": mpf_tan,
-    "asin": mpf_asin,
-    "acos": mpf_acos,
-    "atan": mpf_atan,
-    "sinh": mpf_sinh,
-    "cosh": mpf_cosh,
-    "tanh": mpf_tanh,
-    "asinh": mpf_asinh,
-    "erf": mpf_erf,
-    "gelu_erf": mpf_erf,
-    "erfc": mpf_erfc,
-    "sigmoid": _sigmoid,
-    "pow": mpf_pow,
-}
+#: Numbers of exact arithmetic have at most so many bits: products of some ten float64 numbers of any sizes.
+MOST_BITS = 1 << 16
 
 
 class Multiprecision:
-    """Arithmetic on mpmath's raw numbers, rounded to `bits` where it is not exact.
+    """Arithmetic on mpmath's raw numbers, rounded to odd (see `elementary`) where it is not exact.
 
-    bits: precision of division, roots and elementary functions (round to nearest).
+    bits: precision of division, roots and elementary functions; 0: there are none, and all is exact.
+    Sums and products are exact as long as they have no more than `reach` bits; the rest is rounded to odd.
+
+    Raises: PrecisionError where exact arithmetic needs more than MOST_BITS.
     """
 
     def __init__(self, bits: int) -> None:
         self.bits = bits
+        self.reach = bits + OF_PRODUCTS if bits else MOST_BITS
+        self.sums = {"add": self._add, "sub": self._subtract, "mul": self._multiply}
 
     def load(self, values: npt.NDArray[np.float64]) -> Numbers:
         return _array(_from_floats(values), values.shape)
@@ -160,7 +88,7 @@ class Multiprecision:
         if isinstance(value, float):
             return _array((from_float(value) for _ in range(int(np.prod(shape)))), shape)
         numerator, denominator = from_int(value.numerator), from_int(value.denominator)
-        number = mpf_div(numerator, denominator, max(self.bits, 64), "n")
+        number = elementary.value("div", (numerator, denominator), max(self.bits, 64))
         if value.denominator & (value.denominator - 1) == 0:
             number = from_man_exp(value.numerator, 1 - value.denominator.bit_length())
         return _array((number for _ in range(int(np.prod(shape)))), shape)
@@ -178,45 +106,105 @@ class Multiprecision:
             return operands[0]
         if step.function.startswith("logical"):
             return getattr(np, step.function)(*operands)
+        if step.function in self.sums:
+            return _array(map(self.sums[step.function], *flat), step.shape)
         if step.function in _EXACT:
             if step.function in _COMPARING and any(fnan in values for values in flat):
                 raise no_value(step.function, "nan")
             results = map(_EXACT[step.function], *flat)
-            if step.function in ("gt", "ge", "lt", "le", "eq", "ne"):
+            if step.function in BOOLEAN:
                 return np.fromiter(results, bool, len(flat[0])).reshape(step.shape)
             return _array(results, step.shape)
-        function, bits = _ROUNDED[step.function], self.bits
-
-        def value(*xs: Number) -> Number:
-            try:
-                found: Number = function(*xs, bits, "n")
-            except (ZeroDivisionError, mpmath.libmp.ComplexResult, ValueError):
-                raise no_value(step.function, *(to_str(x, 6) for x in xs)) from None
-            return found
-
-        return _array(itertools.starmap(value, zip(*flat, strict=True)), step.shape)
+        values = (elementary.value(step.function, xs, self.bits) for xs in zip(*flat, strict=True))
+        return _array(values, step.shape)
 
     def reduce(self, step: Reduce, operand: Numbers) -> Numbers:
         rows = operand.reshape(int(np.prod(step.shape)), operand.shape[-1])
-        sums = ((sum(integers), exponent) for integers, exponent in map(_aligned, rows.tolist()))
-        return _array((from_man_exp(total, exponent) for total, exponent in sums), step.shape)
+        return _array(map(self._total, rows.tolist()), step.shape)
 
     def contract(self, step: Contract, first: Numbers, second: Numbers) -> Numbers:
-        return _array(_products(first, second), step.shape)
+        return _array(self._products(first, second), step.shape)
+
+    def _add(self, x: Number, y: Number) -> Number:
+        near = abs(x[2] - y[2]) + x[3] + y[3] <= self.reach or not (x[1] and y[1])
+        total: Number = mpf_add(x, y) if near else self._total((x, y))
+        return total
+
+    def _subtract(self, x: Number, y: Number) -> Number:
+        return self._add(x, mpf_neg(y))
+
+    def _multiply(self, x: Number, y: Number) -> Number:
+        return self._kept(mpf_mul(x, y))
+
+    def _products(self, first: Numbers, second: Numbers) -> Iterator[Number]:
+        for rows, columns in zip(first.tolist(), second.swapaxes(1, 2).tolist(), strict=True):
+            left, right = ([(of, self._aligned(of)) for of in side] for side in (rows, columns))
+            for row, a in left:
+                for column, b in right:
+                    if a is None or b is None:
+                        yield self._total(list(map(mpf_mul, row, column)))
+                    else:
+                        whole = sum(map(operator.mul, a[0], b[0]))
+                        yield self._kept(from_man_exp(whole, a[1] + b[1]))
+
+    def _aligned(self, numbers: list[Number]) -> tuple[list[int], int] | None:
+        """The numbers as integers times one power of two, None where these would have too many bits."""
+        _check_finite(numbers)
+        return None if _span(numbers) > self.reach else _integers(numbers)
+
+    def _total(self, numbers: Sequence[Number]) -> Number:
+        """The sum; where it needs more than `reach` bits, off by less than one of these per number cut off.
+
+        Each number is cut off downward, and half a unit for each stands for what was lost: of one
+        number that is rounding to odd.
+        """
+        _check_finite(numbers)
+        span = _span(numbers)
+        if span <= self.reach:
+            integers, lowest = _integers(numbers)
+            exact: Number = from_man_exp(sum(integers), lowest)
+            return exact
+        self._refuse_if_exact(span)
+        last = max(e + count for _, mantissa, e, count in numbers if mantissa) - self.reach
+        total, lost = 0, 0
+        for sign, mantissa, exponent, count in numbers:
+            if exponent >= last:
+                total += (-mantissa if sign else mantissa) << (exponent - last)
+            elif mantissa:
+                total += (-mantissa if sign else mantissa) >> min(last - exponent, count + 1)
+                lost += 1
+        rounded: Number = from_man_exp(2 * total + lost, last - 1)
+        return rounded
+
+    def _kept(self, number: Number) -> Number:
+        if number[3] <= self.reach:
+            return number
+        self._refuse_if_exact(number[3])
+        return elementary.to_odd(number, self.reach)
+
+    def _refuse_if_exact(self, bits: int) -> None:
+        if not self.bits:
+            raise PrecisionError(
+                f"exact sums and products have {bits} bits here, more than {MOST_BITS}; take engine='ball', "
+                "which rounds them with a proven radius, or numbers of more similar sizes"
+            )
 
 
-def _products(first: Numbers, second: Numbers) -> Iterator[Number]:
-    for rows, columns in zip(first.tolist(), second.swapaxes(1, 2).tolist(), strict=True):
-        left, right = [_aligned(row) for row in rows], [_aligned(column) for column in columns]
-        for integers, exponent in left:
-            for others, other in right:
-                yield from_man_exp(sum(map(operator.mul, integers, others)), exponent + other)
-
-
-def _aligned(numbers: list[Number]) -> tuple[list[int], int]:
-    """The numbers as integers times one power of two: exact, like everything in a dot product."""
-    if not all(bits or not mantissa for _, mantissa, _, bits in numbers):
+def _check_finite(numbers: Sequence[Number]) -> None:
+    if any(exponent and not mantissa for _, mantissa, exponent, _ in numbers):
         raise UnsupportedError(_NOT_FINITE)
+
+
+def _span(numbers: Sequence[Number]) -> int:
+    """Bits from the top of the largest to the end of the smallest."""
+    present = [(e, e + bits) for _, mantissa, e, bits in numbers if mantissa]
+    if not present:
+        return 0
+    return max(top for _, top in present) - min(last for last, _ in present)
+
+
+def _integers(numbers: Sequence[Number]) -> tuple[list[int], int]:
+    """The numbers as integers times one power of two: exact, like everything in a dot product."""
     lowest = min((exponent for _, mantissa, exponent, _ in numbers if mantissa), default=0)
     return [
         (-mantissa if sign else mantissa) << (exponent - lowest) if mantissa else 0

@@ -22,6 +22,7 @@ from mpmath.libmp import from_float, mpf_abs, mpf_gt, mpf_sub
 
 from roundoff.arithmetic import exact_sums, move_elements
 from roundoff.arithmetic.ball import FUNCTIONS as OF_BALLS
+from roundoff.arithmetic.ball import without_value
 from roundoff.arithmetic.expansions import LOST, TINY, UPWARD, products, shorten
 from roundoff.arithmetic.multiprecision import Multiprecision, Numbers, from_words
 from roundoff.arithmetic.scale import FUNCTIONS
@@ -281,7 +282,7 @@ class Multiword:
             balls = list(map(function, *given))
             for ball, *xs in zip(balls, *given, strict=True):
                 if not ball.is_finite():
-                    raise no_value(name, *(x.str(6) for x in xs))
+                    raise without_value(name, xs)
             words, rest = self._of_balls(balls)
         kept, lost = shorten([word.reshape(shape) for word in words], self.words)
         return Words(kept, plus(lost, rest.reshape(shape) if rest.any() else 0.0))

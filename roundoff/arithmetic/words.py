@@ -175,7 +175,7 @@ def check_range(found: Words, name: str, infinite: Any = False) -> None:
     """
     if not (np.isfinite(found.words[0]) | infinite).all() or np.isnan(found.radius).any():
         raise UnsupportedError(
-            f"the reference leaves the range of float64 in {name}; scale the inputs"
+            f"the reference leaves the range of float64 in {name}; use engine='auto', or scale the inputs"
         )
 
 

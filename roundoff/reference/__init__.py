@@ -93,10 +93,7 @@ def reference_of_trace(
         raise ArgumentError(f"unknown engine {engine!r}; use one of: {', '.join(ENGINES)}")
     rounded = round_inputs(trace, inputs, target)
     scales = engines.Scales(trace, rounded, shared or Alone())
-    if engine == "auto":
-        make = engines.fast if is_large(trace) else engines.multiprecision
-    else:
-        make = engines.MAKERS[engine]
+    make = engines.automatic if engine == "auto" else engines.MAKERS[engine]
     found = make(trace, rounded, target, scales)
     if not all(engines.precise(gradient, target) for gradient in found.gradients.values()):
         raise engines.not_precise(found.gradients, target)

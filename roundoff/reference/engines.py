@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from mpmath.libmp import from_man_exp, mpf_abs, mpf_sub
+from mpmath.libmp import from_man_exp, fzero, mpf_abs, mpf_shift, mpf_sub
 
 from roundoff.arithmetic import walk
+from roundoff.arithmetic.elementary import Number
 from roundoff.arithmetic.expansions import above, swept
 from roundoff.arithmetic.literals import of_literals
-from roundoff.arithmetic.multiprecision import Multiprecision, Number
+from roundoff.arithmetic.multiprecision import Multiprecision
 from roundoff.arithmetic.scale import Scale, Scaled
 from roundoff.arithmetic.shared import Shared
 from roundoff.errors import PrecisionError, UndecidedError, UnsupportedError
@@ -45,8 +47,10 @@ MOST_BITS, GROWTH = 4 * 53 + 8, 64
 #: Design decision 3: radius <= 2^-20 max(ulp, 2 u S); for S see `precise`.
 RADIUS_FACTOR = 2.0**-20
 
-#: Below this the second float64 of a reference underflows (2^-1074 2^106).
-SMALLEST_KEPT = 2.0**-968
+#: The smallest float64.  No radius but zero is below it, and float64 numbers are multiples of it: a smaller
+#: radius could not be told, nor would it tell two computed numbers apart.  So it is always small enough:
+#: e^-1000 is 0 within it, and a float64 gradient beside that errs by its own size, within one such unit.
+SMALLEST = 2.0**-1074
 
 _NOT_FINITE = "the reference has no value: a gradient is not finite; check the inputs' range"
 
@@ -86,12 +90,7 @@ def multiprecision(
 ) -> Reference:
     """The reference of record: exact for polynomials, else recomputed at twice the bits."""
     if trace.polynomial:
-        numbers = walk(trace, Multiprecision(0), inputs)
-        gradients = {
-            n: _gradient(v, _zeros(v), scales.of(n), "mpmath", exact=True)
-            for n, v in numbers.items()
-        }
-        return Reference(gradients, 0, rigorous=True, format=target)
+        return _exactly(trace, inputs, target, scales)
     bits = 2 * target.precision + 64
     numbers = walk(trace, Multiprecision(bits), inputs)
     while True:
@@ -105,6 +104,15 @@ def multiprecision(
             return Reference(gradients, bits, rigorous=False, format=target)
         if 2 * bits > LIMIT_BITS:
             raise not_precise(gradients, target)
+
+
+def _exactly(trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales) -> Reference:
+    numbers = walk(trace, Multiprecision(0), inputs)
+    gradients = {
+        n: _gradient(v, repeat(fzero), scales.of(n), "mpmath", exact=True)
+        for n, v in numbers.items()
+    }
+    return Reference(gradients, 0, rigorous=True, format=target)
 
 
 def _ball(trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales) -> Reference:
@@ -175,6 +183,18 @@ def fast(trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales)
     return Reference({**found.gradients, **rest.gradients}, rest.bits, rigorous=True, format=target)
 
 
+def automatic(trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales) -> Reference:
+    """mpmath for small work, multiword for large, and balls for what these cannot hold."""
+    if is_large(trace):
+        return fast(trace, inputs, target, scales)
+    if not trace.polynomial:
+        return multiprecision(trace, inputs, target, scales)
+    try:
+        return _exactly(trace, inputs, target, scales)
+    except PrecisionError:  # too many bits
+        return _ball(trace, inputs, target, scales)
+
+
 MAKERS = {"mpmath": multiprecision, "ball": _ball, "multiword": _multiword}
 
 
@@ -197,11 +217,15 @@ def _imprecise(gradient: GradientReference, target: Format) -> npt.NDArray[np.bo
 
 
 def _allowed(gradient: GradientReference, target: Format) -> Array:
-    """The largest radius: by the ulp, or by the terms of the last sum (S where these are zero)."""
+    """The largest radius: by the ulp, or by the terms of the last sum (S where these are zero).
+
+    What overflowed on the way to them says nothing.
+    """
     scale, terms = gradient.scale, gradient.terms
     last = np.where(terms > 0, np.fmin(scale, terms), scale)
-    found: Array = RADIUS_FACTOR * np.maximum(_ulp(gradient, target), 2.0 * target.u * last)
-    return found
+    last = np.where(last < np.finfo(np.float64).max, last, 0.0)
+    found = RADIUS_FACTOR * np.maximum(_ulp(gradient, target), 2.0 * target.u * last)
+    return np.maximum(found, SMALLEST)
 
 
 def _ulp(gradient: GradientReference, target: Format) -> Array:
@@ -228,11 +252,6 @@ def not_precise(gradients: Mapping[str, GradientReference], target: Format) -> P
     high, error = gradient.high[worst], gradient.error[worst]
     if np.isinf(high):
         why = "is beyond float64's range, in which references are kept; scale the inputs"
-    elif max(abs(high), error) < SMALLEST_KEPT:
-        why = (
-            f"is below {SMALLEST_KEPT:.0e}, too small for two float64 to hold it to the precision "
-            f"that {target} asks; scale the inputs"
-        )
     elif gradient.engine == "multiword":
         why = f"still has radius {error:g}, too much for this format; use engine='auto'"
     else:
@@ -243,27 +262,20 @@ def not_precise(gradients: Mapping[str, GradientReference], target: Format) -> P
     return PrecisionError(f"{what} {why}")
 
 
-def _zeros(numbers: npt.NDArray[np.object_]) -> Array:
-    return np.zeros(numbers.shape)
-
-
-def _differences(fine: npt.NDArray[np.object_], coarse: npt.NDArray[np.object_]) -> Array:
+def _differences(
+    fine: npt.NDArray[np.object_], coarse: npt.NDArray[np.object_]
+) -> Iterable[Number]:
     """Twice the change between two precisions: an estimate of the coarse one's error."""
-    changes = (
-        2.0 * float_up(mpf_abs(mpf_sub(a, b)))
-        for a, b in zip(fine.ravel(), coarse.ravel(), strict=True)
-    )
-    return np.fromiter(changes, np.float64, fine.size).reshape(fine.shape)
+    for a, b in zip(fine.ravel(), coarse.ravel(), strict=True):
+        yield mpf_shift(mpf_abs(mpf_sub(a, b, 64, "u")), 1)
 
 
 def _from_balls(balls: npt.NDArray[np.object_], sizes: Callable[[], Scaled]) -> GradientReference:
     flat = balls.ravel()
     numbers = np.fromiter((_raw(b.mid()) for b in flat), object, flat.size)
-    radii = np.fromiter((float_up(_raw(b.rad())) for b in flat), np.float64, flat.size)
     exact = all(b.is_exact() for b in flat)
-    return _gradient(
-        numbers.reshape(balls.shape), radii.reshape(balls.shape), sizes, "ball", exact=exact
-    )
+    radii = (_raw(b.rad()) for b in flat)
+    return _gradient(numbers.reshape(balls.shape), radii, sizes, "ball", exact=exact)
 
 
 def _raw(x: Any) -> Number:
@@ -287,19 +299,16 @@ def _from_words(found: Words, sizes: Callable[[], Scaled]) -> GradientReference:
 
 def _gradient(
     numbers: npt.NDArray[np.object_],
-    error: Array,
+    errors: Iterable[Number],
     sizes: Callable[[], Scaled],
     engine: str,
     *,
     exact: bool,
 ) -> GradientReference:
-    """hi, lo and the whole radius of raw numbers with an error of their own."""
+    """hi, lo and the whole radius of raw numbers with errors of their own, in C order."""
     shape, flat = numbers.shape, numbers.ravel()
     if any(exponent and not mantissa for _, mantissa, exponent, _ in flat):  # mpmath's inf and nan
         raise UnsupportedError(_NOT_FINITE)
-    parts = np.array([split(number) for number in flat], np.float64).reshape(-1, 3)
-    high, low, rest = (parts[:, k].reshape(shape) for k in range(3))
-    total = np.where(
-        rest == 0, error, np.where(error == 0, rest, np.nextafter(error + rest, np.inf))
-    )
-    return GradientReference(high, low, total, numbers, engine, exact, sizes)
+    parts = np.array(list(map(split, flat, errors)), np.float64).reshape(-1, 3)
+    high, low, error = (parts[:, k].reshape(shape) for k in range(3))
+    return GradientReference(high, low, error, numbers, engine, exact, sizes)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arithmetic.elementary import Number
 from roundoff.arithmetic.expansions import swept
-from roundoff.arithmetic.multiprecision import Number, from_words
+from roundoff.arithmetic.multiprecision import from_words
 from roundoff.arithmetic.scale import Scaled
 from roundoff.errors import ArgumentError, RoundoffError
 from roundoff.formats import Format

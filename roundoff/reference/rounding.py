@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 
-from roundoff.arithmetic.multiprecision import Number
+from mpmath.libmp import from_man_exp, fzero, mpf_add
+
+from roundoff.arithmetic.elementary import Number
 
 
-def split(number: Number) -> tuple[float, float, float]:
-    """hi, lo and an upper bound of |number - hi - lo|; hi is the float64 nearest to the (finite) number.
+def split(number: Number, error: Number = fzero) -> tuple[float, float, float]:
+    """hi, lo and an upper bound of |number - hi - lo| + error; hi is the float64 nearest to the number.
 
-    Beyond float64's range hi is infinite, lo zero and the bound infinite.
+    number: finite; error: not negative.  Beyond float64's range hi and the bound are infinite, lo is zero.
     """
     mantissa, exponent = _whole(number)
     high = _nearest(mantissa, exponent)
     if math.isinf(high):
         return high, 0.0, math.inf
     mantissa, exponent = _less(mantissa, exponent, high)
-    if not mantissa:
-        return high, 0.0, 0.0
     low = _nearest(mantissa, exponent)
     rest, exponent = _less(mantissa, exponent, low)
-    return high, low, _upward(abs(rest), exponent)
+    if not error[1]:
+        return high, low, _upward(abs(rest), exponent)
+    return high, low, float_up(mpf_add(from_man_exp(abs(rest), exponent), error, 64, "u"))
 
 
 def nearest(number: Number) -> float:
@@ -54,7 +56,9 @@ def _nearest(mantissa: int, exponent: int) -> float:
 
 
 def _less(mantissa: int, exponent: int, value: float) -> tuple[int, int]:
-    """mantissa 2^exponent - value, exactly."""
+    """mantissa 2^exponent - value, exactly; a value of zero may be far away."""
+    if not value:
+        return mantissa, exponent
     fraction, size = math.frexp(value)
     other, last = int(fraction * 2.0**53), size - 53
     lowest = min(exponent, last)
@@ -63,6 +67,6 @@ def _less(mantissa: int, exponent: int, value: float) -> tuple[int, int]:
 
 def _upward(mantissa: int, exponent: int) -> float:
     value = _nearest(mantissa, exponent)
-    if not mantissa or math.isinf(value):
+    if math.isinf(value):
         return value
     return math.nextafter(value, math.inf) if _less(mantissa, exponent, value)[0] > 0 else value
