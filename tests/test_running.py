@@ -14,7 +14,7 @@ from problems import NARROW, holds, squares
 import roundoff as ro
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.enclosed import PROPAGATED, Enclosed
-from roundoff.arithmetic.laws import Certain, Likely
+from roundoff.arithmetic.laws import Certain, Likely, Sums
 from roundoff.arithmetic.running import Running
 from roundoff.arithmetic.simulated import Simulated, simulate
 from roundoff.bounding import bounds_of_trace
@@ -134,13 +134,38 @@ def test_a_quotient_by_something_uncertain() -> None:
         assert PROPAGATED["div"](np.ones(1), a, lost)[1] == np.inf
 
 
-def test_long_narrow_sums_are_certain_or_nothing() -> None:
+def _sums(n: int, small: int = 0, drift: float = 0.0, rounded: float = 0.0) -> Sums:
+    numbers = np.array([float(small)]), np.array([drift])
+    return Sums(n, np.ones(1), np.full(1, rounded), np.zeros(1), lambda most: numbers)
 
-    likely, certain = Likely(2.0**-8, 1e-3, 5), Certain(2.0**-8)
-    assert likely.sum(1000) == certain.sum(1000) and likely.dot(1000) == certain.dot(1000)
-    assert likely.sum(120) < certain.sum(120)
+
+def test_laws_in_any_order() -> None:
+    u = 2.0**-8
+    certain = Certain(u)
+    assert certain.free(_sums(5)) == pytest.approx(4 * u, rel=2.0**-40)
+    assert certain.free(_sums(1)) == 0 and certain.free(_sums(0)) == 0
+    v = u / (1 + u)
+    assert certain.free(_sums(5, rounded=0.5)) == pytest.approx(
+        v / 2 + 4 * u * (1 + v / 2), rel=2.0**-40
+    )
+    one = Likely(u, 1e-3, 1)
+    free = one.free(_sums(120))
+    # Partial sums are at most (S + |s|) / 2 = 1/2 here.
+    inner = (
+        u * np.exp(np.sqrt(2 * np.log(2 * 241 / 1e-4) * 120) * u) * np.sqrt(2 * np.log(2 / 9e-4))
+    )
+    assert free == pytest.approx(inner * np.sqrt(119) / 2, rel=2.0**-30)
+    assert free < 0.5 * certain.free(_sums(120))
+    # What is small counts u (S + |s|) / 2, a drift in full, and neither beyond the certain bound.
+    assert one.free(_sums(120, small=30)) == pytest.approx(
+        inner * np.sqrt(89) / 2 + 15 * u, rel=2.0**-30
+    )
+    assert one.free(_sums(120, drift=0.01)) == pytest.approx(free + 0.01, rel=2.0**-30)
+    assert one.free(_sums(120, small=119, drift=1.0)) == certain.free(_sums(120))
     # Shared by more sums, each has less.
-    assert Likely(2.0**-24, 1e-3, 5000).dot(3000) > Likely(2.0**-24, 1e-3, 1).dot(3000)
+    assert Likely(2.0**-24, 1e-3, 5000).free(_sums(3000)) > Likely(2.0**-24, 1e-3, 1).free(
+        _sums(3000)
+    )
 
 
 def test_expected_errors_of_both_operands_count() -> None:

@@ -196,7 +196,7 @@ def test_every_bound_holds_for_every_sum_of_a_small_format(
         for statement in found.statements:
             if statement.kind in ("certified", "running") and statement.value is not None:
                 limit = np.asarray(statement.value)
-                assert (error <= limit).all(), statement.name
+                assert (error <= limit)[~np.isnan(limit)].all(), statement.name
                 if statement.name in tight:
                     ratio = (error[limit > 0] / limit[limit > 0]).max()
                     tight[statement.name] = max(tight[statement.name], ratio)

@@ -25,14 +25,15 @@ class Enclosed:
 
     own: |value - exact| is at most this; error: |computed - exact| is at most this; 0.0 in place of an
     array: exact everywhere.  For booleans 1 marks the undecided ones.  terms: of a matrix product in any
-    order, how many products it adds up: kernels start their sums with what is added to it (a bias), or
-    add that in between.
+    order, how many products it adds up, and magnitudes: the sum of theirs; kernels start their sums with
+    what is added to it (a bias), or add that in between.
     """
 
     value: Any
     own: Any
     error: Any
     terms: int = 0
+    magnitudes: Any = 0.0
 
     @cached_property
     def size(self) -> Any:

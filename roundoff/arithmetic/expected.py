@@ -108,7 +108,9 @@ class Expected:
             return self._loop(terms.shape[-1], (terms**2).sum(axis=-1), total)
         tree = self.order.restricted(step.leaves, step.kept)
         flat = np.array(np.moveaxis(terms, -1, 0).reshape(terms.shape[-1], -1), np.float64)
-        found = along(flat, np.zeros_like(flat), np.zeros_like(flat), tree, self.wide.u)
+        found = along(
+            flat, np.zeros_like(flat), np.zeros_like(flat), tree, self.wide.u, self.wide.precision
+        )
         return found.squares.reshape(terms.shape[:-1])
 
     def _loop(self, n: int, squares: Any, total: Any) -> Any:

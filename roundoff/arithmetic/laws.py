@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from roundoff.bounds import theorems
+from roundoff.bounds.along import Walked
 from roundoff.trace.steps import Contract, Reduce, Trace
 
 Array = npt.NDArray[np.float64]
@@ -19,23 +21,36 @@ def present(step: Reduce | Contract) -> int:
     return step.leaves if step.kept is None else len(step.kept)
 
 
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """What is known of the sums of a step before any order is.
+
+    Shapes: those of the sums, or numbers.
+    count: terms that are not zero; size: at least the sum of the magnitudes of the computed terms (of
+    products before they are rounded); rounded: the part of it that comes from products that round; total: at
+    least |sum| of the computed terms; by_chance: as `chance.in_any_order`, given the largest partial sum.
+    """
+
+    count: Any
+    size: Array
+    rounded: Any
+    total: Array
+    by_chance: Callable[[Array], tuple[Array, Array]]
+
+
 class Law(Protocol):
-    """How far rounding can move sums; relative to the sum of the magnitudes of their terms."""
+    """How far rounding can move sums.  Units: absolute, of the accumulator's u."""
 
-    def sum(self, n: int) -> float:
-        """Factor for a sum of n terms in any order."""
-        ...
-
-    def dot(self, n: int) -> float:
-        """Factor for a dot product of n terms in any order, products rounded or fused."""
+    def free(self, sums: Sums) -> Array:
+        """In any order, products rounded or fused."""
         ...
 
     def tree(
-        self, certain: Array, before: Array, squares: Array, roundings: int, height: int
+        self, walked: Walked, before: Array, squares: Any, roundings: int, height: int
     ) -> Array:
-        """An absolute error along a tree.
+        """Along a tree, errors of the terms included.
 
-        certain: the certain one; before: the errors of the terms; squares: sum of (partial sums)^2.
+        before: these errors; squares: sum of the squares of the products that are rounded.
         """
         ...
 
@@ -50,59 +65,57 @@ class Certain:
 
     u: float
 
-    def sum(self, n: int) -> float:
-        return theorems.jeannerod_rump(max(n - 1, 0), self.u)
-
-    def dot(self, n: int) -> float:
-        return theorems.dot(n, self.u)
+    def free(self, sums: Sums) -> Array:
+        products = self.u / (1.0 + self.u) * sums.rounded
+        additions = np.maximum(sums.count - 1, 0)
+        result: Array = (products + additions * self.u * (sums.size + products)) * theorems.MARGIN
+        return result
 
     def tree(
-        self, certain: Array, before: Array, squares: Array, roundings: int, height: int
+        self, walked: Walked, before: Array, squares: Any, roundings: int, height: int
     ) -> Array:
-        return certain
+        return walked.error
 
 
 @dataclass(frozen=True)
 class Likely:
     """Exceeded with probability at most `failure` by any of all sums of a trace.
 
-    The rounding errors inside each sum are taken as independent and of mean zero; errors of
-    earlier steps are propagated by absolute values, so nothing is assumed of how they combine.  Where
-    stagnation is possible (2 n u > 1: a partial sum may swallow half a typical term), the certain
-    factor is used.
+    The rounding errors inside each sum are told apart by `roundoff.bounds.chance`: certain, predicted, or
+    of mean zero given the earlier ones.  Errors of earlier steps are propagated by absolute values, so
+    nothing is assumed of how they combine.
 
     sums: how many of them share the failure probability.
     Source: Hallman and Ipsen, arXiv 2107.01604, Theorem 2.6, with the partial sums of the tree; in any
-    order with the sum of the magnitudes in place of each.
+    order with (S + |s|) / 2 in place of each.
     """
 
     u: float
     failure: float
     sums: int
 
-    def _factor(self, n: int, certain: float) -> float:
-        if n == 0 or 2 * n * self.u > 1:
-            return certain
-        # No partial sum exceeds the sum of the magnitudes; n of them, the products together as one.
-        found = theorems.hallman_ipsen(float(n), 2 * n, n, self.u, self.failure, max(1, self.sums))
-        return min(certain, float(found))
-
-    def sum(self, n: int) -> float:
-        return self._factor(n, Certain(self.u).sum(n))
-
-    def dot(self, n: int) -> float:
-        return self._factor(n, Certain(self.u).dot(n))
+    def free(self, sums: Sums) -> Array:
+        certain = Certain(self.u).free(sums)
+        most = 0.5 * (sums.size + sums.total) * theorems.MARGIN
+        small, drift = sums.by_chance(most)
+        n = int(np.max(sums.count, initial=0))
+        # The products together are no more than one rounding of all their magnitudes.
+        squares = np.maximum(sums.count - 1 - small, 0) * most**2 + np.square(sums.rounded)
+        found = self._deviation(squares, 2 * n, n) + small * self.u * most + drift
+        result: Array = np.fmin(certain, found)
+        return result
 
     def tree(
-        self, certain: Array, before: Array, squares: Array, roundings: int, height: int
+        self, walked: Walked, before: Array, squares: Any, roundings: int, height: int
     ) -> Array:
-        if 2 * (roundings + 1) * self.u > 1:
-            return certain
-        found = theorems.hallman_ipsen(
+        found = self._deviation(walked.independent_large + squares, roundings, height)
+        result: Array = np.fmin(walked.error, before + walked.certain + walked.drift + found)
+        return result
+
+    def _deviation(self, squares: Any, roundings: int, height: int) -> Any:
+        return theorems.hallman_ipsen(
             squares, max(1, roundings), height, self.u, self.failure, max(1, self.sums)
         )
-        result: Array = np.fmin(certain, before + found)
-        return result
 
 
 def count_sums(trace: Trace) -> int:

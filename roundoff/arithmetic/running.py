@@ -8,8 +8,9 @@ result.  All of it is rounded upward by factors that cover the roundings of its 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,16 +33,38 @@ from roundoff.arithmetic.enclosed import (
     slack,
     unary,
 )
-from roundoff.arithmetic.laws import Certain, Law, present
+from roundoff.arithmetic.laws import Certain, Law, Sums, present
+from roundoff.arithmetic.products import (
+    blocks,
+    count_products,
+    enclosed_products,
+    nonzero,
+    normal_products,
+    own_of_product,
+    product,
+    rounding_part,
+)
 from roundoff.arithmetic.scale import FUNCTIONS
 from roundoff.arithmetic.shared import Alone, Shared
 from roundoff.arithmetic.slopes import absolute_of, ulp_of
+from roundoff.arithmetic.unrounded import (
+    exact_in_float64,
+    given,
+    held_by,
+    kept,
+    known_powers,
+    lean,
+    products_on_a_grid,
+    terms_on_a_grid,
+)
 from roundoff.bounds import theorems
 from roundoff.bounds.along import along, sizes_along
+from roundoff.bounds.chance import in_any_order, rounding_of_products
 from roundoff.bounds.terms import rounded_products
 from roundoff.errors import InapplicableError
 from roundoff.formats import FLOAT64, Format, as_format, round_to
-from roundoff.orders import Order, accumulator, as_order
+from roundoff.machine import two_product
+from roundoff.orders import Order, ReductionTree, accumulator, as_order
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
 
 Array = npt.NDArray[np.float64]
@@ -51,9 +74,6 @@ OWN_ULP = 4.0
 
 #: scipy's erfc rounds x x, up to 745, before it takes the exponential (33 ulp measured up to 8, 507 to 26.5).
 OWN_ULP_OF = {"erfc": 1024.0}
-
-#: Products held at a time along a stated order: several arrays of 8 MiB.
-CHUNK = 1 << 20
 
 #: Up to this height times u, the errors below the partial sums are bounded all at once.
 FLAT = 2.0**-6
@@ -67,14 +87,19 @@ class Terms:
 
     Shapes: those of the step.
     value, own: the sums; size: at least the sum of the magnitudes of the computed terms; before: the
-    errors of the terms, those of products included; once: the sum of the squares of the rounded products.
+    errors of the terms, those of products included; propagated: the part that comes from earlier steps.
     """
 
     value: Array
     own: Array
     size: Array
     before: Array
-    once: Array | float = 0.0
+    propagated: Array
+
+    @property
+    def total(self) -> Array:
+        """At least |sum| of the computed terms."""
+        return (np.abs(self.value) + self.own + self.before) * slack(1)
 
 
 class Running:
@@ -127,7 +152,7 @@ class Running:
 
     def move(self, step: Move, operands: Sequence[Enclosed]) -> Enclosed:
         values = [o.value for o in operands]
-        if all(exact(o.own) and exact(o.error) for o in operands):
+        if all(given(o) and not o.terms for o in operands):
             value = self.shared.once(step, "moved", lambda: move_elements(step, values, 0))
             found: Enclosed = self.shared.once(step, "exact", lambda: Enclosed(value, 0.0, 0.0))
             return found
@@ -136,6 +161,7 @@ class Running:
             _moved([o.own for o in operands], step, operands),
             _moved([o.error for o in operands], step, operands),
             max(o.terms for o in operands),
+            _moved([o.magnitudes for o in operands], step, operands),
         )
 
     # -------------------------------------------------------------------------------------- maps
@@ -148,7 +174,7 @@ class Running:
             if name.startswith("logical"):
                 return logical(name, operands)
             if name == "where":
-                return selected(*operands)
+                return lean(selected(*operands))
             if name == "neg":
                 return Enclosed(-a.value, a.own, a.error)
             if name == "abs":
@@ -174,35 +200,37 @@ class Running:
             own, error = PROPAGATED[name](value, *operands)
         else:
             own, error = unary(name, operands[0])
+        propagated, all_bits = error, kept(name, operands, self.format)
         ulp = 0.5 if name in CORRECT else ulp_of(name, self.format)
         underflow = 0.0 if name in SUMS else UNDERFLOW
         error = error + absolute_of(name, self.format)
         if not all(exact(operand.error) for operand in operands):
             error = error + underflow
         own_ulp = 0.5 if name in CORRECT else OWN_ULP_OF.get(name, OWN_ULP)
-        own = (
-            own + 2.0 * own_ulp * FLOAT64.u * np.abs(value) + absolute_of(name, FLOAT64) + underflow
-        )
+        lost = 2.0 * own_ulp * FLOAT64.u * np.abs(value) + absolute_of(name, FLOAT64) + underflow
+        own = own + np.where(all_bits | exact_in_float64(name, value, operands), 0.0, lost)
         most = None
         if name in SUMS:
             most = np.minimum(operands[0].computed, operands[1].computed)
             error = error + self._joined(operands[0], operands[1])
             error = error + self._joined(operands[1], operands[0])
-        return self._result(
+        found = self._result(
             value, own, error, self.format, ulp=ulp, most=most, underflows=name not in SUMS
         )
+        error = np.where(all_bits & np.isfinite(found.error), propagated * slack(1), found.error)
+        return lean(Enclosed(value, found.own, error))
 
     def _joined(self, product: Enclosed, other: Enclosed) -> Any:
         """What it costs if `other` is one more term of the sums of a matrix product.
 
         n + 1 terms are added by n roundings, each at most u times all magnitudes: n u |other|, and u times
-        the products, of which the error of the product is at least dot(n).
+        the products more than n terms alone.  One product and another number are one addition.
         """
         n = product.terms
-        if not n:
+        if n <= 1:
             return 0.0
-        again = self.wide.u * (1.0 + self.wide.u) / self.law.dot(n)
-        return (n * self.wide.u * other.computed + again * product.error) * slack(1)
+        again = self.wide.u * (1.0 + self.wide.u) * product.magnitudes
+        return (n * self.wide.u * other.computed + again) * slack(1)
 
     def _result(
         self, value: Any, own: Any, error: Any, target: Format, *,
@@ -211,7 +239,7 @@ class Running:
         """A value whose computed form is rounded to the target, within `ulp` ulp of it.
 
         To nearest, half an ulp is at most u/(1+u) of the unrounded number.  most: a sum of two numbers
-        of the format errs by at most the smaller one, too.
+        of the format errs by at most the smaller one, too.  A known number of the format is not rounded.
         """
         u = target.u
         computed = np.abs(value) + own + error
@@ -222,6 +250,8 @@ class Running:
         if underflows:
             small = (computed > 0) & (np.abs(value) - own - error < target.smallest_normal)
             local = local + np.where(small, max(ulp * target.smallest_subnormal, 2.0**-1074), 0.0)
+        if ulp == 0.5:
+            local = np.where(held_by(value, own, error, target), 0.0, local)
         error = (error + local) * slack(1)
         error = np.where(np.abs(value) + own + error < target.max, error, np.inf)
         return Enclosed(value, own * slack(1), error)
@@ -232,148 +262,184 @@ class Running:
         n, value = present(step), np.asarray(operand.value, np.float64)
         with np.errstate(all="ignore"):
             size, before = np.sum(operand.size, axis=-1), _sum(operand.error, value)
-            own = (_sum(operand.own, value) + n * FLOAT64.u * size) * slack(n)
-            terms = Terms(value.sum(axis=-1), own, (size + before) * slack(n), before * slack(n))
+            count = np.count_nonzero(np.broadcast_to(operand.computed, value.shape), axis=-1)
+            plain = (count <= 1) | terms_on_a_grid(operand, self.wide)
+            lost = np.where(plain, 0.0, n * FLOAT64.u * size)
+            own = (_sum(operand.own, value) + lost) * slack(n)
+            before = before * slack(n)
+            terms = Terms(value.sum(axis=-1), own, (size + before) * slack(n), before, before)
             if self.order is None:
-                error = terms.before + self.law.sum(n) * terms.size
-                return self._store(terms, error * slack(1))
-            radii = [np.broadcast_to(v, value.shape) for v in (operand.own, operand.error)]
 
-            def parts() -> list[Array]:
-                return [np.moveaxis(v, -1, 0).reshape(n, -1).copy() for v in (value, *radii)]
+                def by_chance(most: Array) -> tuple[Array, Array]:
+                    return self._by_chance(np.moveaxis(value, -1, 0).reshape(n, -1), most)
 
-            def sizes(order: Order) -> list[Array]:
-                tree = order.restricted(step.leaves, step.kept)
-                return [v.reshape(step.shape) for v in sizes_along(parts()[0], tree)]
+                error = before + self.law.free(Sums(count, terms.size, 0.0, terms.total, by_chance))
+            else:
+                error = self._reduce_ordered(step, operand, value, terms, self.order)
+            return lean(self._store(terms, np.where(plain, before, error * slack(1))))
 
-            def errors(order: Order) -> tuple[Array, Array]:
-                found = self._walked(parts(), order, step, fused=False)
-                return found[0].reshape(step.shape), found[1].reshape(step.shape)
+    def _by_chance(self, terms: Array, most: Array, lost: Any = None) -> tuple[Array, Array]:
+        found = in_any_order(terms, most.ravel(), self.wide.u, self.wide.precision, lost)
+        return found[0].reshape(most.shape), found[1].reshape(most.shape)
 
-            return self._store(terms, self._ordered(step, terms, self.order, sizes, errors))
+    def _reduce_ordered(
+        self, step: Reduce, operand: Enclosed, value: Array, terms: Terms, order: Order
+    ) -> Array:
+        n, tree = present(step), order.restricted(step.leaves, step.kept)
+        radii = [np.broadcast_to(v, value.shape) for v in (operand.own, operand.error)]
+        parts = [np.moveaxis(v, -1, 0).reshape(n, -1) for v in (value, *radii)]
+
+        def sizes() -> Array:
+            there = parts[0] != 0 if given(operand) else None
+            return sizes_along(parts[0].copy(), tree, there)[0].reshape(step.shape)
+
+        def errors() -> Array:
+            before = np.broadcast_to(terms.before, step.shape).ravel()
+            copies = [np.array(part) for part in parts]
+            return self._walked(copies, tree, before, 0.0).reshape(step.shape)
+
+        return self._ordered(step, terms, order, tree, sizes, errors)
 
     def contract(self, step: Contract, first: Enclosed, second: Enclosed) -> Enclosed:
         n = present(step)
         with np.errstate(all="ignore"):
             value, off = self.shared.once(step, "value", lambda: (first.value @ second.value, 0.0))
-            own = off + self.shared.once(step, "own", lambda: _own_of_product(first, second, n))
-            if self.order is not None:
-                return self._contract_ordered(step, first, second, value, own, self.order)
-            factor = self.law.dot(n)
-            # phi A^ B^ + (A^ B^ - A B), A^ = A + e: only sums of non-negative terms.
-            if exact(second.error):
-                error = factor * self.shared.once(step, "sizes", lambda: first.size @ second.size)
+            own = off + self.shared.once(step, "own", lambda: own_of_product(first, second, n))
+            if given(first) and given(second):
+                sizes = self.shared.once(step, "sizes", lambda: first.size @ second.size)
             else:
-                scaled = (
-                    factor * second.computed
-                )  # tiny ones, that a large factor awaits, not below 2^-1074
-                scaled += np.where(second.computed > 0, 2.0**-1074, 0.0)
-                error = first.size @ (scaled + second.error)
-            if not exact(first.error):
-                error = error + (1.0 + factor) * (first.error @ second.computed)
-            lost = n * (1.0 + self.law.sum(n)) * self._underflow
-            error = (error + np.where(_nonzero(error, first, second), lost, 0.0)) * slack(n)
-            size = error / factor if factor else error
-            found = self._store(Terms(value, own, size, error), error)
-            return Enclosed(found.value, found.own, found.error, n)
+                sizes = first.computed @ second.computed
+            count, rounded = count_products(first, second, n), rounding_part(first, second, sizes)
+            single = (count <= 1) & (rounded == 0) & normal_products(first, second, self.wide)
+            grid = products_on_a_grid(first, second, sizes, self.wide)
+            own = np.where(grid, 0.0, own)
+            # A^ B^ - A B with A^ = A + e: only sums of non-negative terms.
+            before = product(first.size, second.error) + product(first.error, second.computed)
+            lost = np.where(nonzero(sizes, first, second), n * self._underflow, 0.0)
+            propagated = (before + lost) * slack(n)
+            sizes = (sizes + lost) * slack(n)
+            terms = Terms(value, own, sizes, propagated, propagated)
+            if self.order is None:
+                by_chance = partial(self._products_by_chance, step, first, second)
+                error = propagated + self.law.free(
+                    Sums(count, sizes, (rounded + lost) * slack(n), terms.total, by_chance)
+                ) * slack(4)
+            else:
+                error = self._contract_ordered(step, first, second, terms, self.order)
+            error = np.where(single | grid, before * slack(n), error)
+            found = self._store(terms, error)
+            if self.order is None:
+                found = replace(found, terms=int(np.max(count, initial=0)), magnitudes=sizes)
+            return lean(found)
+
+    def _products_by_chance(
+        self, step: Contract, first: Enclosed, second: Enclosed, most: Array
+    ) -> tuple[Array, Array]:
+        found = np.empty(step.shape), np.empty(step.shape)
+
+        def one(left: Sequence[Array], right: Sequence[Array], limit: Array) -> tuple[Array, ...]:
+            x, y = np.broadcast_arrays(left[0], right[0])
+            products, rest = (v.reshape(len(x), -1) for v in two_product(x, y))
+            return self._by_chance(products, limit, rest)
+
+        for at, left, right in blocks(step, [first.value], [second.value]):
+            limit = most[at]
+            for result, part in zip(found, one(left, right, limit), strict=True):
+                result[at] = part
+        return found
 
     @property
     def _underflow(self) -> float:
         return max(self.wide.smallest_subnormal / 2, 2.0**-1073)
 
     def _contract_ordered(
-        self,
-        step: Contract,
-        first: Enclosed,
-        second: Enclosed,
-        value: Array,
-        own: Array,
-        order: Order,
-    ) -> Enclosed:
+        self, step: Contract, first: Enclosed, second: Enclosed, terms: Terms, order: Order
+    ) -> Array:
         n, unit = present(step), self.wide.u / (1.0 + self.wide.u)
         tree = order.restricted(step.leaves, step.kept)
         alone = rounded_products(tree, order.fused)
-        computed = first.computed @ second.computed
-        before = _product(first.size, second.error) + _product(first.error, second.computed)
-        rounded: Any = computed
         if order.compensation == "sum2":  # Dot2 loses nothing in the products
-            rounded = 0.0
-        elif order.fused:
-            rounded = first.computed[:, :, alone] @ second.computed[:, alone, :]
-        lost = np.where(_nonzero(computed, first, second), n * self._underflow, 0.0)
-        before = (before + unit * rounded + lost) * slack(n)
-        once: Array | float = 0.0
-        if not exact(rounded) and not isinstance(self.law, Certain):
-            once = np.square(first.computed) @ np.square(second.computed)
-        terms = Terms(value, own, (computed * (1 + unit) + lost) * slack(n), before, once)
+            alone = np.zeros_like(alone)
+        sides: list[list[Any]] = [
+            [
+                v.value,
+                *(np.broadcast_to(r, v.value.shape) for r in (v.own, v.error)),
+                ~known_powers(v),
+            ]
+            for v in (first, second)
+        ]
+        rounds = first.computed * sides[0][3] * alone, second.computed * sides[1][3]
+        products = unit * (rounds[0] @ rounds[1]) * slack(n)
+        terms = replace(
+            terms, before=terms.propagated + products, size=(terms.size + products) * slack(1)
+        )
 
-        def sizes(order: Order) -> list[Array]:
-            def one(left: Sequence[Array], right: Sequence[Array]) -> tuple[Array, ...]:
-                return sizes_along((left[0] * right[0]).reshape(n, -1), tree)
+        def sizes() -> Array:
+            found = np.empty(step.shape)
+            every = given(first) and given(second)
+            for at, left, right in blocks(step, sides[0], sides[1]):
+                x, y = np.broadcast_arrays(left[0], right[0])
+                there = ((x != 0) & (y != 0)).reshape(n, -1) if every else None
+                found[at] = sizes_along((x * y).reshape(n, -1), tree, there)[0].reshape(
+                    found[at].shape
+                )
+            return found
 
-            return _blocks(step, [first.value], [second.value], one)
-
-        def errors(order: Order) -> tuple[Array, Array]:
-            def one(left: Sequence[Array], right: Sequence[Array]) -> tuple[Array, ...]:
-                sides = (Enclosed(v[0], v[1], v[2]) for v in (left, right))
-                parts = _products(*sides)
+        def errors() -> Array:
+            found = np.empty(step.shape)
+            for at, left, right in blocks(step, sides[0], sides[1]):
+                parts = enclosed_products(Enclosed(*left[:3]), Enclosed(*right[:3]))
                 of = [np.array(part.reshape(n, -1)) for part in parts]
+                size = np.abs(of[0]) + of[1] + of[2]
                 small = np.abs(of[0]) - of[1] - of[2] < self.wide.smallest_normal * 2.0**60
-                of[2] += np.where((np.abs(of[0]) + of[1] + of[2] > 0) & small, self._underflow, 0.0)
-                product = unit * (np.abs(of[0]) + of[1] + of[2])
-                of[2][alone] += product[alone]
-                return self._walked(of, order, step, fused=order.fused)
+                of[2] += np.where((size > 0) & small, self._underflow, 0.0)
+                rounds = (left[3] & right[3]).reshape(n, -1) & alone[:, None]
+                rounding = np.where(rounds, size, 0.0)
+                fused = (
+                    (left[3] & right[3]).reshape(n, -1) & ~alone[:, None] if order.fused else None
+                )
+                signed = rounding_of_products(left[0], right[0], self.wide.precision)
+                drift = np.where(rounds, signed.reshape(n, -1), 0.0).sum(axis=0)
+                before = of[2].sum(axis=0) * slack(n) + np.abs(drift)
+                of[2] += unit * rounding
+                squares = (rounding**2).sum(axis=0) * slack(n)
+                one = self._walked(of, tree, before, squares, int(alone.any()), fused)
+                found[at] = one.reshape(found[at].shape)
+            return found
 
-            left, right = (
-                [x.value, *(np.broadcast_to(v, x.value.shape) for v in (x.own, x.error))]
-                for x in (first, second)
-            )
-            found = _blocks(step, left, right, one)
-            return found[0], found[1]
-
-        return self._store(terms, self._ordered(step, terms, order, sizes, errors))
+        return self._ordered(step, terms, order, tree, sizes, errors)
 
     def _ordered(
-        self, step: Reduce | Contract, terms: Terms, order: Order,
-        sizes: Callable[[Order], Sequence[Array]],
-        errors: Callable[[Order], tuple[Array, Array]],
+        self, step: Reduce | Contract, terms: Terms, order: Order, tree: ReductionTree,
+        sizes: Callable[[], Array], errors: Callable[[], Array],
     ) -> Array:  # fmt: skip
         """The error of sums in a stated order.
 
         With E the sum of all errors of terms and additions, each of them is part of at most h partial sums.
-        So E <= before + unit (sum of |exact partial sums| + h E), unless h u is large: then node by node.
+        So E <= before + unit (sum of |exact partial sums| + h E), unless h u is large: then node by node,
+        and where chance tells nodes apart.
         """
         n, unit = present(step), self.wide.u / (1.0 + self.wide.u)
         if order.compensation:
             products = isinstance(step, Contract)
             return _compensated(order.compensation, terms, n, self.wide, products=products)
-        tree = order.restricted(step.leaves, step.kept)
         height, nodes = tree.height, max(0, n - 1)
         flat = height * unit <= FLAT and bool((terms.size < self.wide.max / 2).all())
-        if flat:
-            partial, squares = sizes(order)
-            known = np.minimum((partial + nodes * terms.own) * slack(n), nodes * terms.size)
-            error = (terms.before + unit * known) / (1.0 - height * unit) * slack(4)
-            if isinstance(self.law, Certain):
-                return error
-            # By Minkowski, with what own and errors add to every partial sum.
-            norm = np.sqrt(squares) * slack(n) + np.sqrt(nodes) * (terms.own + error)
-        else:
-            error, norm = errors(order)
-        of_products = isinstance(step, Contract) and not order.fused
-        return self.law.tree(
-            error, terms.before, (norm**2 + terms.once) * slack(n),
-            nodes + n * of_products, height + of_products,
-        )  # fmt: skip
+        if not flat or not isinstance(self.law, Certain):
+            return errors()
+        known = np.minimum((sizes() + nodes * terms.own) * slack(n), nodes * terms.size)
+        return (terms.before + unit * known) / (1.0 - height * unit) * slack(4)
 
     def _walked(
-        self, parts: Sequence[Array], order: Order, step: Reduce | Contract, *, fused: bool
-    ) -> tuple[Array, Array]:
-        """Node by node: the error, infinite where a sum may overflow, and the norm of all partial sums."""
-        tree, unit = order.restricted(step.leaves, step.kept), self.wide.u / (1.0 + self.wide.u)
-        found = along(parts[0], parts[1], parts[2], tree, unit, fused=fused)
-        error = np.where(found.peak < self.wide.max, found.error, np.inf)
-        return error, np.sqrt(found.large_squares) * slack(1)
+        self, parts: Sequence[Array], tree: ReductionTree, before: Array, squares: Any,
+        products: int = 0, fused: Any = None,
+    ) -> Array:  # fmt: skip
+        """Node by node; infinite where a sum may overflow."""
+        unit, precision = self.wide.u / (1.0 + self.wide.u), self.wide.precision
+        found = along(parts[0], parts[1], parts[2], tree, unit, precision, fused=fused)
+        roundings = (tree.n - 1) + products * tree.n
+        error = self.law.tree(found, before, squares, roundings, tree.height + products)
+        return np.where(found.peak < self.wide.max, error, np.inf)
 
     def _store(self, terms: Terms, error: Array) -> Enclosed:
         """The accumulated number, rounded to the format."""
@@ -398,72 +464,6 @@ def _moved(radii: Sequence[Any], step: Move, operands: Sequence[Enclosed]) -> An
 
 def _sum(radius: Any, value: Array) -> Any:
     return 0.0 if exact(radius) else np.sum(np.broadcast_to(radius, value.shape), axis=-1)
-
-
-def _product(a: Any, b: Any) -> Any:
-    return 0.0 if exact(a) or exact(b) else a @ b
-
-
-def _nonzero(sums: Array, first: Enclosed, second: Enclosed) -> Any:
-    """Which sums of products may have any: those that are positive, unless float64 itself may underflow."""
-    if (sums > 0).all():
-        return True
-    sizes = [np.where(v.computed > 0, v.computed, np.inf) for v in (first, second)]
-    least = sizes[0].min(initial=np.inf) * sizes[1].min(initial=np.inf)
-    if least > 2.0**-900:
-        return sums > 0
-    return (first.computed > 0).any(axis=-1)[..., None] & (second.computed > 0).any(axis=-2)[
-        ..., None, :
-    ]
-
-
-def _norm(radius: Any, axis: int, n: int) -> Any:
-    """Upper bounds of 2-norms; squares that underflow lose less than sqrt(n) 2^-536 in all."""
-    if exact(radius):
-        return 0.0
-    squares = np.einsum("bmk,bmk->bm" if axis == -1 else "bkn,bkn->bn", radius, radius)
-    return np.expand_dims(np.sqrt(squares) * slack(n) + np.sqrt(n) * 2.0**-536, axis)
-
-
-def _own_of_product(first: Enclosed, second: Enclosed, n: int) -> Array:
-    """The radius of a float64 matrix product, and of all its partial sums.
-
-    By Cauchy and Schwarz: norms instead of products.
-    """
-    rows, columns = _norm(first.size, -1, n), _norm(second.size, -2, n)
-    own = n * FLOAT64.u * rows * columns
-    own = own + _norm(first.own, -1, n) * columns + rows * _norm(second.own, -2, n)
-    result: Array = own * slack(n) + n * 2.0**-1073
-    return result
-
-
-def _products(a: Enclosed, b: Enclosed) -> tuple[Array, Array, Array]:
-    """Enclosures of exact products; errors of the operands alone."""
-    value = a.value * b.value
-    own = np.abs(a.value) * b.own + a.own * b.size + FLOAT64.u * np.abs(value)
-    own = np.where((a.size > 0) & (b.size > 0), own + 2.0**-1074, own) * slack(1)
-    error = (a.size * b.error + a.error * b.computed) * slack(1)
-    found = np.broadcast_arrays(value, own, error)
-    return found[0], found[1], found[2]
-
-
-def _blocks(
-    step: Contract,
-    first: Sequence[Array],
-    second: Sequence[Array],
-    one: Callable[[Sequence[Array], Sequence[Array]], tuple[Array, ...]],
-) -> list[Array]:
-    """Two results per element of a matrix product, from blocks of (terms, rows, columns) products."""
-    batch, rows, columns = step.shape
-    results = [np.empty(step.shape) for _ in range(2)]
-    block = max(1, CHUNK // max(1, present(step) * columns))
-    for b in range(batch):
-        right = [v[b][:, None, :] for v in second]
-        for start in range(0, rows, block):
-            left = [v[b, start : start + block].T[:, :, None] for v in first]
-            for result, part in zip(results, one(left, right), strict=True):
-                result[b, start : start + block] = part.reshape(-1, columns)
-    return results
 
 
 def _compensated(name: str, terms: Terms, n: int, wide: Format, *, products: bool) -> Array:

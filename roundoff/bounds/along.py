@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.bounds.chance import decided, predicted
 from roundoff.formats import FLOAT64
 from roundoff.machine import Machine
 from roundoff.orders import ReductionTree
@@ -21,18 +22,22 @@ class Walked:
 
     Shapes: (sums,) each.
     value: the sum in float64; own: |value - exact| is at most this; error: |computed - exact| is at
-    most this; squares: sum over the additions of (exact partial sum)^2, rounded upward; large_squares:
-    the same for partial sums of terms with errors; peak: no partial sum exceeds it; stagnant: some
-    addition swallows half of a typical operand.
+    most this; squares: sum over the additions of (exact partial sum)^2, rounded upward; peak: no partial sum
+    exceeds it.  As `chance` tells additions apart: certain: what those of kind 1 err by at most;
+    swallowed: their predicted errors, added with signs; drift: those of the others; independent:
+    sum of (exact partial sum)^2 over the others; independent_large: the same for terms with errors.
     """
 
     value: Array
     own: Array
     error: Array
     squares: Array
-    large_squares: Array
     peak: Array
-    stagnant: npt.NDArray[np.bool_]
+    certain: Array
+    swallowed: Array
+    drift: Array
+    independent: Array
+    independent_large: Array
 
 
 def along(
@@ -41,9 +46,10 @@ def along(
     error: Array,
     tree: ReductionTree,
     unit: float,
+    precision: int,
     *,
     nearest: bool = True,
-    fused: bool = False,
+    fused: npt.NDArray[np.bool_] | None = None,
 ) -> Walked:
     """Bounds on the error of sums along a tree, from the sizes of the partial sums.
 
@@ -54,17 +60,14 @@ def along(
 
     Shapes: value, own, error are (terms, sums) and are overwritten.  value and own: terms are within
     own of value; error: bounds on the errors of the terms before they are added.
-    unit: u/(1+u) to nearest, 2u else; fused: some terms are products that are not rounded before their
-    addition, so neither they nor their sums with zero are numbers of the format.
+    unit: u/(1+u) to nearest, 2u else; precision: of the accumulator; fused: which terms, if any, are
+    products that are not rounded before their addition, so that neither they nor their sums with zero are
+    numbers of the format; overwritten, too.
     Source: Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 3.3 and 4.2; for the
     minimum Jeannerod and Rump 2013.
     """
-    present = (value != 0) | (own != 0) | (error != 0)
-    typical = _ratio(np.abs(value).sum(axis=0), present.sum(axis=0))
-    leaves = present.astype(np.float64)
     peak = (np.abs(value) + own + error).max(axis=0, initial=0.0)
-    squares, large = np.zeros_like(peak), np.zeros_like(peak)
-    stagnant = np.zeros(peak.shape, bool)
+    squares, certain, swallowed, drift, free, large = (np.zeros_like(peak) for _ in range(6))
     for left, right in tree.schedule:
         a, b = np.abs(value[left]), np.abs(value[right])
         below = error[left] + error[right]
@@ -74,18 +77,23 @@ def along(
         exact = np.abs(total) + spread
         computed = exact + below
         smaller = np.minimum(*sides)
-        local = np.minimum(unit * computed, smaller) if nearest and not fused else unit * computed
-        adds = (smaller > 0) | fused  # a zero is added without error
-        operand = np.minimum(
-            np.maximum(a, typical * np.sqrt(leaves[left])),
-            np.maximum(b, typical * np.sqrt(leaves[right])),
-        )
+        whole = np.zeros_like(smaller, bool) if fused is None else fused[left] | fused[right]
+        local = unit * computed
+        if nearest:
+            local = np.where(whole, local, np.minimum(local, smaller))
+        adds = (smaller > 0) | whole  # a zero is added without error
+        small = adds & decided(np.minimum(a, b), total, unit) & nearest
+        signed = np.where(adds, predicted(value[left], value[right], precision), 0.0)
         squares += _down(np.where(adds, exact * exact, 0.0))
-        large += _down(np.where(adds, computed * computed, 0.0))
-        stagnant |= _any((smaller > 0) & (unit * np.abs(total) > 0.5 * operand))
+        free += _down(np.where(adds & ~small, exact * exact, 0.0))
+        large += _down(np.where(adds & ~small, computed * computed, 0.0))
+        certain += _down(np.where(small, local, 0.0))
+        swallowed += _down(np.where(small, signed, 0.0))
+        drift += _down(np.where(small, 0.0, signed))
         value[left], own[left] = total, spread
         error[left] = below + np.where(adds, local, 0.0)
-        leaves[left] += leaves[right]
+        if fused is not None:
+            fused[left] = False
         np.maximum(peak, _most(computed + local), out=peak)
     # Sums and products of non-negative numbers: at most 8 roundings a level, each below 2^-53; the
     # squares add as many more as there are nodes.
@@ -93,24 +101,16 @@ def along(
     row = tree.root_row
     with np.errstate(over="ignore"):
         return Walked(
-            value[row], own[row] * slack, error[row] * slack, squares * slack * nodes,
-            large * slack * nodes, peak * slack, stagnant,
+            value[row], own[row] * slack, error[row] * slack, squares * slack * nodes, peak * slack,
+            certain * slack * nodes, np.abs(swallowed), np.abs(drift), free * slack * nodes,
+            large * slack * nodes,
         )  # fmt: skip
-
-
-def _ratio(total: Array, count: Any) -> Array:
-    result: Array = total / np.maximum(count, 1)
-    return result
 
 
 def _down(rows: Array) -> Array:
     """Rows of several nodes added up; one node's as it is."""
     result: Array = rows.sum(axis=0) if rows.ndim == 2 else rows
     return result
-
-
-def _any(rows: Any) -> Any:
-    return rows.any(axis=0) if rows.ndim == 2 else rows
 
 
 def _most(rows: Array) -> Array:
@@ -155,22 +155,21 @@ class Recorder:
         return self._record(self._machine.fused(a, b, c))
 
 
-def sizes_along(terms: Array, tree: ReductionTree) -> tuple[Array, Array]:
+def sizes_along(
+    terms: Array, tree: ReductionTree, present: npt.NDArray[np.bool_] | None = None
+) -> tuple[Array, Array]:
     """Sums over the additions of a tree of |partial sum| and of (partial sum)^2, in float64.
 
-    Shapes: terms is (terms, sums) and is overwritten; results are (sums,).
+    present: which terms are there at all; what is added to nothing is not rounded.
+    Shapes: terms and present are (terms, sums) and are overwritten; results are (sums,).
     """
     sizes, squares = np.zeros(terms.shape[1:]), np.zeros(terms.shape[1:])
-    rows = list(terms)
     for left, right in tree.schedule:
-        if isinstance(left, int):
-            np.add(rows[left], rows[right], rows[left])
-            found = np.abs(rows[left])
-            sizes += found
-            squares += np.multiply(found, found, found)
-        else:
-            total = terms[left] + terms[right]
-            terms[left] = total
-            sizes += np.abs(total).sum(axis=0)
-            squares += np.einsum("ij,ij->j", total, total)
+        terms[left] += terms[right]
+        found = np.abs(terms[left])
+        if present is not None:
+            found = np.where(present[left] & present[right], found, 0.0)
+            present[left] |= present[right]
+        sizes += _down(found)
+        squares += _down(np.multiply(found, found, found))
     return sizes, squares

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from roundoff.bounds import theorems
 from roundoff.bounds.bound import Bound, Statement
-from roundoff.bounds.terms import Kernel, Terms
+from roundoff.bounds.terms import Kernel, Terms, most_of
 from roundoff.errors import InapplicableError
 
 Array = npt.NDArray[np.float64]
@@ -21,6 +21,12 @@ Mask = npt.NDArray[np.bool_]
 _RUMP = "Rump 2012; Jeannerod and Rump 2013"
 _HIGHAM = "Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed."
 _INDEPENDENT = "rounding errors that are independent and of mean zero"
+_UNBIASED = "nothing: mean zero by construction"
+_CHANCE = (
+    "operands below 4 u |partial sum| err by the most they can, a mean of the others' errors is predicted "
+    "from the terms; what remains of each error has a mean of zero given the earlier ones"
+)
+_FREE = "; sums of several terms do not repeat, nor cancel far below their terms"
 
 
 @dataclass
@@ -68,7 +74,7 @@ class Sheet:
             refused = refused or _overflow(found, self.kernel)
         self.statements.append(Statement(name, kind, found, source, assumes, refused))
 
-    def per_count(self, function: Callable[[int], float], less: int) -> Array:
+    def per_count(self, function: Callable[[int], float], less: Any) -> Array:
         """function(count - less) per element, NaN where it refuses; refused for all counts, it raises."""
         counts = np.maximum(self.terms.count - less, 0)
         factors, refusals = np.full(counts.shape, np.nan), []
@@ -102,6 +108,8 @@ def make_bound(
     """The bound on measured terms; what: the computation in words."""
     sheet = Sheet(terms, kernel, shape)
     with np.errstate(all="ignore"):
+        if terms.grid.any():
+            _on_one_grid(sheet)
         if kernel.compensation:
             _compensated(sheet)
         else:
@@ -119,43 +127,49 @@ def make_bound(
     )  # fmt: skip
 
 
+def _on_one_grid(sheet: Sheet) -> None:
+    sheet.state("terms on one grid", "certified", lambda: np.where(sheet.terms.grid, 0.0, np.nan),
+                "all partial sums are numbers of the accumulator, in any order",
+                "terms are multiples of a power of two of which S is at most 2^p")  # fmt: skip
+
+
 def _certified(sheet: Sheet) -> None:
     terms, kernel = sheet.terms, sheet.kernel
     step, eta = kernel.step, _eta(sheet)
-    less = 0 if kernel.products and not _products_exact(sheet) else 1
+    plain = terms.rounded == 0  # no product is rounded
+    less = np.where(plain, 1, 0)
 
-    def scaled(function: Callable[[int, float], float], less: int) -> Callable[[], Array]:
+    def scaled(function: Callable[[int, float], float], applies: Any = True) -> Callable[[], Array]:
         def make() -> Array:
             factor = sheet.per_count(lambda n: function(n, step), less)
-            return factor * terms.scale + (1.0 + factor) * eta
+            return np.where(applies, factor * terms.scale + (1.0 + factor) * eta, np.nan)
 
         return make
 
-    n = "n - 1" if less else "n"
-    sheet.state("gamma", "certified", scaled(theorems.gamma, less), f"{_HIGHAM}, 3.1, 4.2: gamma_({n}) S",
+    def of_products() -> Array:
+        products = kernel.unit * terms.rounded + eta
+        additions = np.maximum(terms.count - 1, 0) * step
+        return np.where(plain, np.nan, products + additions * (terms.scale + products))
+
+    n = "n - 1" if plain.all() else "n"
+    sheet.state("gamma", "certified", scaled(theorems.gamma), f"{_HIGHAM}, 3.1, 4.2: gamma_({n}) S",
                 "n u < 1")  # fmt: skip
-    sheet.state("product of factors", "certified", scaled(_factors(kernel), less),
+    sheet.state("product of factors", "certified", scaled(_factors(kernel)),
                 f"every term passes at most {n} factors 1 + d")  # fmt: skip
-    if kernel.nearest and less == 1:
-        sheet.state("Jeannerod and Rump", "certified", scaled(theorems.jeannerod_rump, 1),
-                    f"{_RUMP}: (n - 1) u S, any n, any order", "round to nearest")  # fmt: skip
-        sheet.state("Lange and Rump", "certified", scaled(theorems.lange_rump, 1),
-                    "Lange and Rump 2019: (n - 1) u / (1 + (n - 1) u) S", "round to nearest")  # fmt: skip
-    elif kernel.nearest:
-        if not kernel.fused:
+    if kernel.nearest:
+        direct = plain | ((terms.tiny == 0) & (not kernel.fused))
+        sheet.state("Jeannerod and Rump", "certified", scaled(theorems.jeannerod_rump, direct),
+                    f"{_RUMP}: ({n}) u S, any n, any order",
+                    "round to nearest, no underflow in products that are rounded",
+                    "" if direct.all() else _underflows(sheet))  # fmt: skip
+        if plain.any():
+            sheet.state("Lange and Rump", "certified", scaled(theorems.lange_rump, plain),
+                        "Lange and Rump 2019: (n - 1) u / (1 + (n - 1) u) S", "round to nearest")  # fmt: skip
+        if not plain.all():
             sheet.state(
-                "Jeannerod and Rump", "certified",
-                lambda: np.where(
-                    terms.tiny > 0, np.nan,
-                    sheet.per_count(lambda k: theorems.jeannerod_rump(k, step), 0) * terms.scale,
-                ),
-                f"{_RUMP}, Theorem 4.2: n u S, any n", "round to nearest, no underflow in products",
-                _underflows(sheet),
+                "sum of computed products", "certified", of_products,
+                f"{_RUMP}, for the computed products, underflow included", "round to nearest",
             )  # fmt: skip
-        sheet.state(
-            "sum of computed products", "certified", scaled(theorems.dot, 0),
-            f"{_RUMP}, for the computed products, underflow included", "round to nearest",
-        )  # fmt: skip
     walked = terms.walked
     if walked is not None and terms.depth_weighted is not None:
         depth = terms.depth_weighted
@@ -241,12 +255,8 @@ def _probabilistic(sheet: Sheet) -> None:
         )
         sheet.statements.append(Statement("Higham and Mary", "probabilistic", None, "", "", reason))
         return
-    outputs = max(1, terms.count.size)
+    outputs, eta = max(1, terms.count.size), _eta(sheet)
     stochastic = kernel.rounding == "stochastic"
-    withheld = np.zeros(terms.count.shape, bool) if stochastic else _withheld(terms, kernel)
-    reason = _reason(terms, kernel, withheld)
-    assumes = "nothing: mean zero by construction" if stochastic else _INDEPENDENT
-    eta = _eta(sheet)
     alone = 0 if kernel.products else 1  # a sum of one term is no addition
 
     def higham_mary(failure: float) -> Array:
@@ -254,102 +264,67 @@ def _probabilistic(sheet: Sheet) -> None:
             lambda n: theorems.higham_mary(n, kernel.step, failure, outputs) if n > alone else 0.0,
             0,
         )
-        found = sheet.finish(factor * terms.scale + (1.0 + factor) * eta)
-        return np.where(withheld, np.nan, found).reshape(sheet.shape)
+        parts = _parts(terms, kernel)
+        found = sheet.finish(factor * terms.scale + (1.0 + factor) * eta + parts.drift)
+        return np.where(parts.certain > 0, np.nan, found).reshape(sheet.shape)
+
+    def hallman_ipsen(failure: float) -> Array:
+        parts = _parts(terms, kernel)
+        error = theorems.hallman_ipsen(
+            parts.squares, parts.roundings, parts.height, kernel.step, failure, outputs
+        )
+        growth = theorems.compounded([parts.height], kernel.unit)[0]
+        error = error + parts.certain + parts.drift + (1.0 + growth) * eta
+        return sheet.finish(error, parts.peak).reshape(sheet.shape)
 
     source = "Connolly, Higham and Mary 2021" if stochastic else "Higham and Mary 2019, Theorem 3.1"
     name = source.partition(" 20")[0]
-    empty = withheld.size and withheld.all()
+    large = "no mean beyond the predicted one, no operand below 4 u of its sum"
     sheet.statements.append(
-        Statement(
-            name,
-            "probabilistic",
-            None if empty else higham_mary,
-            f"{source}: any order",
-            assumes,
-            reason,
-        )
-    )
-    if terms.walked is None:
-        _any_order(sheet, withheld, assumes, reason)
-        return
-    walked = terms.walked
-
-    def hallman_ipsen(failure: float) -> Array:
-        error = theorems.hallman_ipsen(
-            walked.squares + terms.rounded_squares,
-            terms.roundings,
-            terms.height,
-            kernel.step,
-            failure,
-            outputs,
-        )
-        growth = theorems.compounded([terms.height], kernel.unit)[0]
-        found = sheet.finish(error + (1.0 + growth) * eta, walked.peak)
-        return np.where(withheld, np.nan, found).reshape(sheet.shape)
-
+        Statement(name, "probabilistic", higham_mary, f"{source}: any order",
+                  _UNBIASED if stochastic else f"{_INDEPENDENT}; {large}")
+    )  # fmt: skip
+    where = "partial sums of this tree" if terms.walked else "(S + |s|) / 2 for every partial sum"
     sheet.statements.append(
-        Statement(
-            "Hallman and Ipsen", "probabilistic", None if empty else hallman_ipsen,
-            "Hallman and Ipsen, arXiv 2107.01604, Theorem 2.6: partial sums of this tree", assumes, reason,
-        )
+        Statement("Hallman and Ipsen", "probabilistic", hallman_ipsen,
+                  f"Hallman and Ipsen, arXiv 2107.01604, Theorem 2.6: {where}",
+                  _UNBIASED if stochastic else _CHANCE + ("" if terms.walked else _FREE))
     )  # fmt: skip
 
 
-def _any_order(sheet: Sheet, withheld: Mask, assumes: str, reason: str) -> None:
-    """Hallman and Ipsen without a tree: no partial sum exceeds (S + |s|) / 2 in any order."""
-    terms, kernel = sheet.terms, sheet.kernel
-    outputs, eta = max(1, terms.count.size), _eta(sheet)
-    rounds = kernel.products and not _products_exact(sheet)
-    products = terms.squares * (1.0 + (terms.length + 8) * 2.0**-52) if rounds else 0.0
-    most = 0.5 * (terms.scale + terms.total)
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A sum's errors by `chance`: certain, drift, and squares of the partial sums that are left."""
 
-    def make(failure: float) -> Array:
-        n = max(1, int(terms.count.max(initial=0)))
-        squares = np.maximum(terms.count - 1, 0) * most**2 + products
-        height = n - 1 + rounds
-        error = theorems.hallman_ipsen(squares, 2 * n, height, kernel.step, failure, outputs)
-        growth = theorems.compounded([height], kernel.unit)[0]
-        found = sheet.finish(error + (1.0 + growth) * eta)
-        return np.where(withheld, np.nan, found).reshape(sheet.shape)
-
-    empty = withheld.size and withheld.all()
-    sheet.statements.append(
-        Statement(
-            "Hallman and Ipsen", "probabilistic", None if empty else make,
-            "Hallman and Ipsen, arXiv 2107.01604, Theorem 2.6, with (S + |s|) / 2 for every partial sum: "
-            "any order", assumes, reason,
-        )
-    )  # fmt: skip
+    certain: Array
+    drift: Array
+    squares: Array
+    roundings: int
+    height: int
+    peak: Array | None
 
 
-def _withheld(terms: Terms, kernel: Kernel) -> Mask:
-    """Where rounding errors are not of mean zero or not independent, as the data show.
-
-    Stagnation: u times a partial sum exceeds half a typical term.  Without an order the largest partial
-    sum of all orders counts, (S + |s|) / 2.
-    """
-    if terms.walked is not None:
-        stagnant = terms.walked.stagnant
-    else:
-        stagnant = terms.count * (kernel.wide.u * (terms.scale + terms.total)) > terms.scale
-        stagnant &= terms.count > 1
-    return stagnant if terms.equal is None else stagnant | terms.equal
-
-
-def _reason(terms: Terms, kernel: Kernel, withheld: Mask) -> str:
-    count = int(withheld.sum())
-    if not count:
-        return ""
-    equal = (
-        ""
-        if terms.equal is None or not terms.equal.any()
-        else " or most terms are equal, or all of them few"
+def _parts(terms: Terms, kernel: Kernel) -> Parts:
+    nothing, walked = np.zeros(terms.count.shape), terms.walked
+    if walked is not None:
+        certain, drift = walked.certain, walked.drift + terms.product_drift
+        if kernel.rounding == "stochastic":
+            certain, drift = nothing, nothing
+        return Parts(certain, drift, walked.independent + terms.rounded_squares,
+                     terms.roundings, terms.height, walked.peak)  # fmt: skip
+    small, drift = nothing, nothing
+    if kernel.rounding != "stochastic":
+        small, drift = terms.by_chance()
+    rounds = int((terms.rounded > 0).any())
+    # No square of a product exceeds the product times the largest sum.
+    most = most_of(terms.scale, terms.total) * (1.0 + kernel.step)
+    products = np.minimum(
+        terms.squares * (1.0 + (terms.length + 8) * 2.0**-52), terms.rounded * most
     )
-    return (
-        f"withheld for {count} of {withheld.size} elements: in {kernel.wide} a partial sum can swallow half "
-        f"a typical term (stagnation){equal}, so errors have no mean of zero; use a wider accumulator"
-    )
+    n = max(1, int(terms.count.max(initial=0)))
+    additions = np.maximum(terms.count - 1 - small, 0)
+    return Parts(small * kernel.step * most, drift, additions * most**2 + products,
+                 2 * n, n - 1 + rounds, None)  # fmt: skip
 
 
 def _expected(sheet: Sheet) -> None:
@@ -359,19 +334,31 @@ def _expected(sheet: Sheet) -> None:
             Statement("model", "expected", None, "", "", "the model is of rounding to nearest")
         )
         return
-    withheld = np.zeros(terms.count.shape, bool)
-    if not kernel.compensation:
-        withheld = _withheld(terms, kernel)
     squares, text = _expected_squares(terms, kernel)
     rms = theorems.RMS_ROUNDING
     variance = (rms * kernel.wide.u) ** 2 * squares
+    if terms.walked is not None:
+        variance = variance + terms.walked.swallowed**2
     if kernel.wide != kernel.format:
         variance = variance + (rms * kernel.format.u * terms.value) ** 2
-    value = np.where(withheld, np.nan, np.sqrt(variance)).reshape(sheet.shape)
+    value, refused = (
+        np.where(terms.grid & (kernel.wide == kernel.format), 0.0, np.sqrt(variance)),
+        "",
+    )
+    if terms.walked is None and not kernel.compensation:
+        # In a plain loop over terms in random order u |partial sum| may be half a term of mean size.
+        typical = np.abs(terms.value) + np.sqrt(terms.squares)
+        lost = (2.0 * kernel.wide.u * terms.count * typical > terms.scale) & (value > 0)
+        value = np.where(lost, np.nan, value)
+        if lost.any():
+            refused = (
+                f"withheld for {int(lost.sum())} of {lost.size} elements: in {kernel.wide} a partial sum can "
+                "swallow half a term of mean size (stagnation), how many depends on the order; pass order="
+            )
     sheet.statements.append(
-        Statement("root mean square", "expected", value, f"rms 0.42466 u per rounding, {text}",
-                  "uncorrelated errors, log-uniform significands, no stagnation",
-                  _reason(terms, kernel, withheld))
+        Statement("root mean square", "expected", value.reshape(sheet.shape),
+                  f"rms 0.42466 u per rounding, {text}", "uncorrelated errors, log-uniform significands",
+                  refused)
     )  # fmt: skip
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -11,9 +12,11 @@ import numpy.typing as npt
 
 from roundoff.bounds import theorems
 from roundoff.bounds.along import Recorder, Walked, along
+from roundoff.bounds.chance import in_any_order, rounding_of_products
+from roundoff.bounds.exactness import lowest_bits, powers_of_two, without_rounding
 from roundoff.errors import ArgumentError
 from roundoff.formats import FLOAT64, Format, round_to
-from roundoff.machine import Machine, machine
+from roundoff.machine import Machine, machine, two_product
 from roundoff.orders import Order, ReductionTree, dots, sums
 
 Array = npt.NDArray[np.float64]
@@ -71,11 +74,12 @@ class Terms:
 
     Shapes: (sums,) each; length is one number.
     count: non-zero terms; scale: S, rounded upward; total: at least |sum|; value: the sum in float64;
-    squares: sum of the squares of the terms; tiny: products that may underflow; equal: most terms are
-    equal; given: what rounding the inputs to the format changed; walked: partial sums along the tree, of
-    computed products; rounded_squares: of the products that are rounded; depth_weighted, running,
-    running_ufp: those bounds, before the final rounding; height, roundings: of the tree with its
-    products.
+    squares: sum of the squares of the terms; tiny: products that may underflow; given: what rounding the
+    inputs to the format changed; rounded: the part of S from products that are rounded; grid: the terms are
+    added without error in any order; by_chance: `chance.in_any_order` of the terms; walked: partial sums
+    along the tree, of computed products; rounded_squares: of the products that are rounded, and
+    product_drift their predicted errors, added; depth_weighted, running, running_ufp: those bounds, before
+    the final rounding; height, roundings: of the tree with its products.
     """
 
     length: int
@@ -86,9 +90,12 @@ class Terms:
     squares: Array
     tiny: npt.NDArray[np.int64]
     given: Array
-    equal: Mask | None = None
+    rounded: Array
+    grid: Mask
+    by_chance: Callable[[], tuple[Array, Array]]
     walked: Walked | None = None
     rounded_squares: Array | float = 0.0
+    product_drift: Array | float = 0.0
     depth_weighted: Array | None = None
     running: Array | None = None
     running_ufp: Array | None = None
@@ -121,14 +128,21 @@ def measure(x: Array, y: Array | None, given: Array, kernel: Kernel) -> Terms:
         value = terms.sum(axis=0)
         total = np.minimum(np.abs(value) + (n + 4) * 2.0**-52 * scale, scale)
         present = (x != 0) if y is None else (x != 0) & (y != 0)
-        tiny = np.zeros(terms.shape[1:], np.int64)
+        tiny, rounded = np.zeros(terms.shape[1:], np.int64), np.zeros(terms.shape[1:])
+        grid = lowest_bits(x).min(axis=0, initial=np.inf)
         if y is not None:
-            limit = _product_limit(kernel)
+            powers = powers_of_two(x) | powers_of_two(y)
+            limit = np.where(powers, kernel.wide.smallest_normal, _product_limit(kernel))
             tiny = (present & (sizes < limit * (1 + 2.0**-50))).sum(axis=0)
+            if not kernel.exact_products:
+                rounded = np.where(powers, 0.0, sizes).sum(axis=0) * (1.0 + (n + 4) * 2.0**-52)
+            grid = (lowest_bits(x) * lowest_bits(y)).min(axis=0, initial=np.inf)
         known = Terms(
             length=n, count=present.sum(axis=0), scale=scale, total=total, value=value,
             squares=(terms * terms).sum(axis=0), tiny=tiny,
-            given=given * (1.0 + (n + 4) * 2.0**-52), equal=_mostly_equal(sizes),
+            given=given * (1.0 + (n + 4) * 2.0**-52), rounded=rounded,
+            grid=without_rounding(sizes.sum(axis=0), grid, kernel.wide),
+            by_chance=lambda: _by_chance(x, y, most_of(scale, total), kernel),
         )  # fmt: skip
         if kernel.order is None or kernel.compensation or n == 0:
             return known
@@ -151,17 +165,17 @@ def _product_limit(kernel: Kernel) -> float:
     return kernel.wide.smallest_normal * (2.0 ** (kernel.wide.precision + 1) if later else 1.0)
 
 
-def _mostly_equal(sizes: Array) -> Mask:
-    """Whether more than half of the terms of a sum have one magnitude, or all have few: below sqrt(n)."""
-    n = len(sizes)
-    if n < 4:
-        return np.zeros(sizes.shape[1:], bool)
-    ordered = np.sort(sizes, axis=0)
-    lag = n // 2
-    same: Mask = ((ordered[lag:] == ordered[:-lag]) & (ordered[lag:] > 0)).any(axis=0)
-    distinct = 1 + (ordered[1:] != ordered[:-1]).sum(axis=0)
-    few: Mask = (distinct.astype(np.float64) ** 2 < n) & (n >= 16)
-    return same | few
+def most_of(scale: Array, total: Array) -> Array:
+    """No partial sum of computed terms exceeds (S + |s|) / 2 in any order, but for their own errors."""
+    return 0.5 * (scale + total)
+
+
+def _by_chance(x: Array, y: Array | None, most: Array, kernel: Kernel) -> tuple[Array, Array]:
+    """`chance.in_any_order` of the terms or, for products that the accumulator rounds, of those as well."""
+    with np.errstate(all="ignore"):
+        products, lost = (x, None) if y is None else two_product(x, y)
+        rounded = None if kernel.exact_products else lost
+        return in_any_order(products, most, kernel.wide.u, kernel.wide.precision, rounded)
 
 
 def _along_tree(known: Terms, terms: Array, x: Array, y: Array | None, kernel: Kernel) -> Terms:
@@ -169,9 +183,12 @@ def _along_tree(known: Terms, terms: Array, x: Array, y: Array | None, kernel: K
     tree = order.tree(known.length)
     rounded = rounded_products(tree, kernel.fused) if y is not None else np.zeros(tree.n, bool)
     exact = y is None or (kernel.exact_products and not known.tiny.any())
-    rounded &= not exact
-    weights = theorems.compounded(tree.depths + rounded, kernel.unit)
-    depth = (np.abs(terms) * weights[:, None]).sum(axis=0) * (1.0 + (tree.n + 8) * 2.0**-52)
+    powers = powers_of_two(x) | powers_of_two(x if y is None else y)
+    rounds = (rounded & (not exact))[:, None] & ~powers
+    unrounded = ~(rounded[:, None] | powers) if kernel.fused and not exact else None
+    weights = [theorems.compounded(tree.depths + k, kernel.unit)[:, None] for k in (0, 1)]
+    weighted = np.abs(terms) * np.where(rounds, weights[1], weights[0])
+    depth = weighted.sum(axis=0) * (1.0 + (tree.n + 8) * 2.0**-52)
     own = np.zeros_like(terms)
     if y is not None and 2 * kernel.format.precision > FLOAT64.precision:
         own = FLOAT64.u * np.abs(terms) + 2.0**-1074
@@ -180,32 +197,34 @@ def _along_tree(known: Terms, terms: Array, x: Array, y: Array | None, kernel: K
     if y is not None and not exact:
         limit = _product_limit(kernel) * (1 + 2.0**-50)
         small = np.where(np.abs(terms) < limit, kernel.underflow, 0.0)
-        error = np.where(
-            rounded[:, None],
-            kernel.unit * (np.abs(terms) + own) + small,
-            small if kernel.fused else 0.0,
-        )
+        error = np.where(rounds, kernel.unit * (np.abs(terms) + own), 0.0)
+        error += np.where(rounded[:, None] | kernel.fused, small, 0.0)
         error[(x == 0) | (y == 0)] = 0.0
     # The roundings of products, as nodes of the tree.
-    products = np.where(rounded[:, None], terms * terms, 0.0).sum(axis=0) * (
-        1.0 + tree.n * 2.0**-50
-    )
+    products = np.where(rounds, terms * terms, 0.0).sum(axis=0) * (1.0 + tree.n * 2.0**-50)
+    drift = np.zeros_like(products)
+    if y is not None and rounds.any():
+        drift = np.abs(
+            np.where(rounds, rounding_of_products(x, y, kernel.wide.precision), 0.0).sum(axis=0)
+        )
     walked = along(
         terms,
         own,
         error,
         tree,
         kernel.unit,
+        kernel.wide.precision,
         nearest=kernel.nearest,
-        fused=kernel.fused and not exact,
+        fused=unrounded,
     )
     running = _running(x, y, order, tree, kernel) if kernel.nearest else {}
     known_to_walk: dict[str, Any] = {
         "walked": walked,
         "rounded_squares": products,
+        "product_drift": drift,
         "depth_weighted": depth,
-        "height": tree.height + int(rounded.any()),
-        "roundings": max(1, tree.n - 1 + int(rounded.sum())),
+        "height": tree.height + int(rounds.any()),
+        "roundings": max(1, tree.n - 1 + int(rounds.any(axis=1).sum())),
         **running,
     }
     return replace(known, **known_to_walk)
@@ -264,11 +283,35 @@ def contraction(
         if dx.any() or dy.any():
             changed = (dx @ (b + dy) + a @ dy) * slack + k * 2.0**-1071
         tiny = np.where(smallest < _product_limit(kernel) * (1 + 2.0**-50), present, 0.0)
+        rounded = np.zeros_like(scale)
+        if not kernel.exact_products:
+            kept = [np.where(powers_of_two(v), 0.0, v) for v in (a, b)]
+            rounded = (kept[0] @ kept[1]) * slack
+        grid = lowest_bits(first).min(axis=-1, initial=np.inf)[..., :, None]
+        grid = grid * lowest_bits(second).min(axis=-2, initial=np.inf)[..., None, :]
         flat = [v.ravel() for v in (present, scale, total, value, (a * a) @ (b * b), tiny, changed)]
+
+    @cache
+    def by_chance() -> tuple[Array, Array]:
+        return _products_by_chance(first, second, most_of(scale, total), kernel)
+
     return Terms(
         length=k, count=flat[0].astype(np.int64), scale=flat[1], total=flat[2], value=flat[3],
-        squares=flat[4], tiny=flat[5].astype(np.int64), given=flat[6],
+        squares=flat[4], tiny=flat[5].astype(np.int64), given=flat[6], rounded=rounded.ravel(),
+        grid=without_rounding(a @ b, grid, kernel.wide).ravel(), by_chance=by_chance,
     )  # fmt: skip
+
+
+def _products_by_chance(x: Array, y: Array, most: Array, kernel: Kernel) -> tuple[Array, Array]:
+    """The same for every element of x @ y, a row at a time."""
+    found = np.zeros(most.shape), np.zeros(most.shape)
+    for at in np.ndindex(most.shape[:-1]):
+        columns_ = np.broadcast_to(y, (*most.shape[:-2], *y.shape[-2:]))[at[:-1]]
+        row = np.broadcast_to(x, (*most.shape[:-2], *x.shape[-2:]))[at]
+        part = _by_chance(np.broadcast_to(row[:, None], columns_.shape), columns_, most[at], kernel)
+        for result, one in zip(found, part, strict=True):
+            result[at] = one
+    return found[0].ravel(), found[1].ravel()
 
 
 def joined(parts: Sequence[Terms], shapes: Sequence[tuple[int, ...]]) -> Terms:
