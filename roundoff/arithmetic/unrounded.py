@@ -40,7 +40,8 @@ def known_powers(a: Enclosed) -> Any:
 def kept(name: str, operands: Sequence[Enclosed], target: Format) -> Any:
     """Where a map returns an operand's bits, scaled by a power of two at most, if it does not overflow.
 
-    Scaling down must stay among the normal numbers, of the format and of float64.
+    What is scaled must stay among the normal numbers, of the format and of float64: a scaling by 1 that may
+    be subnormal counts as rounded, for it stands for the ulp of a power (`trace.lowering.elementwise`).
     """
     if name not in ("add", "sub", "mul", "div"):
         return False
@@ -58,7 +59,7 @@ def kept(name: str, operands: Sequence[Enclosed], target: Format) -> Any:
 def _stays(a: Enclosed, factor: Any, target: Format) -> Any:
     least = (np.abs(a.value) - a.own - a.error) * factor * (1.0 - 2.0**-50)
     normal = max(target.smallest_normal, FLOAT64.smallest_normal)
-    return (factor >= 1.0) | (least >= normal) | np.equal(factor, 0) | np.equal(a.computed, 0)
+    return (least >= normal) | np.equal(factor, 0) | np.equal(a.computed, 0)
 
 
 def exact_in_float64(name: str, value: Any, operands: Sequence[Enclosed]) -> Any:

@@ -96,7 +96,7 @@ def _pow(build: Builder, base: Any, exponent: Any) -> Value:
     """Integer powers are products, from the left as torch multiplies them up to the third.
 
     Beyond, kernels call pow, which errs by an ulp where a rounded product errs by half of one: times 1, once
-    more.
+    more.  That counts where the result may be subnormal; elsewhere the roundings of three products cover it.
     """
     if isinstance(exponent, int | float) and exponent == int(exponent) and abs(exponent) <= 64:
         base = as_value(build, base)
