@@ -139,10 +139,10 @@ def bounds_of_trace(
                 lambda failure, name=name: likely(name, failure),  # type: ignore[misc]
                 "Hallman and Ipsen, arXiv 2107.01604, "
                 + ("in every sum, in any order" if chosen is None else "along every tree"),
-                "rounding errors inside each sum that are independent and of mean zero (not so for "
-                "terms that repeat or hardly vary); errors of "
-                f"earlier steps add up in the worst way; the failure is shared by {sums} sums; "
-                "where 2 n u > 1 (stagnation) a sum has its certified factor",
+                "operands below 4 u |partial sum| err by the most they can, a mean of the others' errors is "
+                "predicted from the terms; what remains of each error inside a sum has a mean of zero given "
+                "the earlier ones; errors of earlier steps add up in the worst way; the failure is shared "
+                f"by {sums} sums",
             ),
             Statement(
                 "root mean square", "expected", lambda name=name: spread()[name],  # type: ignore[misc]

@@ -108,8 +108,8 @@ class Bound:
     def probabilistic(self, failure: float) -> Any:
         """A bound that some element exceeds with probability at most `failure`.
 
-        The probability is for all elements together.  NaN for the elements whose data contradict the
-        assumptions (stagnation, equal terms).  Never above `certified`.
+        The probability is for all elements together.  What the data show to be no chance (operands that
+        are swallowed, errors of terms that repeat) counts in full.  Never above `certified`.
 
         Raises: ArgumentError for a failure outside (0, 1); InapplicableError where no element has one.
         """

@@ -88,8 +88,8 @@ def error_against_n(
         f"terms in each of its sums: median of {chosen['seed'].nunique()} seeds, sums kept in the "
         "format; band: 5 to 95 % of the seeds, real kernel. Grey: the certified bound, which no order "
         "exceeds, and that of a plain loop, from the partial sums of the data; the probabilistic one, at a "
-        "failure rate of 1e-9 for the whole trace, which assumes independent rounding errors and takes "
-        "the certified one where a long sum may stagnate; and the expected error, a model."
+        "failure rate of 1e-9 for the whole trace, which assumes independent rounding errors but where "
+        "terms are small beside their sum; and the expected error, a model."
         + not_finite(chosen["max_scaled"])
     )
     beside = bounds.rename(columns={"value": "p50", "bound": "order"})

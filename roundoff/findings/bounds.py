@@ -220,9 +220,9 @@ def _notes(
     yield (
         "What is probable.",
         f"Higham and Mary 2019 (any order) and Hallman and Ipsen 2021 (partial sums of the tree), each at a "
-        f"failure of {failure:g} for one sum. They take rounding errors as independent and of mean zero, and "
-        "are withheld where the data contradict that: a partial sum that swallows half a typical "
-        "term, or terms that are mostly equal.",
+        f"failure of {failure:g} for one sum. They take rounding errors as independent and of mean zero. "
+        "What the data show to be no chance counts in full: operands below 4 u times their sum, and the mean "
+        "error of terms that repeat or hardly vary.",
     )
     withheld = _withheld(sweep)
     if withheld:
