@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arguments import number
 from roundoff.errors import ArgumentError
-from roundoff.formats import as_format, spacing
+from roundoff.formats import alike, as_float64, as_format, spacing
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -80,7 +81,7 @@ def errors(
     np.True_
     """
     target = as_format(format)
-    value, high, low, size = _broadcast(computed=computed, hi=hi, lo=lo, scale=scale)
+    value, high, low, size = alike(computed=computed, hi=hi, lo=lo, scale=scale)
     if np.any(size < 0):
         raise ArgumentError(
             f"errors: scale is {float(size.min())}; S sums absolute values, so it is never negative"
@@ -117,7 +118,7 @@ def normwise(computed: npt.ArrayLike, hi: npt.ArrayLike, lo: npt.ArrayLike) -> f
     >>> normwise([3.0, 4.5], [3.0, 4.0], 0.0)
     0.1
     """
-    return float(normwise_rows(*(np.asarray(v, np.float64)[None] for v in (computed, hi, lo)))[0])
+    return float(normwise_rows(*(as_float64(v)[0][None] for v in (computed, hi, lo)))[0])
 
 
 def normwise_rows(computed: npt.ArrayLike, hi: npt.ArrayLike, lo: npt.ArrayLike) -> Array:
@@ -125,7 +126,7 @@ def normwise_rows(computed: npt.ArrayLike, hi: npt.ArrayLike, lo: npt.ArrayLike)
 
     Shapes: (arrays, ...) each, broadcast, to (arrays,).
     """
-    found = _broadcast(computed=computed, hi=hi, lo=lo)
+    found = alike(computed=computed, hi=hi, lo=lo)
     value, high, low = (each.reshape(len(each), -1) for each in found)
     known = (np.isfinite(high) & np.isfinite(low)).all(axis=1)
     lost = _lost(value, high, low).any(axis=1)
@@ -150,7 +151,7 @@ def ulp_between(a: npt.ArrayLike, b: npt.ArrayLike, format: Any) -> Array:
     >>> float(ulp_between(1.0, 1.0 + 2.0**-23, "float32"))
     1.0
     """
-    first, second = _broadcast(a=a, b=b)
+    first, second = alike(a=a, b=b)
     with np.errstate(all="ignore"):
         ulp = spacing(np.maximum(np.abs(first), np.abs(second)), 0.0, as_format(format))
         # Divided one by one: a - b may overflow, a / ulp is below 2^54 and exact.
@@ -165,7 +166,7 @@ def bitwise_equal(a: npt.ArrayLike, b: npt.ArrayLike) -> Mask:
     >>> bitwise_equal([0.0, 1.0], [-0.0, 1.0]).tolist()
     [False, True]
     """
-    first, second = _broadcast(a=a, b=b)
+    first, second = alike(a=a, b=b)
     same = np.ascontiguousarray(first).view(np.int64) == np.ascontiguousarray(second).view(np.int64)
     return np.asarray(same).reshape(first.shape)
 
@@ -192,7 +193,7 @@ def sum_condition(values: npt.ArrayLike) -> float:
     >>> sum_condition([1.0, 2.0, -2.0])
     5.0
     """
-    return dot_condition(values, np.ones(np.shape(values)))
+    return dot_condition(values, np.ones(as_float64(values)[0].shape))
 
 
 def dot_condition(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
@@ -215,7 +216,7 @@ def sum_condition_normwise(values: npt.ArrayLike) -> float:
     >>> sum_condition_normwise([3.0, -4.0, 0.0, 0.0])
     10.0
     """
-    return dot_condition_normwise(values, np.ones(np.shape(values)))
+    return dot_condition_normwise(values, np.ones(as_float64(values)[0].shape))
 
 
 def dot_condition_normwise(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
@@ -238,7 +239,7 @@ def sum_backward(computed: float, values: npt.ArrayLike) -> Backward:
     >>> sum_backward(3.5, [1.0, 2.0, -1.0]).componentwise
     0.375
     """
-    return dot_backward(computed, values, np.ones(np.shape(values)))
+    return dot_backward(computed, values, np.ones(as_float64(values)[0].shape))
 
 
 def dot_backward(computed: float, x: npt.ArrayLike, y: npt.ArrayLike) -> Backward:
@@ -249,22 +250,11 @@ def dot_backward(computed: float, x: npt.ArrayLike, y: npt.ArrayLike) -> Backwar
     Source: Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 3.1 and 7.1.
     """
     exact, scale = _exact_dot(x, y)
-    if not math.isfinite(computed):
+    if not math.isfinite(number("computed", computed)):
         return Backward(math.inf, math.inf)
     error = abs(Fraction(computed) - exact)
     squares = _exact_dot(x, x)[1] * _exact_dot(y, y)[1]
     return Backward(_ratio(error, scale), _root_ratio(error * error, squares))
-
-
-def _broadcast(**named: npt.ArrayLike) -> tuple[Array, ...]:
-    arrays = [np.asarray(value, np.float64) for value in named.values()]
-    try:
-        return tuple(np.broadcast_arrays(*arrays))
-    except ValueError:
-        shapes = ", ".join(
-            f"{name} {array.shape}" for name, array in zip(named, arrays, strict=True)
-        )
-        raise ArgumentError(f"shapes do not match: {shapes}; pass arrays of one shape") from None
 
 
 def _lost(value: Array, high: Array, low: Array) -> Mask:
@@ -292,7 +282,7 @@ def _ldexp(value: float, exponent: int) -> float:
 
 def _integers(values: npt.ArrayLike, name: str) -> tuple[list[int], int]:
     """Whole numbers m and one exponent e with values = m 2^e, exactly."""
-    flat = np.asarray(values, np.float64).ravel()
+    flat = as_float64(values)[0].ravel()
     if not np.isfinite(flat).all():
         bad = flat[~np.isfinite(flat)][0]
         raise ArgumentError(
@@ -307,9 +297,10 @@ def _integers(values: npt.ArrayLike, name: str) -> tuple[list[int], int]:
 
 def _exact_dot(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Fraction, Fraction]:
     """x.y and |x|.|y|, exactly."""
-    if np.shape(x) != np.shape(y):
+    x, y = as_float64(x)[0], as_float64(y)[0]
+    if x.shape != y.shape:
         raise ArgumentError(
-            f"dot: x has shape {np.shape(x)} and y {np.shape(y)}; pass two arrays of one shape"
+            f"dot: x has shape {x.shape} and y {y.shape}; pass two arrays of one shape"
         )
     (first, first_exponent), (second, second_exponent) = _integers(x, "x"), _integers(y, "y")
     terms = [a * b for a, b in zip(first, second, strict=True)]

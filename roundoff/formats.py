@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arguments import choice, described, finite, instance, whole
 from roundoff.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class Format:
     infinity: bool = True
 
     def __post_init__(self) -> None:
+        instance("a format's name", self.name, str, "a word")
+        for field in ("precision", "emin", "emax"):
+            whole(f"format {self.name!r}: {field}", getattr(self, field))
         if not 2 <= self.precision <= 53:
             raise ArgumentError(
                 f"format {self.name!r}: precision is {self.precision}; 2 to 53 bits can be emulated"
@@ -56,6 +60,18 @@ class Format:
         if self.emin - self.precision + 1 < -1074:
             raise ArgumentError(
                 f"format {self.name!r}: its smallest subnormal is below 2^-1074; raise emin"
+            )
+        if self.largest is not None:
+            self._check_largest(finite(f"format {self.name!r}: largest", self.largest))
+
+    def _check_largest(self, largest: float) -> None:
+        top = (2.0 - 2.0 ** (1 - self.precision)) * 2.0**self.emax
+        if not 2.0**self.emax <= largest <= top or largest % 2.0 ** (
+            self.emax - self.precision + 1
+        ):
+            raise ArgumentError(
+                f"format {self.name!r}: largest is {largest}; give a number of the format's top binade, "
+                f"{2.0**self.emax} to {top}"
             )
 
     @property
@@ -130,19 +146,19 @@ def as_format(what: Any) -> Format:
     """
     if isinstance(what, Format):
         return what
-    if what is None:
-        what = "None"
     name = what if isinstance(what, str) else str(what).removeprefix("torch.")
-    if not isinstance(what, str) and not name.startswith(("float", "bfloat")):
+    if not isinstance(what, str) and not name.startswith(("float", "bfloat")) and what is not None:
         try:
             name = np.dtype(what).name
-        except TypeError:
-            name = repr(what)
+        except (TypeError, ValueError):
+            name = ""
     for known in FORMATS:
         if known.name == name:
             return known
     names = ", ".join(known.name for known in FORMATS)
-    raise ArgumentError(f"unknown format {what!r}; use a roundoff.Format or one of: {names}")
+    raise ArgumentError(
+        f"unknown format {described(what)}; use a roundoff.Format or one of: {names}"
+    )
 
 
 @overload
@@ -164,8 +180,7 @@ def round_to(x: Any, format: Any, mode: str = "nearest_even") -> Any:
     (65504.0, inf)
     """
     target = as_format(format)
-    if mode not in MODES:
-        raise ArgumentError(f"unknown rounding mode {mode!r}; use one of: {', '.join(MODES)}")
+    choice("rounding mode", mode, MODES)
     values, give_back = as_float64(x)
     return give_back(_round(values, target, mode))
 
@@ -179,6 +194,14 @@ def as_float64(x: Any) -> tuple[Array, Callable[[Array], Any]]:
     if hasattr(x, "detach"):
         import torch
 
+        if x.layout != torch.strided or x.is_meta or x.is_complex():
+            kind = (
+                "a meta tensor without numbers"
+                if x.is_meta
+                else f"a tensor of {x.dtype}, {x.layout}"
+            )
+            raise ArgumentError(f"the values are {kind}; give a dense tensor of real numbers")
+
         def tensor(result: Array) -> Any:
             return torch.from_numpy(np.array(result)).to(x.device)
 
@@ -191,7 +214,7 @@ def as_float64(x: Any) -> tuple[Array, Callable[[Array], Any]]:
 def _as_float64(x: Any) -> Array:
     try:
         values = np.asarray(x)
-    except ValueError:
+    except (ValueError, TypeError, RuntimeError):
         raise ArgumentError("the values are no rectangular array of numbers; pass one") from None
     if (
         values.dtype.kind in "iu"
@@ -204,6 +227,18 @@ def _as_float64(x: Any) -> Array:
             f"values of type {values.dtype} are not float64 numbers; convert them first"
         )
     return values.astype(np.float64)
+
+
+def alike(**arrays: Any) -> list[Array]:
+    """Numbers in float64, broadcast to one shape.  Raises: ArgumentError naming shapes that do not fit."""
+    found = {name: as_float64(x)[0] for name, x in arrays.items()}
+    try:
+        return list(np.broadcast_arrays(*found.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {x.shape}" for name, x in found.items())
+        raise ArgumentError(
+            f"the shapes do not fit each other ({shapes}); make them alike"
+        ) from None
 
 
 def _round(values: Array, target: Format, mode: str) -> Array:
@@ -306,7 +341,7 @@ def spacing(hi: npt.ArrayLike, lo: npt.ArrayLike, format: Any) -> Array:
     True
     """
     target = as_format(format)
-    high, low = np.broadcast_arrays(np.asarray(hi, np.float64), np.asarray(lo, np.float64))
+    high, low = alike(hi=hi, lo=lo)
     fraction, exponent = np.frexp(high)
     direction = np.sign(low) * np.sign(high)
     below = (np.abs(fraction) == 0.5) & (direction < 0)

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from roundoff.arguments import flag, whole
 from roundoff.errors import ArgumentError, UnsupportedError
 from roundoff.exclusive import TORCH
 from roundoff.formats import Format, as_format, rounder
 from roundoff.reference import float64_array
 from roundoff.trace.capture import OUTPUT, UPSTREAM, as_tensor, call, check_wrt, evaluate
+from roundoff.trace.problem import check_device, check_problem
 
 Array = npt.NDArray[np.float64]
 
@@ -31,8 +33,7 @@ def threads(count: int) -> Iterator[None]:
 
     Raises: ArgumentError for a count below one.
     """
-    if not 1 <= count <= MOST_THREADS:
-        raise ArgumentError(f"threads is {count}; give at least one and at most {MOST_THREADS}")
+    whole("threads", count, 1, MOST_THREADS)
     with TORCH:
         before = torch.get_num_threads()
         torch.set_num_threads(count)
@@ -66,6 +67,9 @@ def native_gradients(
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for a format that torch does
     not compute in.
     """
+    check_problem(function, inputs, wrt, loss)
+    check_device(device)
+    flag("forward", forward)
     target = as_format(format)
     dtype = native_dtype(target)
     values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}

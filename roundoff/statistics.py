@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arguments import fraction, whole
 from roundoff.errors import ArgumentError
+from roundoff.formats import as_float64
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -69,7 +71,7 @@ def summarise(values: npt.ArrayLike) -> Summary:
     >>> float(summarise([1.0, 2.0, 4.0, float("nan")]).median)
     2.0
     """
-    rows = np.atleast_1d(np.asarray(values, np.float64))
+    rows = np.atleast_1d(as_float64(values)[0])
     if rows.shape[-1] == 0:
         raise ArgumentError(f"summarise: values have shape {rows.shape}; there is nothing to count")
     known = ~np.isnan(rows)
@@ -101,7 +103,7 @@ def quantiles(values: npt.ArrayLike, *fractions: float) -> Array:
     >>> quantiles([1.0, 2.0, float("inf")], 0.5, 0.75).tolist()
     [2.0, inf]
     """
-    flat = np.asarray(values, np.float64).ravel()
+    flat = as_float64(values)[0].ravel()
     if not flat.size:
         return np.full(len(fractions), np.nan)
     count = np.array((~np.isnan(flat)).sum())
@@ -151,7 +153,7 @@ def ecdf(values: npt.ArrayLike) -> Ecdf:
     >>> ecdf([2.0, 1.0, 2.0, float("inf")]).fraction.tolist()
     [0.25, 0.75, 1.0]
     """
-    flat = np.asarray(values, np.float64).ravel()
+    flat = as_float64(values)[0].ravel()
     distinct, counts = np.unique(flat[~np.isnan(flat)], return_counts=True)
     return Ecdf(distinct, np.cumsum(counts) / max(flat.size, 1), flat.size)
 
@@ -193,8 +195,7 @@ def proportion_interval(successes: int, n: int, level: float = 0.95) -> tuple[fl
     from scipy import special
 
     _check(n, level)
-    if not 0 <= successes <= n:
-        raise ArgumentError(f"proportion_interval: {successes} successes of {n}; count 0 to n")
+    whole("successes", successes, 0, n)
     tail = (1.0 - level) / 2.0
     low = special.betaincinv(successes, n - successes + 1, tail) if successes else 0.0
     high = special.betainccinv(successes + 1, n - successes, tail) if successes < n else 1.0
@@ -216,7 +217,7 @@ def median_interval(values: npt.ArrayLike, level: float = 0.95) -> tuple[float, 
     """
     from scipy import special
 
-    flat = np.asarray(values, np.float64).ravel()
+    flat = as_float64(values)[0].ravel()
     ordered = np.sort(flat[~np.isnan(flat)])
     n = ordered.size
     _check(max(n, 1), level)
@@ -277,8 +278,8 @@ def paired(first: npt.ArrayLike, second: npt.ArrayLike) -> Paired:
     >>> paired([1.0, 1.0, 3.0], [1.0, 1.0, 3.0]).p_value
     1.0
     """
-    errors_first = np.asarray(first, np.float64).ravel()
-    errors_second = np.asarray(second, np.float64).ravel()
+    errors_first = as_float64(first)[0].ravel()
+    errors_second = as_float64(second)[0].ravel()
     _check_pairs(errors_first, errors_second)
     known = ~(np.isnan(errors_first) | np.isnan(errors_second))
     difference = _log_ratios(errors_first[known], errors_second[known])
@@ -364,7 +365,7 @@ def correct(p_values: npt.ArrayLike) -> Array:
     """
     from scipy import stats
 
-    p = np.asarray(p_values, np.float64).ravel()
+    p = as_float64(p_values)[0].ravel()
     if not ((p >= 0) & (p <= 1)).all():
         bad = p[~((p >= 0) & (p <= 1))][0]
         raise ArgumentError(f"correct: a p-value is {bad}; pass probabilities in [0, 1]")
@@ -379,10 +380,8 @@ def _exp(value: float) -> float:
 
 
 def _check(n: int, level: float) -> None:
-    if n < 1:
-        raise ArgumentError(f"statistics: n is {n}; at least one value is needed")
-    if not 0.0 < level < 1.0:
-        raise ArgumentError(f"statistics: level is {level}; it is a probability in (0, 1)")
+    whole("n", n, 1)
+    fraction("level", level)
 
 
 def _check_pairs(first: Array, second: Array) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arguments import choice
 from roundoff.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -65,8 +66,7 @@ def assert_within_roundoff(
     from roundoff.tolerances import traced
     from roundoff.trace.capture import OUTPUT, as_tensor
 
-    if kind not in KINDS:
-        raise ArgumentError(f"unknown kind {kind!r}; use one of: {', '.join(KINDS)}")
+    choice("kind", kind, KINDS)
     given = dict(actual) if isinstance(actual, Mapping) else {OUTPUT: actual}
     tensors = {name: as_tensor(name, value) for name, value in given.items()}
     types = {str(t.dtype).removeprefix("torch.") for t in tensors.values()}

@@ -372,7 +372,7 @@ def test_bad_input_gets_one_sentence() -> None:
 
     cases = (
         (lambda: ro.compare(lambda x: (x, x), total, x), r"tuple of 2; pick one with output="),
-        (lambda: ro.compare(lambda x: (x, x), total, x, output=5), r"output=5"),
+        (lambda: ro.compare(lambda x: (x, x), total, x, output=5), r"output is 5"),
         (lambda: ro.compare(lambda x: None, total, x), r"NoneType; return one tensor"),
         (lambda: ro.compare(lambda x: x, lambda x: x, x, loss=lambda out: out), r"the loss has shape \(3,\)"),
         (lambda: ro.compare(total, total, {"x": torch.arange(3)}), r"no floating-point input"),

@@ -286,10 +286,10 @@ def test_a_new_family_is_picked_up(monkeypatch) -> None:
     [
         (lambda: orders.as_order("zigzag"), "'zigzag'.*pairwise"),
         (lambda: orders.as_order("blocked"), "'blocked'.*blocked\\(k\\)"),
-        (lambda: orders.as_order("blocked(0)"), "block of 0"),
+        (lambda: orders.as_order("blocked(0)"), "block is 0"),
         (lambda: orders.as_order("sequential(3)"), "sequential\\(3\\)"),
-        (lambda: orders.sequential(0), "0 terms"),
-        (lambda: orders.shuffled(3, -1), "seed -1"),
+        (lambda: orders.sequential(0), "terms is 0"),
+        (lambda: orders.shuffled(3, -1), "seed is -1"),
         (lambda: ro.sum_in_order([], "sequential", "float32"), "no terms"),
         (
             lambda: ro.sum_in_order([1.0, 2.0], orders.pairwise(3), "float32"),

@@ -162,7 +162,7 @@ def test_intervals_refuse(function: object, n: int, level: float) -> None:
 
 
 def test_proportions_refuse() -> None:
-    with pytest.raises(ArgumentError, match="11 successes of 10"):
+    with pytest.raises(ArgumentError, match="successes is 11"):
         statistics.proportion_interval(11, 10)
 
 

@@ -95,7 +95,7 @@ def test_a_hopeless_exponential_is_infinite() -> None:
         ((5, 1.0, 0.1), "u is 1.0"),
         ((5, U32, 0.0), "failure is 0.0"),
         ((5, U32, 1.0), "failure is 1.0"),
-        ((5, U32, 0.1, 0), "outputs 0"),
+        ((5, U32, 0.1, 0), "outputs is 0"),
     ],
 )
 def test_bad_arguments_name_the_value(arguments: tuple[Any, ...], message: str) -> None:

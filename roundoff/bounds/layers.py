@@ -7,12 +7,12 @@ it): the shortcuts say which one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arguments import instance, whole
 from roundoff.bounds import sums
 from roundoff.bounds.bound import Bound
 from roundoff.errors import ArgumentError, InapplicableError
@@ -20,6 +20,9 @@ from roundoff.formats import as_float64
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
+
+#: Strides, paddings and dilations beyond this are no convolution that fits into memory.
+MOST = 1 << 31
 
 
 def matmul_gradients(a: Any, b: Any, upstream: Any, format: Any, **kernel: Any) -> dict[str, Bound]:
@@ -100,17 +103,19 @@ def conv_gradients(
     Raises: ArgumentError for shapes that do not fit; InapplicableError for Winograd, FFT and others.
     Source: the sums are those of Goodfellow, Bengio and Courville 2016, Deep Learning, (9.11) to (9.13).
     """
+    instance("algorithm", algorithm, str, "a word")
     if algorithm != "direct":
         raise InapplicableError(
             f"conv_gradients: {algorithm} transforms its operands, so an element's error is bounded only "
             "relative to the norm of all of them; there is no bound per element, use the direct algorithm"
         )
     (values, _), (w, _), (g, give_back) = as_float64(x), as_float64(weight), as_float64(upstream)
+    whole("conv_gradients: groups", groups, 1)
     dims = w.ndim - 2
-    if dims < 1 or values.ndim != w.ndim or g.ndim != w.ndim or not isinstance(groups, Integral):
+    if dims < 1 or values.ndim != w.ndim or g.ndim != w.ndim:
         raise ArgumentError(
-            f"conv_gradients: x {values.shape}, weight {w.shape}, upstream {g.shape} and groups {groups!r}; "
-            "give arrays of one number of axes, at least 3, and whole groups"
+            f"conv_gradients: x {values.shape}, weight {w.shape}, upstream {g.shape} and groups {groups}; "
+            "give arrays of one number of axes, at least 3"
         )
     steps, pads, holes = (
         _each(name, value, dims, least)
@@ -168,12 +173,9 @@ def _named(what: str, bound: Bound, shape: tuple[int, ...] | None = None) -> Bou
 def _each(name: str, value: int | Sequence[int], dims: int, least: int) -> tuple[int, ...]:
     many = isinstance(value, Sequence) and not isinstance(value, str)
     found: tuple[Any, ...] = tuple(value) if many else (value,) * dims  # type: ignore[arg-type]
-    whole = all(isinstance(v, Integral) and int(v) >= least for v in found)
-    if len(found) != dims or not whole:
-        raise ArgumentError(
-            f"conv_gradients: {name} is {value!r}; give a whole number of at least {least}, or {dims} of them"
-        )
-    return found
+    if len(found) != dims:
+        raise ArgumentError(f"conv_gradients: {name} has {len(found)} numbers; give one, or {dims}")
+    return tuple(whole(f"conv_gradients: {name}", v, least, MOST) for v in found)
 
 
 def _inputs_of(size: int, outputs: int, taps: int, stride: int, pad: int, hole: int) -> Index:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arguments import choice, flag
 from roundoff.bounds.bound import Bound
 from roundoff.bounds.statements import make_bound
 from roundoff.bounds.terms import (
@@ -180,8 +181,8 @@ def _kernel(
     products: bool = False,
     fma: bool = False,
 ) -> Kernel:
-    if rounding not in ROUNDINGS:
-        raise ArgumentError(f"unknown rounding {rounding!r}; use one of: {', '.join(ROUNDINGS)}")
+    choice("rounding", rounding, ROUNDINGS)
+    flag("fma", fma)
     target = as_format(format)
     wide = accumulator(target, accumulate)
     if isinstance(order, ReductionTree):

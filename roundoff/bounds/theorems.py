@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arguments import described, fraction, whole
 from roundoff.errors import ArgumentError, InapplicableError
+from roundoff.formats import as_float64
 
 Array = npt.NDArray[np.float64]
 
@@ -108,7 +110,7 @@ def depth_weighted(depths: npt.ArrayLike, u: float) -> Array:
     >>> depth_weighted([0, 1], 0.25).round(3).tolist()
     [0.0, 0.2]
     """
-    found = np.asarray(depths)
+    found = as_float64(depths)[0]
     if found.size and (found < 0).any():
         raise ArgumentError(f"depth_weighted: a depth is {found.min()}; depths are not negative")
     _check(0, u)
@@ -213,7 +215,8 @@ def dot2(n: int, u: float) -> tuple[float, float]:
     Raises: InapplicableError where n u >= 1.
     Source: Ogita, Rump and Oishi 2005, SIAM J. Sci. Comput. 26(6), 1955-1988, section 5 (Dot2).
     """
-    return upward(Fraction(u)), upward(Fraction(gamma(n, u)) ** 2)
+    most = gamma(n, u)
+    return upward(Fraction(u)), upward(Fraction(most) ** 2)
 
 
 # -------------------------------------------------------------------------------- probabilistic
@@ -231,8 +234,8 @@ def higham_mary_lambda(n: int, u: float, failure: float, outputs: int = 1) -> fl
     '6.545'
     """
     n = _count("higham_mary", n, u)
-    if n < 1 or outputs < 1:
-        raise ArgumentError(f"higham_mary: n is {n} and outputs {outputs}; both start at 1")
+    whole("higham_mary: n", n, 1)
+    whole("outputs", outputs, 1)
     check_failure(failure)
     exponent = math.log(2 * n * int(outputs)) - math.log(failure)
     return math.sqrt(2.0 * exponent) / (1.0 - u) * MARGIN
@@ -276,6 +279,7 @@ def stochastic_rounding(n: int, u: float, failure: float, outputs: int = 1) -> f
     Units: relative to S.
     Source: Connolly, Higham and Mary 2021, SIAM J. Sci. Comput. 43(1), A566-A585, section 4.
     """
+    _check(0, u)
     return higham_mary(n, 2.0 * u, failure, outputs)
 
 
@@ -295,10 +299,8 @@ def hallman_ipsen(
     """
     check_failure(failure)
     _count("hallman_ipsen", roundings, u)
-    if outputs < 1 or height < 0:
-        raise ArgumentError(
-            f"hallman_ipsen: outputs {outputs} and height {height}; they start at 1 and at 0"
-        )
+    whole("outputs", outputs, 1)
+    whole("height", height, 0)
     share = failure / outputs
     delta, eta = 0.9 * share, 0.1 * share
     deviations = math.sqrt(2.0 * math.log(2.0 / delta))
@@ -307,6 +309,7 @@ def hallman_ipsen(
         factor = u * math.exp(inner * math.sqrt(height) * u * MARGIN) * deviations * MARGIN
     except OverflowError:
         factor = math.inf
+    squares = as_float64(squares)[0]
     with np.errstate(invalid="ignore"):
         return np.where(np.equal(squares, 0), 0.0, factor * np.sqrt(squares) * MARGIN)
 
@@ -315,9 +318,8 @@ def hallman_ipsen(
 
 
 def check_failure(failure: float) -> None:
-    """Refuse what is no probability that a bound can fail with."""
-    if not isinstance(failure, Real) or not 0.0 < failure < 1.0:
-        raise ArgumentError(f"failure is {failure!r}; it is a probability in (0, 1)")
+    """Raise unless a probability of failure is in (0, 1)."""
+    fraction("failure", failure)
 
 
 def upward(value: Fraction) -> float:
@@ -331,7 +333,7 @@ def upward(value: Fraction) -> float:
 
 def _count(name: str, n: Any, u: float) -> int:
     if not isinstance(n, Integral) and not (isinstance(n, float) and n.is_integer()):
-        raise ArgumentError(f"{name}: n is {n!r}; a number of terms is a whole number")
+        raise ArgumentError(f"{name}: n is {described(n)}; give a whole number of terms")
     _check(int(n), u)
     return int(n)
 
@@ -339,5 +341,4 @@ def _count(name: str, n: Any, u: float) -> int:
 def _check(n: int, u: float) -> None:
     if n < 0:
         raise ArgumentError(f"bounds: n is {n}; a number of terms is not negative")
-    if not isinstance(u, Real) or not 0.0 < u < 1.0:
-        raise ArgumentError(f"bounds: u is {u!r}; the unit roundoff 2^-p is in (0, 1)")
+    fraction("the unit roundoff u", u)

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from roundoff.arguments import instance, whole
 from roundoff.comparison.problem import Problem
 from roundoff.comparison.result import Comparison, Pair, Power
 from roundoff.comparison.sides import two_sides
 from roundoff.errors import ArgumentError
-from roundoff.formats import Format, as_format
+from roundoff.formats import as_format
+from roundoff.trace.problem import check_device, check_inputs
 
 __all__ = ["Comparison", "Pair", "Power", "compare"]
 
@@ -51,13 +53,17 @@ def compare(
 
     Raises: ArgumentError for arguments that do not fit; UnsupportedError where neither side can be traced.
     """
-    for name, count in (("points", points), ("seeds", seeds)):
-        if not isinstance(count, int | np.integer) or count < 0:
-            raise ArgumentError(f"{name} is {count!r}; give a whole number of at least 0")
+    for name, count in (("points", points), ("seeds", seeds), ("seed", seed)):
+        whole(name, count, 0)
+    check_device(device)
+    check_inputs(inputs, wrt, loss)
+    if rename is not None:
+        instance("rename", rename, Mapping, "a mapping from names to names")
     started = time.perf_counter()
     sides, values = two_sides(first, second, dict(inputs), rename)
     problem = Problem(sides, values, wrt, loss, upstream, output, device, seed)
-    listed = (formats,) if isinstance(formats, str | Format) else formats
+    several = isinstance(formats, list | tuple | set | frozenset)
+    listed = formats if several else (formats,)
     targets = [as_format(f) for f in listed] if problem.formats is None else problem.formats
     if not targets:
         raise ArgumentError("formats is empty; give at least one")

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from roundoff.arguments import instance, whole
 from roundoff.errors import ArgumentError, UnsupportedError
 from roundoff.exclusive import TORCH
 from roundoff.explanation.result import Cause, Explanation
@@ -21,6 +22,7 @@ from roundoff.probing import Revealed
 from roundoff.probing.gate import TRIALS, same
 from roundoff.probing.gradient import Gradients, Reduction
 from roundoff.probing.revealed import check_trials, own_upstream, revealed_gradient
+from roundoff.trace.problem import check_problem
 
 __all__ = ["Cause", "Explanation", "explain", "order_in_words", "roundings"]
 
@@ -55,6 +57,12 @@ def explain(
     probed.
     """
     check_trials(trials)
+    whole("seed", seed, 0)
+    for side in (first, second):
+        check_problem(side, inputs, wrt, loss)
+    if names is not None:
+        for name in instance("names", names, tuple, "two words"):
+            instance("a name", name, str, "a word")
     if loss is not None and upstream is not None:
         raise ArgumentError("both loss and upstream are given; give one of them")
     sides = tuple(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from roundoff import provenance, report
+from roundoff.arguments import instance
 from roundoff.comparison import Comparison
 from roundoff.report import Report, Table, percent, upward
 from roundoff.verdict import Verdict, gravest
@@ -27,6 +28,8 @@ def write_report(result: Comparison | Report, folder: Path | str) -> Path:
     Raises: ArgumentError where the folder cannot be written.
     """
     found = comparison_report(result) if isinstance(result, Comparison) else result
+    instance("the result", found, Report, "what ro.compare returned, or a Report")
+    instance("the folder", folder if str(folder) else None, (str, Path), "a path")
     return report.write_report(found, folder)
 
 

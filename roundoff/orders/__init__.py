@@ -15,6 +15,7 @@ from roundoff.orders.evaluation import (
 from roundoff.orders.families import (
     EVALUATIONS,
     FAMILIES,
+    MOST_LEAVES,
     Order,
     as_order,
     blocked,
@@ -32,6 +33,7 @@ __all__ = [
     "COMPENSATIONS",
     "EVALUATIONS",
     "FAMILIES",
+    "MOST_LEAVES",
     "Order",
     "ReductionTree",
     "accumulator",

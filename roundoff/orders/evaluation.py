@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arguments import described, flag
 from roundoff.errors import ArgumentError
 from roundoff.formats import Format, as_float64, as_format
 from roundoff.machine import Machine, machine
@@ -161,8 +162,14 @@ def dot_in_order(
     >>> float(dot_in_order([1.0, 2.0], [3.0, 4.0], "sequential", "float16"))
     11.0
     """
+    flag("fma", fma)
     target, wide = as_format(format), accumulator(format, accumulate)
     (a, give_back), (b, _) = as_float64(x), as_float64(y)
+    if a.shape[-1:] != b.shape[-1:]:
+        raise ArgumentError(
+            f"x of shape {a.shape} and y of shape {b.shape} differ in the length of the last axis; give "
+            "as many terms of both"
+        )
     try:
         (first, shape), (second, _) = map(_terms_first, np.broadcast_arrays(a, b))
     except ValueError:
@@ -230,7 +237,9 @@ def _fitting(order: Any, n: int) -> Order:
     if isinstance(order, str | Order):
         return as_order(order)
     if not isinstance(order, ReductionTree):
-        raise ArgumentError(f"{order!r} is no order; give a name, an Order or a ReductionTree")
+        raise ArgumentError(
+            f"the order is {described(order)}; give a name, an Order or a ReductionTree"
+        )
     if order.n != n:
         raise ArgumentError(f"a tree of {order.n} leaves for {n} terms; make the tree for {n}")
     return Order("a given tree", lambda _: order)

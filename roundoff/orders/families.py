@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from roundoff.arguments import described, whole
 from roundoff.errors import ArgumentError
 from roundoff.orders.trees import Ids, ReductionTree
 
@@ -42,9 +43,12 @@ def _tree(n: int, pairs: list[tuple[int, int]]) -> ReductionTree:
     return ReductionTree(n, np.array(pairs, np.int64))
 
 
+#: A tree of more leaves would not fit into memory.
+MOST_LEAVES = 1 << 27
+
+
 def _check_size(n: int) -> None:
-    if n < 1:
-        raise ArgumentError(f"an order of {n} terms: give at least one term")
+    whole("the number of terms", n, 1, MOST_LEAVES)
 
 
 def sequential(n: int) -> ReductionTree:
@@ -74,7 +78,7 @@ def pairwise(n: int) -> ReductionTree:
 def blocked(n: int, block: int) -> ReductionTree:
     """Sequential sums of `block` neighbours, which are then added sequentially."""
     _check_size(n)
-    _check_parameter("blocked", "a block of {} terms", block)
+    whole("block", block, 1)
     pairs: list[tuple[int, int]] = []
     sums = [_chain(range(i, min(i + block, n)), pairs, n) for i in range(0, n, block)]
     _chain(sums, pairs, n)
@@ -84,7 +88,7 @@ def blocked(n: int, block: int) -> ReductionTree:
 def strided(n: int, lanes: int) -> ReductionTree:
     """Lane l adds terms l, l + lanes, l + 2 lanes, ... sequentially; the lanes are added pairwise."""
     _check_size(n)
-    _check_parameter("strided", "{} lanes", lanes)
+    whole("lanes", lanes, 1)
     pairs: list[tuple[int, int]] = []
     sums = [_chain(range(lane, n, lanes), pairs, n) for lane in range(min(lanes, n))]
     _halve(sums, pairs, n)
@@ -94,14 +98,8 @@ def strided(n: int, lanes: int) -> ReductionTree:
 def shuffled(n: int, seed: int) -> ReductionTree:
     """A plain loop over the terms in an order drawn by numpy.random.default_rng([seed, n])."""
     _check_size(n)
-    if seed < 0:
-        raise ArgumentError(f"shuffled: seed {seed}; give a seed of zero or more")
+    whole("seed", seed, 0)
     return sequential(n).permute(np.random.default_rng([seed, n]).permutation(n))
-
-
-def _check_parameter(family: str, what: str, value: int) -> None:
-    if value < 1:
-        raise ArgumentError(f"{family}: {what.format(value)}; give at least one")
 
 
 #: Families of trees, with the parameters that studies and tests try: none, or one integer each.
@@ -172,7 +170,7 @@ def as_order(what: str | Order) -> Order:
         return what
     if not isinstance(what, str):
         raise ArgumentError(
-            f"an order is a name or an Order for sums of any length; {type(what).__name__} is neither"
+            f"the order is {described(what)}; give a name, or an Order for sums of any length"
         )
     return _named(what.replace(" ", ""))
 
@@ -191,7 +189,7 @@ def _named(what: str) -> Order:
             return Order(what, lambda n: function(n, *parameters))
     known = ", ".join(f"{f}(k)" if examples else f for f, (_, examples) in FAMILIES.items())
     raise ArgumentError(
-        f"unknown order {what!r}; use one of: {known}, {', '.join(EVALUATIONS)}, k a whole number"
+        f"unknown order {described(what)}; use one of: {known}, {', '.join(EVALUATIONS)}, k a whole number"
     )
 
 

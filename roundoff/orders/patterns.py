@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from roundoff.arguments import instance
 from roundoff.orders.trees import ReductionTree
 
 
@@ -161,6 +162,7 @@ def describe(tree: ReductionTree) -> str:
     >>> describe(pairwise(64)), describe(reverse(10)), describe(blocked(96, 12))
     ('pairwise', 'sequential, backwards', '8 blocks of 12, sequential; the blocks in sequence')
     """
+    instance("tree", tree, ReductionTree, "a ReductionTree")
     if tree.n < 3:
         return ("no terms", "one term", "two terms")[tree.n]
     forms = _forms(tree)
@@ -272,6 +274,8 @@ def parting(first: ReductionTree, second: ReductionTree) -> str | None:
     >>> parting(sequential(3), reverse(3))
     'the first tree adds 0 and 1; the second adds the sum of 1, 2 to 0 before anything else, and 1 only later'
     """
+    for tree in (first, second):
+        instance("tree", tree, ReductionTree, "a ReductionTree")
     if first.n != second.n:
         return f"the first tree has {first.n} terms, the second {second.n}"
     keys = np.random.default_rng(first.n).integers(1, 2**62, first.n).tolist()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arguments import described, whole
 from roundoff.errors import ArgumentError
 
 Ids = npt.NDArray[np.int64]
@@ -29,7 +30,15 @@ class ReductionTree:
     children: Ids
 
     def __post_init__(self) -> None:
-        pairs = np.asarray(self.children, np.int64).reshape(-1, 2)
+        whole("a tree's number of leaves", self.n, 0)
+        try:
+            pairs = np.asarray(self.children)
+            pairs = pairs.astype(np.int64, casting="same_kind" if pairs.size else "unsafe")
+            pairs = pairs.reshape(-1, 2)
+        except (TypeError, ValueError, RuntimeError):
+            raise ArgumentError(
+                f"a tree's children are {described(self.children)}; give pairs of whole numbers"
+            ) from None
         object.__setattr__(self, "children", pairs)
         if self.n < 0 or len(pairs) != max(self.n - 1, 0):
             raise ArgumentError(

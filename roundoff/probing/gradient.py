@@ -21,6 +21,7 @@ from roundoff.probing.terms import Terms, gradient_terms
 from roundoff.reference import float64_array
 from roundoff.trace import trace_gradients
 from roundoff.trace.capture import as_tensor, call, check_wrt
+from roundoff.trace.problem import check_device, check_problem
 
 Array = npt.NDArray[np.float64]
 
@@ -40,6 +41,8 @@ class Gradients:
         device: Any = "cpu",
         output: Any = None,
     ) -> None:
+        check_problem(function, inputs, wrt)
+        check_device(device)
         self.function, self.format, self.output = function, as_format(format), output
         tensors = {name: as_tensor(name, value) for name, value in inputs.items()}
         self.wrt = check_wrt(tensors, wrt)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arguments import instance, whole
 from roundoff.errors import ArgumentError, UndecidedError
 from roundoff.exclusive import TORCH
 from roundoff.formats import FLOAT32, Format, round_to
-from roundoff.orders import ReductionTree
+from roundoff.orders import MOST_LEAVES, ReductionTree
 from roundoff.probing import flags
 from roundoff.probing.direct import Direct
 from roundoff.probing.gate import TRIALS, GradientTrials, direct_trials, replay_direct, same
@@ -24,6 +25,9 @@ from roundoff.reference import float64_array
 from roundoff.trace.capture import as_tensor
 
 Array = npt.NDArray[np.float64]
+
+#: Data sets that are kept at a time by the gate.
+MOST_TRIALS = 1 << 16
 
 #: Different trees of one gradient that are looked for before giving up.
 MOST_CLASSES = 64
@@ -143,9 +147,10 @@ def reveal(
     >>> str(reveal(np.sum, 4, np.float64).tree)
     '((0+1)+2)+3'
     """
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise ArgumentError(f"n is {n!r}; give a number of terms, at least one")
+    instance("the reduction", callable, Callable, "a function")
+    whole("n", n, 1, MOST_LEAVES)
     check_trials(trials)
+    whole("seed", seed, 0)
     what = getattr(callable, "__name__", "the reduction")
     try:
         kernel = Direct(callable, int(n), dtype)
@@ -193,9 +198,8 @@ def _direct_class(
 
 
 def check_trials(trials: int) -> None:
-    """Refuse a gate that proves little."""
-    if trials < TRIALS:
-        raise ArgumentError(f"trials is {trials}; a tree is proven by at least {TRIALS}")
+    """Raise for a gate that proves little."""
+    whole("trials", trials, TRIALS, MOST_TRIALS)
 
 
 def _merged(classes: Sequence[TreeClass]) -> list[TreeClass]:
@@ -303,6 +307,8 @@ def reveal_gradient(
     sums, and for formats that cannot be probed.
     """
     check_trials(trials)
+    whole("seed", seed, 0)
+    instance("wrt", wrt, str, "the name of one input")
     graph = Gradients(function, inputs, others, format, device, output)
     return revealed_gradient(graph, wrt, own_upstream(graph, upstream), trials, seed)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arguments import choice
 from roundoff.arithmetic.shared import Alone, Shared
 from roundoff.errors import ArgumentError, PrecisionError
 from roundoff.exclusive import NUMBERS
@@ -89,8 +90,7 @@ def reference_of_trace(
     shared: with other walks of this trace, at the inputs so rounded.
     """
     target = as_format(format)
-    if engine not in ENGINES:
-        raise ArgumentError(f"unknown engine {engine!r}; use one of: {', '.join(ENGINES)}")
+    choice("engine", engine, ENGINES)
     rounded = round_inputs(trace, inputs, target)
     scales = engines.Scales(trace, rounded, shared or Alone())
     make = engines.automatic if engine == "auto" else engines.MAKERS[engine]

@@ -17,10 +17,12 @@ import torch
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from roundoff.arguments import described
 from roundoff.errors import ArgumentError, RoundoffError, UnsupportedError
 from roundoff.exclusive import TORCH
 from roundoff.trace.exactly import ExactConstants
 from roundoff.trace.lowering import Value, literal, lower
+from roundoff.trace.problem import check_problem
 from roundoff.trace.steps import Builder, Trace
 from roundoff.trace.writes import PutBack, declare_updates, drop_last_writes, lift
 
@@ -51,9 +53,7 @@ def trace_gradients(
     Raises: ArgumentError for arguments that do not fit each other; UnsupportedError for what cannot
     be traced, by name.
     """
-    if not callable(function) or not isinstance(inputs, Mapping):
-        what = type(inputs if callable(function) else function).__name__
-        raise ArgumentError(f"got a {what}; give a function, and its inputs as a mapping by name")
+    check_problem(function, inputs, wrt, loss)
     tensors = {name: as_tensor(name, value) for name, value in inputs.items()}
     for name, tensor in tensors.items():
         if tensor.numel() == 0:
@@ -95,6 +95,8 @@ def as_tensor(name: str, value: Any) -> torch.Tensor:
         raise ArgumentError(
             f"input {name!r} is complex ({found.dtype}); give its real and imaginary parts"
         )
+    if found.is_meta:
+        raise ArgumentError(f"input {name!r} is a meta tensor, without numbers; give a real one")
     if found.layout != torch.strided:
         raise ArgumentError(f"input {name!r} is sparse ({found.layout}); give x.to_dense()")
     return found
@@ -174,10 +176,10 @@ def call(
     if output is not None:
         try:
             out = out[output]
-        except (IndexError, KeyError, TypeError):
+        except (IndexError, KeyError, TypeError, ValueError, RuntimeError):
             raise ArgumentError(
-                f"output={output!r}, but the function returned a {type(out).__name__} without that; give "
-                "an index or a key that it has"
+                f"output is {described(output)}, but the function returned a {type(out).__name__} without "
+                "that; give an index or a key that it has"
             ) from None
     if not isinstance(out, torch.Tensor):
         several = isinstance(out, tuple | list | Mapping)

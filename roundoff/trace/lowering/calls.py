@@ -25,6 +25,8 @@ def call_of(
         if hasattr(tree, "strides"):  # a lowered value
             strides = contiguous(tree.shape) if tree.strides is None else tuple(tree.strides)
             return Operand(tuple(tree.shape), strides, own(tree.dtype))
+        if hasattr(tree, "candidates"):  # indices that depend on floats, by what they choose among
+            return tree.masks, tree.candidates.shape, tree.candidates.tobytes()
         return tree
 
     def own(dtype: torch.dtype | None) -> str | None:
