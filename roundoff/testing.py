@@ -98,11 +98,14 @@ def assert_same_function(
     upstream: Any = None,
     *,
     formats: Sequence[Any] = ("float32",),
+    elsewhere: bool = True,
     **options: Any,
 ) -> None:
-    """Fail unless `compare` says IDENTICAL or ROUNDOFF of every gradient in every format.
+    """Fail unless `compare` says IDENTICAL or ROUNDOFF of every gradient, and finds them the same elsewhere.
 
-    options: those of `compare`.
+    elsewhere: whether functions that part at other points (other signs, zeros, magnitudes, integers, masks)
+    fail, too; False for those that are to be the same at inputs like the given ones alone, say on positive
+    numbers.  options: those of `compare`.
     Raises: AssertionError with the verdicts and their reasons; UNDECIDED fails, too, as it decides nothing.
     """
     from roundoff.comparison import compare
@@ -122,6 +125,11 @@ def assert_same_function(
     good = (Verdict.IDENTICAL, Verdict.ROUNDOFF)
     if not all(pair.judgement.verdict in good for pair in found.pairs.values()):
         raise AssertionError(f"not the same function to within rounding\n\n{found}")
+    if elsewhere and found.elsewhere:
+        first = next(iter(found.elsewhere.values()))
+        raise AssertionError(
+            f"{first}; elsewhere=False compares at inputs like the given ones alone\n\n{found}"
+        )
 
 
 def _check(name: str, actual: Array, of: Known, kind: str, target: Format) -> None:

@@ -13,8 +13,8 @@ from roundoff.trace.steps import Map, Trace
 
 Array = npt.NDArray[np.float64]
 
-_OF_TWO = frozenset("gt ge lt le eq ne maximum minimum".split())
-_OF_ONE = frozenset(("abs", "sign"))
+OF_TWO = frozenset("gt ge lt le eq ne maximum minimum".split())
+OF_ONE = frozenset(("abs", "sign"))
 
 #: Closer than this part of their scales, two numbers count as equal.
 NEAR = 2.0**-40
@@ -28,9 +28,9 @@ class Ties(Scale):
         self.found = ""
 
     def map(self, step: Map, operands: Sequence[Scaled]) -> Scaled:
-        if not self.found and step.function in (_OF_TWO | _OF_ONE):
+        if not self.found and step.function in (OF_TWO | OF_ONE):
             a = operands[0]
-            b = operands[1] if step.function in _OF_TWO else Scaled(0.0, 0.0, 0.0)
+            b = operands[1] if step.function in OF_TWO else Scaled(0.0, 0.0, 0.0)
             with np.errstate(invalid="ignore"):
                 near = np.abs(a.value - b.value) <= NEAR * np.maximum(a.terms, b.terms)
             near &= np.isfinite(a.value)

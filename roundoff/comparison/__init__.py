@@ -47,8 +47,10 @@ def compare(
     wrt as in `reference_gradients`; with neither loss nor upstream, an output that is no scalar gets a random
     upstream gradient.  output: which of several outputs, an index or a key.
 
-    formats: one or several.  accumulate: the format of sums, where known; points: random points at which the
-    references are compared besides; seeds: further random inputs, for who is closer in general; seed: of
+    formats: one or several.  accumulate: the format of sums, where known; points: random points of the
+    inputs' signs and zeros at which the references are compared besides, and unless it is 0 points elsewhere
+    are looked at, too, with other signs, zeros, magnitudes, integers and masks: what parts there alone is no
+    verdict, but `elsewhere` in the result; seeds: further random inputs, for who is closer in general; seed: of
     all these.
 
     Raises: ArgumentError for arguments that do not fit; UnsupportedError where neither side can be traced.
@@ -75,11 +77,19 @@ def compare(
         for pair in problem.pairs(target, elsewhere, accumulate, seeds):
             pairs[pair.gradient, str(target)] = pair
     done = time.perf_counter()
+    search = problem.search(list(pairs.values())) if points else None
     spent = {
         "tracing": traced - started,
         "random points": checked - traced,
         "formats": done - checked,
+        "elsewhere": time.perf_counter() - done,
     }
+    partings = {} if search is None else {each.gradient: each for each in search.found}
+    if partings:
+        notes = []
+    if search is not None:
+        notes = [*notes, *search.notes]
     return Comparison(
-        (sides[0].name, sides[1].name), pairs, (*problem.notes, *notes), {**spent, **problem.spent}
-    )
+        (sides[0].name, sides[1].name), pairs, (*problem.notes, *notes), partings,
+        {**spent, **problem.spent},
+    )  # fmt: skip

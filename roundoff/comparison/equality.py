@@ -37,18 +37,21 @@ def agreement_of(first: Reference, second: Reference) -> Agreement:
     return Agreement.EXACT if exact else Agreement.WITHIN
 
 
-def chance(points: int, degree: int | None, agreement: Agreement, masks: Sequence[str]) -> str:
-    """What it means that references agree at random points; degree: of both, as polynomials."""
+def chance(points: int, degree: int | None, agreement: Agreement, kept: Sequence[str]) -> str:
+    """What it means that references agree at random points.
+
+    degree: of both, as polynomials in the numbers that were varied; kept: which were not, in words.
+    """
     count = f"{points} random point{'s' if points > 1 else ''}"
     if agreement == Agreement.NEARLY:
         return f"the references agree at {count}, too, but for literals rounded to double"
     if degree is None or agreement == Agreement.WITHIN:
         return f"the references agree at {count}, too"
     at_most = (degree / VALUES) ** points
-    kept = f"; the zeros of {', '.join(masks)} stayed" if masks else ""
+    told = f", as functions of all but {', '.join(kept)}, which stayed" if kept else ""
     return (
         f"the references agree at {count}, too: two different polynomials of degree {degree} do so "
-        f"with probability at most {at_most:.1e} (Schwartz and Zippel, {VALUES} values of each input{kept})"
+        f"with probability at most {at_most:.1e} (Schwartz and Zippel, {VALUES} values of each number){told}"
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roundoff.bounding import rounded_up
+from roundoff.comparison.elsewhere import told
 from roundoff.comparison.measures import NO_QUESTION
 from roundoff.evidence import FAILURE
 from roundoff.verdict import Verdict
@@ -48,6 +49,7 @@ def text(result: Comparison) -> str:
         f"({FAILURE:g} per comparison), the largest, in u times the sum of |terms|"
         + ("; each side is measured against its own, where closer is –" if apart else ""),
         *_reasons(result),
+        *told(result.elsewhere.values()),
     ]
     for row in table:
         where = f"{row['gradient']}, {row['format']}"

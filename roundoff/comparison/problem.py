@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from roundoff import accuracy
 from roundoff.arithmetic.shared import Shared
+from roundoff.comparison.elsewhere import Search
 from roundoff.comparison.equality import Agreement, agreement_of, apart, chance, off_kinks
 from roundoff.comparison.points import Points
 from roundoff.comparison.result import Pair, power_of
@@ -107,17 +108,10 @@ class Problem:
         return self.generator.standard_normal(shape).astype(np.float32).astype(np.float64)
 
     def _trace(self, side: Side) -> Trace | None:
-        from roundoff.trace.capture import trace_gradients
-
         if side.function is None:
             return None
         try:
-            return prune(
-                trace_gradients(
-                    side.function, self.inputs, self.wrt, self.loss, self.upstream,
-                    output=self.output, forward=True,
-                )
-            )  # fmt: skip
+            return self._captured(side, self.inputs)
         except _UNTRACED as error:
             if not isinstance(error, UnsupportedError):
                 self._runs(side, error)
@@ -126,6 +120,16 @@ class Problem:
                 f"{side.name} is opaque, judged by the other side's reference: {reason}"
             )
             return None
+
+    def _captured(self, side: Side, inputs: Mapping[str, Any]) -> Trace:
+        from roundoff.trace.capture import trace_gradients
+
+        return prune(
+            trace_gradients(
+                cast(Callable[..., Any], side.function), inputs, self.wrt, self.loss, self.upstream,
+                output=self.output, forward=True,
+            )
+        )  # fmt: skip
 
     def _runs(self, side: Side, error: Exception) -> None:
         """What cannot be traced is opaque only if PyTorch itself can run it."""
@@ -194,9 +198,9 @@ class Problem:
         if one is None or two is None or not points:
             return {}, []
         if one is two:
-            return {}, [
-                "both sides have the same trace: their exact gradients are equal everywhere"
-            ]
+            note = "both sides have the same trace: their exact gradients are equal everywhere"
+            chosen = self.points.chosen
+            return {}, [f"{note} at the given {', '.join(chosen)}" if chosen else note]
         degrees = [degree(one), degree(two)]
         most = None if None in degrees else max(d for d in degrees if d is not None)
         found: dict[str, Judgement] = {}
@@ -213,7 +217,36 @@ class Problem:
                 found = self._off_kinks(found, "float32")
         except RoundoffError as error:
             return found, [f"no check at random points: {error}"]
-        return found, [] if found else [chance(points, most, agreement, self.points.masks)]
+        return found, [] if found else [chance(points, most, agreement, self.points.kept)]
+
+    def search(self, pairs: Sequence[Pair]) -> Search | None:
+        """For where those gradients part elsewhere that are the same here; None where a side is opaque."""
+        one, two = self.traces
+        if one is None or two is None:
+            return None
+        gone = {p.gradient for p in pairs if p.judgement.verdict == Verdict.DIFFERENT}
+        left = [name for name in one.outputs if name not in gone]
+        finest = min(pair.format.u for pair in pairs)
+        found = Search((one, two), self.points, left, self._retraced, finest)
+        found.run()
+        return found
+
+    def _retraced(self, others: Mapping[str, Array]) -> tuple[Trace, Trace]:
+        """Both sides at other integers and masks.
+
+        Raises: UnsupportedError where one cannot be traced or run there.
+        """
+        import torch
+
+        tensors = {
+            name: torch.from_numpy(others[name]).to(tensor.dtype) if name in others else tensor
+            for name, tensor in self.inputs.items()
+        }
+        try:
+            first, second = (self._captured(side, tensors) for side in self.sides)
+        except _UNTRACED as error:
+            raise UnsupportedError(str(error).strip().split("\n")[0]) from error
+        return first, second
 
     def _references(self, values: Inputs) -> list[Reference]:
         return self._of_traces(partial(proven_reference, inputs=values, format="float32"))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.bounds import Bound
+from roundoff.comparison.elsewhere import Parting
 from roundoff.comparison.measures import row
 from roundoff.comparison.printed import text
 from roundoff.errors import ArgumentError
@@ -86,11 +87,15 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What `compare` found: print it, or take `table`, `verdict` and `reason`."""
+    """What `compare` found: print it, or take `table`, `verdict`, `reason` and `elsewhere`.
+
+    elsewhere: by gradient, where two functions part that are the same here.
+    """
 
     names: tuple[str, str]
     pairs: Mapping[tuple[str, str], Pair]
     notes: tuple[str, ...]
+    elsewhere: Mapping[str, Parting] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def __getitem__(self, key: tuple[str, Any]) -> Pair:
@@ -121,11 +126,14 @@ class Comparison:
         step; error_first, error_second normwise relative, in u; ratio: the farther error over the
         closer, which is "neither" where three digits do not tell them apart, and "no question" where
         the errors are not against the same exact gradient.  Elements of which no exact value is known are
-        left out of errors and bounds.
+        left out of errors and bounds.  elsewhere: where the two part that are the same here, in words.
         """
         import pandas as pd
 
-        return pd.DataFrame([row(pair, self.names) for pair in self.pairs.values()])
+        rows = [row(pair, self.names) for pair in self.pairs.values()]
+        return pd.DataFrame(
+            [{**each, "elsewhere": str(self.elsewhere.get(each["gradient"], ""))} for each in rows]
+        )
 
     def __str__(self) -> str:
         return text(self)

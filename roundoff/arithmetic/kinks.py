@@ -1,0 +1,86 @@
+"""On which sides of a trace's kinks values lie: outcomes of comparisons, maxima and signs, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.arithmetic import walk
+from roundoff.arithmetic.scale import FUNCTIONS, Scale, Scaled
+from roundoff.arithmetic.ties import OF_ONE, OF_TWO
+from roundoff.trace.steps import Constant, Input, Map, Move, Trace
+
+Array = npt.NDArray[np.float64]
+
+#: Per step, the outcomes that were seen: of which sides elements were.
+Seen = dict[int, set[bool]]
+
+_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
+
+
+class Sides(Scale):
+    """Float64 values; remembers the outcomes of what has two sides, by step."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self.numbers = {id(step): number for number, step in enumerate(trace.steps)}
+        self.seen: Seen = {}
+
+    def map(self, step: Map, operands: Sequence[Scaled]) -> Scaled:
+        if step.function in OF_TWO | OF_ONE:
+            with np.errstate(invalid="ignore"):
+                of = operands[0].value, operands[1].value if step.function in OF_TWO else 0.0
+                outcome = FUNCTIONS[step.function if step.function in _SIGNS else "ge"](*of)
+            self.seen[self.numbers[id(step)]] = set(np.unique(outcome).tolist())
+        return super().map(step, operands)
+
+
+def sides(trace: Trace, inputs: Mapping[str, Array]) -> tuple[dict[str, Scaled], Seen]:
+    """The outputs in float64, and on which sides of each kink some element was."""
+    arithmetic = Sides(trace)
+    found = walk(trace, arithmetic, inputs)
+    return found, arithmetic.seen
+
+
+def never_crossed(trace: Trace, points: Sequence[Seen]) -> list[str]:
+    """The kinks, in words, on one side of which all elements were at all points; equalities are none."""
+    found = []
+    for number, step in enumerate(trace.steps):
+        outcomes = set[bool]().union(*(seen.get(number, ()) for seen in points))
+        if isinstance(step, Map) and len(outcomes) == 1 and step.function not in ("eq", "ne"):
+            of = [_name(trace, operand) for operand in step.operands]
+            right = of[1] if step.function in OF_TWO else "0"
+            if all(map(_is_number, (of[0], right))):
+                continue  # a constant decides
+            words = f"{of[0]} {_SIGNS.get(step.function, '>=')} {right}"
+            found.append(f"{words} was {'always' if True in outcomes else 'never'} true")
+    return list(dict.fromkeys(found))
+
+
+def _name(trace: Trace, number: int) -> str:
+    """An input or a constant, behind moves and casts; else what made the value."""
+    step = trace.steps[number]
+    while step.operands and (
+        (isinstance(step, Move) and len(step.operands) == 1)
+        or (isinstance(step, Map) and step.function == "cast")
+    ):
+        step = trace.steps[step.operands[0]]
+    match step:
+        case Input():
+            return step.name
+        case Constant():
+            return f"{float(step.value):.6g}"
+        case Map():
+            return f"a result of {step.function}"
+        case _:
+            return f"a result of {type(step).__name__.lower()}"
+
+
+def _is_number(told: str) -> bool:
+    try:
+        float(told)
+    except ValueError:
+        return False
+    return True
