@@ -50,8 +50,8 @@ def compare(
     formats: one or several.  accumulate: the format of sums, where known; points: random points of the
     inputs' signs and zeros at which the references are compared besides, and unless it is 0 points elsewhere
     are looked at, too, with other signs, zeros, magnitudes, integers and masks: what parts there alone is
-    no verdict, but `elsewhere` in the result; seeds: further random inputs, for who is closer in general; seed: of
-    all these.
+    no verdict, but `elsewhere` in the result; seeds: further random inputs, for who is closer in general;
+    seed: of all these.
 
     Raises: ArgumentError for arguments that do not fit; UnsupportedError where neither side can be traced.
     """

@@ -22,6 +22,8 @@ def call_of(
             return Given(tuple(tree.shape), _name(tree.dtype), plain.numpy().tobytes())
         if isinstance(tree, torch.Tensor):
             return Operand(tuple(tree.shape), tuple(tree.stride()), own(tree.dtype))
+        if hasattr(tree, "candidates"):  # indices that depend on floats: other steps make them
+            return "indices", tuple(tree.candidates.shape[:-1])
         if hasattr(tree, "strides"):  # a lowered value
             strides = contiguous(tree.shape) if tree.strides is None else tuple(tree.strides)
             return Operand(tuple(tree.shape), strides, own(tree.dtype))
