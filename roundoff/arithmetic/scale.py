@@ -16,9 +16,11 @@ from scipy import special
 
 from roundoff.arithmetic import move_elements
 from roundoff.arithmetic.shared import Alone, Shared
-from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
+from roundoff.errors import UnsupportedError
+from roundoff.trace.steps import BOOLEAN, Constant, Contract, Map, Move, Reduce
 
 Array = npt.NDArray[np.float64]
+Rule = Callable[[Sequence[Any], Sequence[Any], Any], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +125,10 @@ class Scale:
         x, s = [o.value for o in operands], [o.scale for o in operands]
         if step.function == "cast":
             return operands[0]
+        if step.function not in RULES:
+            raise UnsupportedError(
+                f"no condition scale S of {step.function!r} is known; add a rule to RULES"
+            )
         with np.errstate(all="ignore"):
             value = FUNCTIONS[step.function](*x)
             terms = np.abs(value)
@@ -130,7 +136,7 @@ class Scale:
                 terms = operands[0].terms + operands[1].terms
             elif step.function in ("neg", "abs"):
                 terms = operands[0].terms
-            scale = _scale_of_map(step.function, x, s, value)
+            scale = RULES[step.function](x, s, value)
             return Scaled(value, _finite(scale), _finite(terms))
 
     def reduce(self, step: Reduce, operand: Scaled) -> Scaled:
@@ -155,26 +161,26 @@ def _finite(scale: Any) -> Any:
     return np.nan_to_num(scale, nan=np.finfo(np.float64).max, posinf=np.finfo(np.float64).max)
 
 
-def _scale_of_map(function: str, x: list[Any], s: list[Any], value: Any) -> Any:
-    match function:
-        case "add" | "sub":
-            return s[0] + s[1]
-        case "mul":
-            return s[0] * s[1]
-        case "div":
-            return s[0] / np.abs(x[1]) + np.abs(x[0]) * s[1] / x[1] ** 2
-        case "neg" | "abs":
-            return s[0]
-        case "where":
-            return np.where(x[0], s[1], s[2])
-        case "maximum":
-            return np.where(x[0] >= x[1], s[0], s[1])
-        case "minimum":
-            return np.where(x[0] <= x[1], s[0], s[1])
-        case "pow":
-            by_base = np.abs(x[1] * value / x[0]) * s[0]
-            return np.maximum(np.abs(value), by_base + np.abs(np.log(x[0]) * value) * s[1])
-        case name if name in SLOPES:
-            return np.maximum(np.abs(value), np.abs(SLOPES[name](x[0], value)) * s[0])
-        case _:
-            return np.abs(value)
+def _by_slope(slope: Callable[[Array, Array], Array]) -> Rule:
+    return lambda x, s, y: np.maximum(np.abs(y), np.abs(slope(x[0], y)) * s[0])
+
+
+def _of_power(x: Sequence[Any], s: Sequence[Any], y: Any) -> Any:
+    by_base = np.abs(x[1] * y / x[0]) * s[0]
+    return np.maximum(np.abs(y), by_base + np.abs(np.log(x[0]) * y) * s[1])
+
+
+#: S of every map from its operands' values x, their scales s, and its value y.
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("add", "sub"), lambda x, s, y: s[0] + s[1]),
+    "mul": lambda x, s, y: s[0] * s[1],
+    "div": lambda x, s, y: s[0] / np.abs(x[1]) + np.abs(x[0]) * s[1] / x[1] ** 2,
+    **dict.fromkeys(("neg", "abs"), lambda x, s, y: s[0]),
+    "where": lambda x, s, y: np.where(x[0], s[1], s[2]),
+    "maximum": lambda x, s, y: np.where(x[0] >= x[1], s[0], s[1]),
+    "minimum": lambda x, s, y: np.where(x[0] <= x[1], s[0], s[1]),
+    "pow": _of_power,
+    **{name: _by_slope(slope) for name, slope in SLOPES.items()},
+    # Constant but for jumps: no error of the operands reaches them.
+    **dict.fromkeys(("sign", *BOOLEAN), lambda x, s, y: np.abs(y)),
+}
