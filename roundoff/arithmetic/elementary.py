@@ -18,6 +18,7 @@ from mpmath.libmp import (
     fnone,
     fone,
     from_int,
+    from_man_exp,
     fzero,
     mpf_abs,
     mpf_acos,
@@ -64,12 +65,13 @@ LARGEST = 1 << 14
 def value(name: str, arguments: tuple[Number, ...], bits: int) -> Number:
     """A function of numbers, rounded to odd: within 2^(2 - bits) of it, relatively.
 
-    name: a key of FUNCTIONS.
+    name: a key of ALGEBRAIC or TRANSCENDENTAL.
     Raises: UnsupportedError where it has no value, or one beyond what can be computed.
     """
     try:
         if name in ALGEBRAIC:
-            return _algebraic(ALGEBRAIC[name], arguments, bits)
+            found: Number = ALGEBRAIC[name](*arguments, bits)
+            return found
         (x,) = arguments
         if name in _GROWING and _top(x) > LARGEST:
             raise too_large(name, _size_of(x))
@@ -92,12 +94,30 @@ def to_odd(number: Number, bits: int) -> Number:
     return sign, cut | 1, exponent + less, bits
 
 
-def _algebraic(function: Callable[..., Any], arguments: tuple[Number, ...], bits: int) -> Number:
-    """Exact where that fits: where rounding down and up agree."""
-    if function is mpf_pow and _top(arguments[1]) > LARGEST:
-        raise too_large("pow", *map(_size_of, arguments))
-    low: Number = function(*arguments, bits, "d")
-    return low if low == function(*arguments, bits, "u") else to_odd(low, bits)
+def _root(x: Number, bits: int) -> Number:
+    low: Number = mpf_sqrt(x, bits, "d")
+    return low if mpf_mul(low, low) == x else to_odd(low, bits)
+
+
+def _power(x: Number, y: Number, bits: int) -> Number:
+    """Exact where rounding down and up agree."""
+    if _top(y) > LARGEST:
+        raise too_large("pow", _size_of(x), _size_of(y))
+    low: Number = mpf_pow(x, y, bits, "d")
+    return low if low == mpf_pow(x, y, bits, "u") else to_odd(low, bits)
+
+
+def _quotient(x: Number, y: Number, bits: int) -> Number:
+    """Rounded to odd by its remainder."""
+    if not (x[1] and y[1]):
+        special: Number = mpf_div(x, y, bits, "n")
+        return special
+    more = max(0, bits + 1 - x[3] + y[3])
+    whole, rest = divmod(x[1] << more, y[1])
+    exact: Number = from_man_exp(-whole if x[0] ^ y[0] else whole, x[2] - y[2] - more)
+    if not rest and exact[3] <= bits:
+        return exact
+    return to_odd((x[0] ^ y[0], whole, x[2] - y[2] - more, whole.bit_length()), bits)
 
 
 def _top(x: Number) -> int:
@@ -260,7 +280,7 @@ def _saturating(function: Callable[..., Any]) -> Callable[[Number, int, str], Nu
 
 
 #: What may have a value with finitely many bits anywhere.
-ALGEBRAIC: dict[str, Callable[..., Any]] = {"div": mpf_div, "sqrt": mpf_sqrt, "pow": mpf_pow}
+ALGEBRAIC: dict[str, Callable[..., Number]] = {"div": _quotient, "sqrt": _root, "pow": _power}
 
 TRANSCENDENTAL: dict[str, Callable[..., Any]] = {
     "exp": _exp,

@@ -134,7 +134,8 @@ class Multiprecision:
         return self._add(x, mpf_neg(y))
 
     def _multiply(self, x: Number, y: Number) -> Number:
-        return self._kept(mpf_mul(x, y))
+        product: Number = mpf_mul(x, y)
+        return product if product[3] <= self.reach else self._kept(product)
 
     def _products(self, first: Numbers, second: Numbers) -> Iterator[Number]:
         for rows, columns in zip(first.tolist(), second.swapaxes(1, 2).tolist(), strict=True):
@@ -149,8 +150,9 @@ class Multiprecision:
 
     def _aligned(self, numbers: list[Number]) -> tuple[list[int], int] | None:
         """The numbers as integers times one power of two, None where these would have too many bits."""
-        _check_finite(numbers)
-        return None if _span(numbers) > self.reach else _integers(numbers)
+        present = _present(numbers)
+        lowest, top = _ends(present) if present else (0, 0)
+        return None if top - lowest > self.reach else (_integers(numbers, lowest), lowest)
 
     def _total(self, numbers: Sequence[Number]) -> Number:
         """The sum; where it needs more than `reach` bits, off by less than one of these per number cut off.
@@ -158,19 +160,19 @@ class Multiprecision:
         Each number is cut off downward, and half a unit for each stands for what was lost: of one
         number that is rounding to odd.
         """
-        _check_finite(numbers)
-        span = _span(numbers)
-        if span <= self.reach:
-            integers, lowest = _integers(numbers)
-            exact: Number = from_man_exp(sum(integers), lowest)
+        present = _present(numbers)
+        if not present:
+            return fzero  # type: ignore[no-any-return]
+        lowest, top = _ends(present)
+        if top - lowest <= self.reach:
+            exact: Number = from_man_exp(sum(_integers(present, lowest)), lowest)
             return exact
-        self._refuse_if_exact(span)
-        last = max(e + count for _, mantissa, e, count in numbers if mantissa) - self.reach
-        total, lost = 0, 0
-        for sign, mantissa, exponent, count in numbers:
+        self._refuse_if_exact(top - lowest)
+        last, total, lost = top - self.reach, 0, 0
+        for sign, mantissa, exponent, count in present:
             if exponent >= last:
                 total += (-mantissa if sign else mantissa) << (exponent - last)
-            elif mantissa:
+            else:
                 total += (-mantissa if sign else mantissa) >> min(last - exponent, count + 1)
                 lost += 1
         rounded: Number = from_man_exp(2 * total + lost, last - 1)
@@ -190,26 +192,29 @@ class Multiprecision:
             )
 
 
-def _check_finite(numbers: Sequence[Number]) -> None:
-    if any(exponent and not mantissa for _, mantissa, exponent, _ in numbers):
+def _present(numbers: Sequence[Number]) -> list[Number]:
+    """All but the zeros.
+
+    Raises: UnsupportedError for infinities and NaN.
+    """
+    present = [number for number in numbers if number[1]]
+    if len(present) < len(numbers) and any(n[2] for n in numbers if not n[1]):
         raise UnsupportedError(_NOT_FINITE)
+    return present
 
 
-def _span(numbers: Sequence[Number]) -> int:
-    """Bits from the top of the largest to the end of the smallest."""
-    present = [(e, e + bits) for _, mantissa, e, bits in numbers if mantissa]
-    if not present:
-        return 0
-    return max(top for _, top in present) - min(last for last, _ in present)
+def _ends(numbers: Sequence[Number]) -> tuple[int, int]:
+    """The exponents of the last bit of all, and above the first."""
+    exponents = [number[2] for number in numbers]
+    return min(exponents), max(map(operator.add, exponents, [number[3] for number in numbers]))
 
 
-def _integers(numbers: Sequence[Number]) -> tuple[list[int], int]:
-    """The numbers as integers times one power of two: exact, like everything in a dot product."""
-    lowest = min((exponent for _, mantissa, exponent, _ in numbers if mantissa), default=0)
+def _integers(numbers: Sequence[Number], lowest: int) -> list[int]:
+    """The numbers in units of 2^lowest: exact, like everything in a dot product."""
     return [
         (-mantissa if sign else mantissa) << (exponent - lowest) if mantissa else 0
         for sign, mantissa, exponent, _ in numbers
-    ], lowest
+    ]
 
 
 def _array(numbers: Any, shape: Shape) -> Numbers:
