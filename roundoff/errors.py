@@ -36,7 +36,10 @@ class PrecisionError(RoundoffError):
 
 
 class UndecidedError(RoundoffError):
-    """A comparison that decides a branch lies inside its own error."""
+    """What cannot be decided: a comparison inside its own error, a check that could not have failed.
+
+    It is no AssertionError: where a test expects a bug to be caught, a check without power caught nothing.
+    """
 
 
 class InapplicableError(RoundoffError, ValueError):

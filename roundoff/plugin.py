@@ -34,15 +34,15 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         testing = sys.modules.get("roundoff.testing")
         if testing is not None:
             for usage in testing.usages:
-                entry = (_PROPERTY, [usage.name, usage.format, usage.share])
+                entry = (_PROPERTY, [usage.name, usage.format, usage.share, usage.factor])
                 item.user_properties.append(entry)
             testing.usages.clear()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The assertions that used most of their tolerance."""
+    """The assertions that used most of their tolerance, and the smallest factor that they notice."""
     rows = [
-        (float(value[2]), report.nodeid, value[0], value[1])
+        (float(value[2]), report.nodeid, value[0], value[1], float(value[3]))
         for reports in terminalreporter.stats.values()
         for report in reports
         if getattr(report, "when", "") == "call"
@@ -51,9 +51,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     ]
     if not rows:
         return
+    from roundoff.power import factor_in_words
+
     rows.sort(key=lambda row: -row[0])
     terminalreporter.section("round-off: share of the tolerance used")
-    for share, node, name, format in rows[:SHOWN]:
-        terminalreporter.write_line(f"{share:>8.1%}  {node}  {name} ({format})")
+    for share, node, name, format, factor in rows[:SHOWN]:
+        terminalreporter.write_line(
+            f"{share:>8.1%}  {node}  {name} ({format}), notices {factor_in_words(factor)}"
+        )
     if len(rows) > SHOWN:
         terminalreporter.write_line(f"and {len(rows) - SHOWN} assertions that used less")

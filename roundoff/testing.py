@@ -17,24 +17,32 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arguments import choice
-from roundoff.errors import ArgumentError
+from roundoff.errors import ArgumentError, UndecidedError
 
 if TYPE_CHECKING:
     from roundoff.formats import Format
     from roundoff.known import Known
+    from roundoff.power import Power
 
 Array = npt.NDArray[np.float64]
 
 KINDS = ("probabilistic", "certified")
 
+#: An assertion that might not notice this factor on all elements decides nothing.
+LEAST = 2.0
+
 
 @dataclass(frozen=True)
 class Usage:
-    """How much of its tolerance an assertion used; share: the largest |error| / tolerance."""
+    """How much of its tolerance an assertion used, and what it would have noticed.
+
+    share: the largest |error| / tolerance; factor: larger ones on all elements would have been noticed.
+    """
 
     name: str
     format: str
     share: float
+    factor: float
 
 
 #: What assertions used since the pytest plugin last took it.
@@ -59,7 +67,10 @@ def assert_within_roundoff(
     actual: gradients by name ("output" is the function's output), or one tensor, the output.  Its type is the
     format; inputs are rounded to it.  kind: "probabilistic" (failure per tensor) or "certified".
 
-    Raises: AssertionError with the worst element; ArgumentError, UnsupportedError as `tolerance`.
+    Raises: AssertionError with the worst element; UndecidedError where the tolerance is so near the exact
+    values that a factor of LEAST, or zeros, might pass.  That is no AssertionError: nothing is known to be
+    wrong, and a test that expects a bug to be caught must not take it for that.  ArgumentError and
+    UnsupportedError as `tolerance`.
     """
     from roundoff.formats import as_format
     from roundoff.reference import float64_array
@@ -82,7 +93,7 @@ def assert_within_roundoff(
         for name, tensor in tensors.items():
             if name not in of:
                 raise ArgumentError(f"actual names {name!r}; there are {', '.join(of)}")
-            _check(name, float64_array(tensor), of[name], kind, target)
+            _check(name, float64_array(tensor), of[name], kind, target, accumulate)
 
 
 def _total(out: Any) -> Any:
@@ -109,19 +120,22 @@ def assert_same_function(
     Raises: AssertionError with the verdicts and their reasons; UNDECIDED fails, too, as it decides nothing.
     """
     from roundoff.comparison import compare
+    from roundoff.evidence import FAILURE
+    from roundoff.power import power_of
     from roundoff.verdict import Verdict
 
     found = compare(first, second, inputs, wrt, loss, upstream, formats=formats, **options)
     for row in found.table.to_dict("records"):
         if row.get("bound_probabilistic", 0):
-            share = max(row["error_first"], row["error_second"])
-            usages.append(
-                Usage(
-                    str(row["gradient"]),
-                    str(row["format"]),
-                    float(share / row["bound_probabilistic"]),
-                )
+            name, format = str(row["gradient"]), str(row["format"])
+            share = max(row["error_first"], row["error_second"]) / row["bound_probabilistic"]
+            factor = max(
+                power_of(
+                    side.reference.high, side.reference.terms, side.bound.likely(FAILURE)
+                ).factor
+                for side in found[name, format].sides or ()
             )
+            usages.append(Usage(name, format, float(share), factor))
     good = (Verdict.IDENTICAL, Verdict.ROUNDOFF)
     if not all(pair.judgement.verdict in good for pair in found.pairs.values()):
         raise AssertionError(f"not the same function to within rounding\n\n{found}")
@@ -132,7 +146,9 @@ def assert_same_function(
         )
 
 
-def _check(name: str, actual: Array, of: Known, kind: str, target: Format) -> None:
+def _check(name: str, actual: Array, of: Known, kind: str, target: Format, accumulate: Any) -> None:
+    from roundoff.power import power_of
+
     if actual.shape != of.high.shape:
         raise AssertionError(f"{name!r} has shape {actual.shape}, the exact one {of.high.shape}")
     bound = of.likely if kind == "probabilistic" else of.certain
@@ -142,15 +158,41 @@ def _check(name: str, actual: Array, of: Known, kind: str, target: Format) -> No
     )
     share = np.where(np.isnan(share), np.inf, share)
     worst = float(np.max(share, initial=0.0))
-    usages.append(Usage(name, str(target), worst))
-    if (error <= bound + of.error).all():
-        return
-    raise AssertionError(_message(name, actual, of, bound, share, kind, target))
+    power = power_of(of.high, of.terms, bound + of.error)
+    usages.append(Usage(name, str(target), worst, power.factor))
+    if not (error <= bound + of.error).all():
+        raise AssertionError(_message(name, actual, of, bound, share, kind, target, power))
+    if power.factor > LEAST and (np.abs(of.high) > of.error).any():
+        raise UndecidedError(_powerless(name, of, bound, kind, target, accumulate))
+
+
+def _powerless(
+    name: str, of: Known, bound: Array, kind: str, target: Format, accumulate: Any
+) -> str:
+    """Why a check says nothing, and what to do."""
+    from roundoff.formats import FLOAT32, FLOAT64, as_format
+
+    part = bound / np.abs(of.high)
+    at = tuple(int(i) for i in np.unravel_index(int(np.nanargmin(part)), part.shape))
+    passes = "zeros would pass" if part[at] >= 1 else f"a factor of {LEAST:g} on all might pass"
+    remedies = ['kind="probabilistic"'] if kind == "certified" else []
+    wide = FLOAT32.precision
+    if target.precision < wide and (accumulate is None or as_format(accumulate).precision < wide):
+        remedies.append('accumulate="float32" if the sums are kept in it')
+    remedies.append(
+        "a wider format" if target.precision < FLOAT64.precision else "inputs that cancel less"
+    )
+    return (
+        f"{name!r} cannot be judged in {target}: at every element the {kind} tolerance is at least "
+        f"{part[at]:.2g} of the exact value (at {list(at)} {bound[at]:.3g} of {of.high[at]:.3g}), so that "
+        f"{passes}; use {', or '.join(remedies)}, or leave {name!r} out"
+    )
 
 
 def _message(
-    name: str, actual: Array, of: Known, bound: Array, share: Array, kind: str, target: Format
-) -> str:
+    name: str, actual: Array, of: Known, bound: Array, share: Array, kind: str, target: Format,
+    power: Power,
+) -> str:  # fmt: skip
     from roundoff.formats import spacing
 
     at = tuple(int(i) for i in np.unravel_index(int(np.argmax(share)), share.shape))
@@ -166,6 +208,7 @@ def _message(
         f"  error          {error:.4g} = {ulp:.4g} ulp",
         f"  bound          {bound[at]:.4g} ({share[at]:.3g} times exceeded)",
         f"  suspected      {suspect(actual, of, bound, target)}",
+        f"  power          notices {power}",
     ]
     return "\n".join(lines)
 
@@ -177,7 +220,10 @@ def suspect(actual: Array, of: Known, bound: Array, target: Format) -> str:
     lost = ~np.isfinite(actual)
     if lost.any():
         return f"overflow or an undefined operation: {int(lost.sum())} elements are not finite"
-    exact, slack = of.high, 2.0 * bound
+    exact = of.high
+    slack = 2.0 * bound + target.u * np.abs(
+        exact
+    )  # a bound may be 0, and a factor is found by rounding
     if (
         exact.ndim == 2
         and exact.shape[0] == exact.shape[1]

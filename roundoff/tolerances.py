@@ -16,6 +16,7 @@ from roundoff.errors import ArgumentError
 from roundoff.formats import Format, as_format, spacing
 from roundoff.known import Known, known
 from roundoff.native import native_gradients
+from roundoff.power import Power, power_of
 from roundoff.reference import float64_array
 from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
 from roundoff.trace.prune import prune
@@ -59,6 +60,12 @@ class Tolerance:
             raise ArgumentError(f"unknown kind {kind!r}; use one of: {', '.join(KINDS)}")
         return pair_of(getattr(self, kind), self.exact)
 
+    def power(self, kind: str = "probabilistic") -> Power:
+        """The faults that a check by this tolerance notices for sure."""
+        if kind not in KINDS:
+            raise ArgumentError(f"unknown kind {kind!r}; use one of: {', '.join(KINDS)}")
+        return power_of(self.exact, self.terms, getattr(self, kind))
+
     @property
     def rtol(self) -> float:
         """Of the probabilistic pair."""
@@ -84,7 +91,7 @@ class Tolerance:
             lines.append(
                 f"  {kind:<14} median {middle:.3g}, largest {most:.3g}; {self._printed(kind)}"
             )
-            lines.append(f"  {'':<14} {note}")
+            lines.append(f"  {'':<14} {note}; notices {self.power(kind)}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:

@@ -137,10 +137,10 @@ def test_opaque_sides_are_judged_by_the_other_and_say_their_power() -> None:
     found = ro.compare(opaque, traced, inputs, formats=FORMATS)
     assert verdicts(found) <= {"ROUNDOFF", "IDENTICAL"}
     power = found["x", "float32"].power
-    assert power is not None and power.factor is not None and power.factor >= 18
+    assert power is not None and 1 < power.factor < 1 + 2.0**-18
     assert "opaque" in str(found) and "would have flagged" in str(found)
-    for k in (power.factor - 1, 10):
-        planted = {"x": (2 * inputs["x"] + 1) * (1 + 2.0**-k)}
+    for factor in (power.factor + 2.0**-23, 1 / power.factor - 2.0**-23, 1 + 2.0**-10):
+        planted = {"x": ((2 * inputs["x"] + 1).double() * factor).float()}
         worse = ro.compare(planted, traced, inputs)
         assert worse.verdict("x", "float32") == ro.Verdict.SUSPICIOUS
         assert "not explained by rounding" in worse.reason("x", "float32")

@@ -1,5 +1,6 @@
 """Patterns, replays, bounds along recovered trees, explanations and the report on kernels."""
 
+import itertools
 from fractions import Fraction
 
 import kernels as experiment
@@ -14,14 +15,16 @@ from hypothesis import strategies as st
 import roundoff as ro
 from roundoff import figures, orders, study
 from roundoff.errors import ArgumentError
+from roundoff.explanation import Cause, Explanation
 from roundoff.findings import kernels_report
 from roundoff.findings.why import tree_rows, why_figure, why_notes, why_tables
 from roundoff.formats import as_format, round_to
 from roundoff.orders.patterns import describe, parting, pattern
 from roundoff.orders.trees import ReductionTree
+from roundoff.probing import Revealed, TreeClass
 from roundoff.probing.replay import partial_sums, replay, terms_of
 from roundoff.probing.tightness import along_tree, any_order
-from roundoff.probing.trees import KernelTree
+from roundoff.probing.trees import KernelTree, differences
 
 
 def slice_then_conv(weight, bias, x):
@@ -294,6 +297,144 @@ def test_outputs_that_differ_are_named_first():
     why = ro.explain(slice_then_conv, scaled, **problem())
     assert why.forward[0] < why.forward[1]
     assert "differ in" in why.sentence
+
+
+# The roundings of random kernels: (format, accumulator, fused, rounded partial sums).
+ROUNDINGS = {
+    "plain": ("float32", "float32", False, False),
+    "fused": ("float32", "float32", True, False),
+    "wide": ("float32", "float64", True, False),
+    "wide, rounded": ("float32", "float64", True, True),
+    "mean": ("float32", "float32", False, False),
+}
+
+
+def rounding_kernel(name, tree):
+    format, accumulate, fused, rounded = ROUNDINGS[name]
+    n = tree.n
+    flags = np.zeros(n, bool)
+    if fused:  # the later of two products, and every product that meets a sum
+        for left, right in tree.children.tolist():
+            flags[[k for k in (left, right) if k < n][-1:]] = True
+        if accumulate != format:
+            flags[:] = True
+    narrow = np.full(n - 1, format == accumulate)
+    narrow[0] |= rounded
+    none = np.zeros(n - 1, bool)
+    return KernelTree(tree, flags, none, narrow, as_format(format), as_format(accumulate),
+                      divisor=n if name == "mean" else None)  # fmt: skip
+
+
+def expected_kinds(one, two, reordered):
+    """What the names of two roundings say of their difference."""
+    kinds = {"order"} if reordered else set()
+    sides = {one, two}
+    if ROUNDINGS[one][1] != ROUNDINGS[two][1]:
+        kinds.add("accumulator")
+    elif ROUNDINGS[one][2] != ROUNDINGS[two][2]:
+        kinds.add("products")
+    if sides == {"wide", "wide, rounded"}:
+        kinds.add("partial sums")
+    if "mean" in sides and one != two:
+        kinds.add("division")
+    return kinds
+
+
+SAID = {
+    "order": "in different orders",
+    "accumulator": "keeps its sums in float64",
+    "products": "fused multiply-add",
+    "partial sums": "partial sums to float32",
+    "division": "divides the sum by",
+}
+
+
+def headline_of(apart):
+    """The sentence of an explanation whose trees are these."""
+    sides = tuple(
+        Revealed((TreeClass(kernel, np.arange(kernel.n), np.array([0]), 1, 1),), (), np.empty(0, np.int64),
+                 (1,), 64, 1)
+        for kernel in apart
+    )  # fmt: skip
+    cause = Cause(
+        "w", 1, 0, 0, sides, "", True, (1, 1, 1), "", ("", ""), (1.0, 1.0), ((), ()), (apart,)
+    )
+    why = Explanation(("one", "two"), as_format("float32"), (1, 1), {"w": cause}, {})
+    assert cause.proven
+    return why.sentence
+
+
+@pytest.mark.parametrize("second", ROUNDINGS)
+@pytest.mark.parametrize("first", ROUNDINGS)
+@pytest.mark.parametrize("reordered", [False, True])
+def test_the_headline_names_what_the_trees_differ_in_and_nothing_else(first, second, reordered):
+    if first == second and not reordered:
+        return
+    for seed in range(8):
+        generator = np.random.default_rng([3, seed])
+        tree = random_tree(generator, 9)
+        other = tree
+        while reordered and other.same_as(tree):
+            other = random_tree(generator, 9)
+        apart = rounding_kernel(first, tree), rounding_kernel(second, other)
+        kinds = expected_kinds(first, second, reordered)
+        assert set(differences(*apart)) == kinds == set(differences(*apart[::-1]))
+        assert bool(kinds) == (not apart[0].same_as(apart[1]))
+        text = headline_of(apart)
+        assert "exactly the other's bits" in text
+        for kind, words in SAID.items():
+            assert (words in text) == (kind in kinds), (kind, text)
+        assert ("in the same order" in text) == ("order" not in kinds)
+        assert ("rounding depends on the order" in text) == (kinds == {"order"})
+
+
+def plain_linear(w, x):
+    return F.linear(x, w)
+
+
+def double_linear(w, x):
+    return F.linear(x.double(), w.double()).float()
+
+
+def reversed_linear(w, x):
+    return F.linear(x.flip(0), w).flip(0)
+
+
+def reversed_double(w, x):
+    return F.linear(x.double().flip(0), w.double()).flip(0).float()
+
+
+FORMS = (plain_linear, double_linear, reversed_linear, reversed_double)
+
+
+@pytest.mark.parametrize("rows", [3, 24])
+@pytest.mark.parametrize(
+    "pair",
+    list(itertools.combinations(FORMS, 2)),
+    ids=lambda p: f"{p[0].__name__}, {p[1].__name__}",
+)
+def test_the_headline_of_real_kernels_agrees_with_the_evidence_below_it(pair, rows):
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        w, x, upstream = (
+            torch.randn(*shape, generator=generator) for shape in ((2, 1), (rows, 1), (rows, 2))
+        )
+        why = ro.explain(*pair, inputs={"w": w, "x": x}, wrt=("w",), upstream=upstream)
+        cause = why.causes["w"]
+        for one, two in cause.apart:  # the evidence: trees over the same leaves
+            assert not one.same_as(two)
+        if cause.equal == cause.elements or not cause.proven:
+            continue
+        kinds = {kind for trees in cause.apart for kind in differences(*trees)}
+        assert kinds
+        for kind, words in SAID.items():
+            if kind != "products":
+                assert (words in why.sentence) == (kind in kinds), why.sentence
+        wide = [
+            all(one.tree.accumulate == as_format("float64") for one in side.classes)
+            for side in cause.trees
+        ]
+        assert ("keeps its sums in float64" in why.sentence) == (wide[0] != wide[1])
 
 
 def test_explain_refuses_what_it_cannot_use():

@@ -10,10 +10,11 @@ import numpy as np
 
 from roundoff.arguments import instance, whole
 from roundoff.comparison.problem import Problem
-from roundoff.comparison.result import Comparison, Pair, Power
+from roundoff.comparison.result import Comparison, Pair
 from roundoff.comparison.sides import two_sides
 from roundoff.errors import ArgumentError
 from roundoff.formats import as_format
+from roundoff.power import Power
 from roundoff.trace.problem import check_device, check_inputs
 
 __all__ = ["Comparison", "Pair", "Power", "compare"]

@@ -16,7 +16,7 @@ from roundoff.arithmetic.shared import Shared
 from roundoff.comparison.elsewhere import Search
 from roundoff.comparison.equality import Agreement, agreement_of, apart, chance, off_kinks
 from roundoff.comparison.points import Points
-from roundoff.comparison.result import Pair, power_of
+from roundoff.comparison.result import Pair
 from roundoff.comparison.sides import OUTPUT, Side
 from roundoff.errors import (
     ArgumentError,
@@ -25,8 +25,9 @@ from roundoff.errors import (
     UndecidedError,
     UnsupportedError,
 )
-from roundoff.evidence import Evidence, evidence_of_trace, proven_reference
+from roundoff.evidence import FAILURE, Evidence, evidence_of_trace, proven_reference
 from roundoff.formats import Format, as_format
+from roundoff.power import power_of
 from roundoff.reference import Reference, float64_array, is_large, spot_check
 from roundoff.trace import UPSTREAM, Trace, prune
 from roundoff.trace.degree import degree
@@ -345,7 +346,7 @@ class Problem:
         began = time.perf_counter()
         judgement, power = judge(one, two), None
         if not (one.traced and two.traced):
-            power = power_of(one.reference, one.bound)
+            power = power_of(one.reference.high, one.reference.terms, one.bound.likely(FAILURE))
         elif judgement.verdict == Verdict.DIFFERENT and elsewhere is None:
             judgement = self._off_kinks({name: judgement}, target)[name]
         elif elsewhere is not None and (

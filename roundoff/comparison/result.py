@@ -15,8 +15,9 @@ from roundoff.comparison.elsewhere import Parting
 from roundoff.comparison.measures import row
 from roundoff.comparison.printed import text
 from roundoff.errors import ArgumentError
-from roundoff.evidence import FAILURE, Judged
+from roundoff.evidence import Judged
 from roundoff.formats import Format, as_format
+from roundoff.power import Power
 from roundoff.reference import GradientReference
 from roundoff.verdict import Judgement, Verdict
 
@@ -24,33 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = npt.NDArray[np.float64]
-
-
-#: The power of a bound that is zero: any factor is flagged.
-ANY = 1000
-
-
-@dataclass(frozen=True, eq=False)
-class Power:
-    """The smallest planted faults that a bound would have flagged in an opaque side.
-
-    factor: 1 + 2^-k on all elements is flagged up to this k; term: a dropped term of this part of the
-    sum of |terms|; swaps: of all swaps of neighbouring elements, the fraction that is flagged.
-    A fault counts as flagged where it is twice the bound, so that no honest error hides it.
-    """
-
-    factor: int | None
-    term: float
-    swaps: float
-
-    def __str__(self) -> str:
-        factor = "no factor below 2"
-        if self.factor is not None:
-            factor = f"a factor 1 + 2^-{self.factor}" if self.factor < ANY else "any factor"
-        term = (
-            f"a dropped term of {self.term:.2g} of the sum of |terms|" if self.term else "any term"
-        )
-        return f"{factor}, {term}, {100 * self.swaps:.0f} % of swaps of neighbours"
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,19 +111,3 @@ class Comparison:
 
     def __str__(self) -> str:
         return text(self)
-
-
-def power_of(reference: GradientReference, bound: Bound) -> Power:
-    """Of a check of an opaque side, by the other side's reference and bound."""
-    likely = 2.0 * bound.likely(FAILURE)
-    with np.errstate(all="ignore"):
-        relative = np.nanmin(
-            np.where(reference.high != 0, likely / np.abs(reference.high), np.inf), initial=np.inf
-        )
-        term = np.nanmin(
-            np.where(reference.terms > 0, likely / reference.terms, np.inf), initial=np.inf
-        )
-        factor = int(np.floor(-np.log2(max(relative, 2.0**-ANY)))) if relative < 1 else None
-        flat, limit = reference.high.ravel(), likely.ravel()
-        swaps = np.abs(np.diff(flat)) > np.maximum(limit[1:], limit[:-1])
-    return Power(factor, float(term), float(swaps.mean()) if swaps.size else 0.0)

@@ -15,13 +15,14 @@ from roundoff.exclusive import TORCH
 from roundoff.explanation.result import Cause, Explanation
 from roundoff.explanation.surroundings import environment_of, kernels_of
 from roundoff.explanation.swap import Swap
-from roundoff.explanation.words import order_in_words, roundings
+from roundoff.explanation.words import order_in_words
 from roundoff.native import threads
 from roundoff.orders.patterns import describe
 from roundoff.probing import Revealed
 from roundoff.probing.gate import TRIALS, same
 from roundoff.probing.gradient import Gradients, Reduction
 from roundoff.probing.revealed import check_trials, own_upstream, revealed_gradient
+from roundoff.probing.trees import KernelTree, roundings
 from roundoff.trace.problem import check_problem
 
 __all__ = ["Cause", "Explanation", "explain", "order_in_words", "roundings"]
@@ -50,8 +51,10 @@ def explain(
     The outputs are compared first: where they differ, so do the upstream gradients that a loss sends
     back.  Then both gradients are taken under one upstream gradient, and the reduction trees of the
     kernels that PyTorch ran are recovered and proven (see `reveal_gradient`).  At last each side's terms
-    are added in the other side's tree: if that gives exactly the other side's bits, the order is the whole
-    reason.  Arguments are those of `compare`, for one format; names: of the two, for print.
+    are added in the other side's tree, rounded as that is: if this gives exactly the other side's bits,
+    what the trees differ in is the whole reason: the order of additions, the accumulator, the rounding of
+    products or of partial sums.  Arguments are those of `compare`, for one format; names: of the two, for
+    print.
 
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for formats that cannot be
     probed.
@@ -139,18 +142,18 @@ def _cause(
     trees = found[0][0], found[1][0]
     refused = found[0][2] or found[1][2]
     alike, parts, tighter = False, "", (1.0, 1.0)
-    swapped = (0, 0, 0)
+    swapped, apart = (0, 0, 0), list[tuple[KernelTree, KernelTree]]()
     reductions = found[0][1], found[1][1]
     if trees[0] is not None and trees[1] is not None and reductions[0] and reductions[1]:
         swap = Swap((trees[0], trees[1]), (reductions[0], reductions[1]), upstream)
         swap.run([side[name] for side in common])
         alike, parts, tighter = swap.alike, swap.parts, swap.tighter
-        swapped = swap.matched[0], swap.matched[1], swap.of
+        swapped, apart = (swap.matched[0], swap.matched[1], swap.of), swap.apart
     return Cause(
         name, len(own[0][name]), int(same(own[0][name], own[1][name]).sum()),
         int(same(common[0][name], common[1][name]).sum()), trees, refused, alike, swapped, parts,
         (_alone(sides[0], name, trees[0], upstream), _alone(sides[1], name, trees[1], upstream)), tighter,
-        (kernels_of(sides[0], upstream), kernels_of(sides[1], upstream)),
+        (kernels_of(sides[0], upstream), kernels_of(sides[1], upstream)), tuple(apart),
     )  # fmt: skip
 
 

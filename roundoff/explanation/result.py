@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from roundoff.explanation.words import lines_of, sentence_of
 from roundoff.formats import Format
-from roundoff.probing import Revealed
+from roundoff.probing import KernelTree, Revealed
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +21,7 @@ class Cause:
     give the other side's bits for, added in the other's tree: (first in second's, second in first's, of).
     parts: where the trees part first; alone: each side's order with one thread, where that is another.
     tighter: how many times smaller the bound along each side's tree is than that for any order, median.
+    apart: of the elements whose bits differ, the pairs of both sides' trees over the same terms.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Cause:
     alone: tuple[str, str]
     tighter: tuple[float, float]
     kernels: tuple[tuple[str, ...], tuple[str, ...]]
+    apart: tuple[tuple[KernelTree, KernelTree], ...] = ()
 
     @property
     def proven(self) -> bool:

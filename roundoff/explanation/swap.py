@@ -31,6 +31,7 @@ class Swap:
         self.trees, self.reductions, self.upstream = trees, reductions, upstream
         self.values = [r.factor_values(r.graph.own) for r in reductions]
         self.alike, self.of, self.parts = True, 0, ""
+        self.apart: list[tuple[KernelTree, KernelTree]] = []
         self.matched = [0, 0]
         self.tighter = (1.0, 1.0)
 
@@ -59,6 +60,8 @@ class Swap:
             for k in (0, 1):  # the terms of side k in the tree of the other
                 found = replay(trees[1 - k], self._factors(trees[1 - k], keys[0]))
                 self.matched[k] += int(same(found, results[1 - k][elements]).sum())
+            if not same(results[0][elements], results[1][elements]).all():
+                self.apart.append(trees)
             if not self.parts and not trees[0].same_as(trees[1]):
                 self.parts = (
                     parting(trees[0].tree, trees[1].tree) or "the same additions, rounded otherwise"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from roundoff.orders.patterns import describe, pattern
-from roundoff.probing import KernelTree, Revealed, TreeClass
+from roundoff.probing import Revealed, TreeClass
+from roundoff.probing.trees import detail, differences, roundings
 
 if TYPE_CHECKING:
     from roundoff.explanation.result import Cause, Explanation
@@ -34,27 +35,59 @@ def sentence_of(why: Explanation) -> str:
             f"Under one upstream gradient the {_listed(c.name for c in fine)} gradients are equal in every "
             "bit: the outputs are the only cause."
         )
-    proven = [c for c in after if c.proven]
-    if proven:
-        what = f"{_listed(c.name for c in proven)} gradient{'s' * (len(proven) > 1)}"
-        texts.append(
-            f"For the {what} both add the very same numbers in different orders, and rounding depends on the "
-            "order: added in the other's order, each gives exactly the other's bits."
-        )
-        orders = [_largest(side) for side in proven[0].trees]
-        if orders[0] != orders[1]:
-            texts.append(f"{one} adds {orders[0]}; {two} {orders[1]}.")
-        for method, alone in zip(why.names, proven[0].alone, strict=True):
-            if alone:
-                texts.append(
-                    f"{method}'s sums are split over the threads: with one it adds {alone}."
-                )
+    alike: dict[str, list[Cause]] = {}
+    for cause in after:
+        if cause.proven:
+            alike.setdefault(reason_of(cause, why.names), []).append(cause)
+    for reason, causes in alike.items():
+        what = f"{_listed(c.name for c in causes)} gradient{'s' * (len(causes) > 1)}"
+        texts.append(f"For the {what} both add the very same numbers {reason}.")
+        if "order" in kinds_of(causes[0]):
+            texts += _orders_in_words(causes[0], why.names)
     for cause in after:
         if not cause.proven:
             texts.append(
                 f"For the {cause.name} gradient the reason is not proven: {_missing(cause)}."
             )
     return " ".join(texts)
+
+
+def kinds_of(cause: Cause) -> tuple[str, ...]:
+    """In what the two sides' trees of the elements whose bits differ are not the same."""
+    return tuple(dict.fromkeys(kind for pair in cause.apart for kind in differences(*pair)))
+
+
+def reason_of(cause: Cause, names: tuple[str, str]) -> str:
+    """Why the bits of a proven gradient differ: what its trees differ in, and no more."""
+    kinds = kinds_of(cause)
+    details = [_detail(kind, cause, names) for kind in kinds if kind != "order"]
+    if "order" in kinds:
+        text = "in different orders"
+        if details:
+            text += f", and they round differently: {'; '.join(details)}"
+        else:
+            text += ", and rounding depends on the order"
+    else:
+        text = f"in the same order, but they round differently: {'; '.join(details)}"
+    manner = "in the other's order" if kinds == ("order",) else "as the other adds them"
+    return f"{text}; added {manner}, each gives exactly the other's bits"
+
+
+def _detail(kind: str, cause: Cause, names: tuple[str, str]) -> str:
+    pair = next(pair for pair in cause.apart if kind in differences(*pair))
+    one, two = (detail(kind, kernel) for kernel in pair)
+    return f"{names[0]} {one}, {names[1]} {two}"
+
+
+def _orders_in_words(cause: Cause, names: tuple[str, str]) -> list[str]:
+    orders = [_largest(side) for side in cause.trees]
+    texts = []
+    if orders[0] != orders[1]:
+        texts.append(f"{names[0]} adds {orders[0]}; {names[1]} {orders[1]}.")
+    for method, alone in zip(names, cause.alone, strict=True):
+        if alone:
+            texts.append(f"{method}'s sums are split over the threads: with one it adds {alone}.")
+    return texts
 
 
 def _largest(side: Revealed | None) -> str:
@@ -143,21 +176,3 @@ def order_in_words(side: Revealed, one: TreeClass) -> str:
             "; the blocks", "; the samples"
         )
     return text
-
-
-def roundings(kernel: KernelTree) -> str:
-    """How the kernel rounds, in words."""
-    texts = []
-    if kernel.accumulate != kernel.format:
-        inner = int(kernel.narrow[:-1].sum())
-        texts.append(f"sums kept in {kernel.accumulate}")
-        if inner:
-            texts.append(f"{inner} of {len(kernel.narrow)} partial sums rounded to {kernel.format}")
-    fused = int(kernel.fused.sum())
-    if fused and not kernel.exact_products:
-        texts.append(f"{fused} of {kernel.n} products in a fused multiply-add")
-    elif not kernel.exact_products:
-        texts.append("rounded after every operation")
-    if kernel.joined.any():
-        texts.append(f"nodes of several terms, kept to {kernel.kept} bits below the largest")
-    return "; ".join(texts) or f"every sum rounded to {kernel.accumulate}"

@@ -93,6 +93,7 @@ def _closeness(
     return columns
 
 
+@np.errstate(invalid="ignore")  # the mean of overflows of both signs is NaN
 def summary(errors: pd.DataFrame) -> pd.DataFrame:
     """The errors of every order and method over the seeds, and what was counted."""
     keys = ["case", "shape", "n", "format", "gradient", "method", "order", "accumulate"]

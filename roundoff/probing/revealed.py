@@ -20,7 +20,7 @@ from roundoff.probing.gate import TRIALS, GradientTrials, direct_trials, replay_
 from roundoff.probing.gradient import Alike, Gradients, Probing, Reduction
 from roundoff.probing.masks import Masks, refuse_flushing
 from roundoff.probing.recovery import Ids, NotATree, recover
-from roundoff.probing.trees import KernelTree, from_nodes
+from roundoff.probing.trees import KernelTree, from_nodes, roundings
 from roundoff.reference import float64_array
 from roundoff.trace.capture import as_tensor
 
@@ -60,7 +60,8 @@ class Revealed:
 
     classes: proven trees with their outputs; failures: why outputs are in none; trials: random data
     sets that every output was replayed on, the user's own not counted; calls: runs of the kernel;
-    products: whether terms are products; batch: the length of a gradient's first axis upstream.
+    products: whether terms are products; batch: the length of a gradient's first axis upstream; terms: the
+    length of the vectors of a callable, 0 for a gradient.
 
     Shapes: the outputs of all classes are element numbers of `shape` in C order.
     """
@@ -74,6 +75,7 @@ class Revealed:
     what: str = "the reduction"
     products: bool = False
     batch: int | None = None
+    terms: int = 0
 
     @property
     def proven(self) -> bool:
@@ -82,7 +84,7 @@ class Revealed:
 
     @property
     def tree(self) -> ReductionTree:
-        """The tree, where all outputs share one.
+        """The tree, where all outputs share one: the order alone; the roundings are in `kernel` and `replay`.
 
         Raises: UndecidedError where there are several, or none is proven.
         """
@@ -98,6 +100,53 @@ class Revealed:
                 f"the outputs have {len(self.classes)} different trees; look at them in `classes`"
             )
         return self.classes[0].tree
+
+    def replay(self, x: Any, y: Any = None) -> Array:
+        """What the callable that was revealed returns for these vectors: every rounding, bit for bit.
+
+        That is for contiguous vectors at the start of their memory, as the revealed ones were: a kernel may
+        add a row that starts off the alignment in another order.
+        y: the second vector, of reductions that multiply.
+
+        Shapes: x, y (..., n); the result is (..., *shape of what the callable returns).
+        Raises: UndecidedError where an output has no proven tree; ArgumentError for vectors that do not
+        fit, for numbers that are not of the kernel's format, and for what `reveal_gradient` returned, whose
+        terms are products of several tensors.
+        """
+        if not self.terms:
+            raise ArgumentError(
+                f"{self.what} adds products of its upstream gradient and an input; only what `reveal` "
+                "returned can be replayed"
+            )
+        if not self.proven:
+            raise UndecidedError(str(self))
+        given = [
+            np.asarray(float64_array(as_tensor(n, v)))
+            for n, v in (("x", x), ("y", y))
+            if v is not None
+        ]
+        format = self.classes[0].tree.format
+        for name, values in zip("xy", given, strict=False):
+            if values.ndim < 1 or values.shape != (*given[0].shape[:-1], self.terms):
+                raise ArgumentError(
+                    f"{name} has shape {values.shape}; the last axis holds {self.terms} terms"
+                )
+            if not same(round_to(values, format), values).all():
+                raise ArgumentError(
+                    f"{name} holds numbers that are not of {format}; round them first"
+                )
+        if len(given) != 1 + self.products:
+            raise ArgumentError(
+                f"{self.what} takes {1 + self.products} vectors, and {len(given)} are given"
+            )
+        rows = [values.reshape(-1, self.terms) for values in given]
+        found = np.empty((len(rows[0]), int(np.prod(self.shape, dtype=int))))
+        for one in self.classes:
+            result = replay_direct(
+                one.tree, one.leaves, rows[0], rows[1] if self.products else None
+            )
+            found[:, one.outputs] = result[:, None]
+        return found.reshape((*given[0].shape[:-1], *self.shape))
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -120,6 +169,7 @@ class Revealed:
             lines += [f"  tried: {failure}" for failure in dict.fromkeys(self.failures)]
         for one in self.classes:
             lines.append(f"  {len(one.outputs)} outputs, {one.tree.n} terms: {one.tree}")
+            lines.append(f"    {roundings(one.tree)}")
         return lines
 
 
@@ -170,7 +220,7 @@ def reveal(
             classes.append(TreeClass(found, leaves, np.array([output]), len(x), len(x)))
     return Revealed(
         tuple(_merged(classes)), tuple(failures), np.array(unproven, np.int64), kernel.shape, len(x),
-        kernel.calls, what, kernel.products,
+        kernel.calls, what, kernel.products, terms=int(n),
     )  # fmt: skip
 
 

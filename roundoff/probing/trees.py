@@ -92,6 +92,84 @@ def _root(kernel: KernelTree, names: dict[Any, int]) -> int:
     return found[-1] if n else -1
 
 
+def differences(one: KernelTree, two: KernelTree) -> tuple[str, ...]:
+    """In what two trees over the same leaves are not the same; a wider accumulator implies its products."""
+    found = []
+    names: dict[Any, int] = {}
+    bare = [replace(k, fused=k.fused & False, narrow=k.narrow & False) for k in (one, two)]
+    same_order = _root(bare[0], names) == _root(bare[1], names)
+    if not same_order:
+        found.append("order")
+    if one.accumulate != two.accumulate:
+        found.append("accumulator")
+    else:
+        for kind, flags in (("products", "narrow"), ("partial sums", "fused")):
+            # The other flags are put aside; in another order only none can be told from some.
+            left, right = (replace(k, **{flags: getattr(k, flags) & False}) for k in (one, two))
+            kept = [k.fused if kind == "products" else k.narrow[:-1] for k in (one, two)]
+            if same_order:
+                apart = _root(left, names) != _root(right, names)
+            else:
+                apart = bool(kept[0].any() != kept[1].any())
+            if apart:
+                found.append(kind)
+    if (one.divisor, one.reciprocal) != (two.divisor, two.reciprocal):
+        found.append("division")
+    if (one.kept, one.truncated) != (two.kept, two.truncated):
+        found.append("alignment")
+    return tuple(found)
+
+
+def detail(kind: str, kernel: KernelTree) -> str:
+    """What a kernel does of one kind of `differences`, as the rest of a sentence."""
+    inner = int(kernel.narrow[:-1].sum())
+    products = (
+        f"has {int(kernel.fused.sum())} of {kernel.n} products in a fused multiply-add"
+        if kernel.fused.any()
+        else "rounds every product"
+    )
+    told = {
+        "accumulator": f"keeps its sums in {kernel.accumulate}",
+        "products": products,
+        "partial sums": f"rounds {inner} of {len(kernel.narrow)} partial sums to {kernel.format}",
+        "division": _division(kernel) or "does not divide",
+        "alignment": f"keeps {kernel.kept} bits below the largest of several terms"
+        + (", cut off" if kernel.truncated else ""),
+    }
+    return told[kind]
+
+
+def _division(kernel: KernelTree) -> str:
+    if kernel.divisor is None:
+        return ""
+    how = "multiplies the sum by the rounded 1 /" if kernel.reciprocal else "divides the sum by"
+    return f"{how} {kernel.divisor}"
+
+
+def roundings(kernel: KernelTree) -> str:
+    """How the kernel rounds, in words: with the tree, all that its replay takes."""
+    texts = []
+    mixed = kernel.accumulate != kernel.format
+    if mixed:
+        texts.append(f"sums kept in {kernel.accumulate}")
+        if kernel.narrow[:-1].any():
+            inner = int(kernel.narrow[:-1].sum())
+            texts.append(f"{inner} of {len(kernel.narrow)} partial sums rounded to {kernel.format}")
+    fused = int(kernel.fused.sum())
+    if fused and not kernel.exact_products:
+        texts.append(f"{fused} of {kernel.n} products in a fused multiply-add")
+    elif not kernel.exact_products:
+        texts.append("rounded after every operation")
+    if kernel.joined.any():
+        texts.append(f"nodes of several terms, kept to {kernel.kept} bits below the largest")
+        if kernel.truncated:
+            texts.append("cut off toward zero")
+    texts.append(_division(kernel))
+    if mixed:
+        texts.append(f"the result rounded to {kernel.format}")
+    return "; ".join(filter(None, texts)) or f"every sum rounded to {kernel.accumulate}"
+
+
 def plain(tree: ReductionTree, format: Format, accumulate: Format | None = None) -> KernelTree:
     """A tree of rounded products and additions."""
     none = np.zeros(len(tree.children), bool)
