@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ in ("__main__", "__mp_main__"):
+    from roundoff.command import guard
+
+    guard()
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

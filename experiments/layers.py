@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ in ("__main__", "__mp_main__"):
+    from roundoff.command import guard
+
+    guard()
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ in ("__main__", "__mp_main__"):
+    from roundoff.command import guard
+
+    guard()
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -149,7 +150,8 @@ def _submit(
     todo: Sequence[Cell], store: Path, executor: Executor | None, done: Callable[[], Any]
 ) -> None:
     with _workers(executor, len(todo)) as pool:
-        futures = [pool.submit(run_cell, cell, store) for cell in todo]
+        with _uninterrupted():  # workers start here, and do as their parent does
+            futures = [pool.submit(run_cell, cell, store) for cell in todo]
         try:
             for future in as_completed(futures):
                 future.result()
@@ -159,9 +161,26 @@ def _submit(
                 "a worker process died (killed, or out of memory); the finished cells are kept, run "
                 "the same command again to go on"
             ) from None
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
         finally:
             for future in futures:
                 future.cancel()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore an interruption, also in the processes that are started meanwhile: one sentence is enough."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread has a say in this
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
