@@ -5,7 +5,6 @@ An experiment imports this before anything else: from then on an interruption en
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -34,9 +33,9 @@ def _end(*_: Any) -> None:
 
 
 def guard() -> None:
-    """From now on an interruption ends the program in a sentence; in a worker, its parent sees to that."""
-    worker = multiprocessing.parent_process() is not None
-    signal.signal(signal.SIGINT, signal.SIG_IGN if worker else _end)
+    """From now on an interruption ends the program in a sentence; workers are started with it ignored."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _end)
 
 
 def main(configuration: type[C], run: Callable[[C], Path]) -> None:

@@ -150,6 +150,7 @@ def _submit(
     todo: Sequence[Cell], store: Path, executor: Executor | None, done: Callable[[], Any]
 ) -> None:
     with _workers(executor, len(todo)) as pool:
+        others = set(multiprocessing.active_children())
         with _uninterrupted():  # workers start here, and do as their parent does
             futures = [pool.submit(run_cell, cell, store) for cell in todo]
         try:
@@ -162,8 +163,10 @@ def _submit(
                 "the same command again to go on"
             ) from None
         except KeyboardInterrupt:
-            for worker in multiprocessing.active_children():
+            for worker in set(multiprocessing.active_children()) - others:
                 worker.terminate()
+            if executor is None:
+                pool.shutdown()  # before futures are cancelled, whose pool would complain
             raise
         finally:
             for future in futures:
