@@ -54,6 +54,13 @@ def test_rooms_say_what_they_are(path) -> None:
         assert public <= names, f"not in __all__: {public - names}"
 
 
+def test_the_code_of_the_readme_runs(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 4
+    exec("\n".join(blocks), {"__name__": "readme"})
+
+
 def test_no_path_of_a_machine() -> None:
     pattern = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users)/")
     for path in [

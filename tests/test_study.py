@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -151,6 +152,24 @@ def test_a_process_killed_in_the_middle_loses_no_finished_row(tmp_path) -> None:
     resumed = rows(config, tmp_path)
     assert {p: p.stat().st_mtime_ns for p in done} == done
     assert same(resumed, rows(config, tmp_path / "fresh"))
+
+
+def test_an_interruption_ends_in_one_sentence(tmp_path) -> None:
+    command = [sys.executable, str(SCRIPT), "--N", "1", "--T", "8", "--keep", "3", "--seeds", "4000",
+               "--formats", "float32", "float64", "--out", str(tmp_path)]  # fmt: skip
+    for at_work in (False, True):
+        run = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        time.sleep(1.0)  # loading PyTorch takes longer
+        while at_work and time.monotonic() < deadline and not (tmp_path / "cells").exists():
+            time.sleep(0.02)
+        os.killpg(run.pid, signal.SIGINT)
+        _, said = run.communicate(timeout=120)
+        lines = [line for line in re.split(r"[\r\n]+", said.decode()) if line and "cell/s" not in line]
+        assert run.returncode == 130, said
+        assert len(lines) == 1 and lines[0].startswith("interrupted"), said
 
 
 def die(*_):
@@ -314,10 +333,10 @@ BAD = [
     (["--kernel-size", 0], "kernel_size is 0; give at least 1"),
     (["--stride", 0], "stride is 0"),
     (["--dilation", 0], "dilation is 0"),
-    (["--seeds", 0], "seeds is 0; give at least 1"),
-    (["--seed", -1], "seed is -1; give at least 0"),
-    (["--threads", 100000], "threads is 100000.*at most 1024"),
-    (["--threads", 0], "threads is 0; give at least one"),
+    (["--seeds", 0], "seeds is 0; give a whole number of at least 1"),
+    (["--threads", 100000], "threads is 100000.*to 1024"),
+    (["--threads", 0], "threads is 0; give a whole number from 1"),
+    (["--seed", -1], "seed is -1; give a whole number from 0"),
     (["--formats", "float17"], "unknown format 'float17'.*float16"),
     (["--formats", "float8_e5m2"], "torch does not compute gradients in float8_e5m2"),
     (["--orders", "zigzag"], "unknown order 'zigzag'.*pairwise"),
