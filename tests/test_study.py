@@ -167,7 +167,9 @@ def test_an_interruption_ends_in_one_sentence(tmp_path) -> None:
             time.sleep(0.02)
         os.killpg(run.pid, signal.SIGINT)
         _, said = run.communicate(timeout=120)
-        lines = [line for line in re.split(r"[\r\n]+", said.decode()) if line and "cell/s" not in line]
+        lines = [
+            line for line in re.split(r"[\r\n]+", said.decode()) if line and "cell/s" not in line
+        ]
         assert run.returncode == 130, said
         assert len(lines) == 1 and lines[0].startswith("interrupted"), said
 
