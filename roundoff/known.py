@@ -35,7 +35,9 @@ _SEAL = hashlib.sha256().digest_size
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """high + low: the exact values; error: of those; terms: sums of |terms|; certain, likely: bounds."""
+    """high + low: the exact values, NaN where there are none; error: of those; terms: sums of |terms|;
+    certain, likely: bounds.
+    """
 
     high: Array
     low: Array
@@ -43,6 +45,12 @@ class Known:
     terms: Array
     certain: Array
     likely: Array
+
+    def distance(self, actual: Array) -> Array:
+        """|actual - exact|; a NaN is infinitely far from a number, and a number from where there is none."""
+        found = np.abs((actual - self.high) - self.low)
+        found = np.where(np.isnan(self.high), np.where(np.isnan(actual), 0.0, np.inf), found)
+        return np.where(np.isnan(found), np.inf, found)
 
 
 def folder() -> Path:

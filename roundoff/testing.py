@@ -152,15 +152,16 @@ def _check(name: str, actual: Array, of: Known, kind: str, target: Format, accum
     if actual.shape != of.high.shape:
         raise AssertionError(f"{name!r} has shape {actual.shape}, the exact one {of.high.shape}")
     bound = of.likely if kind == "probabilistic" else of.certain
-    error = np.abs((actual - of.high) - of.low)
+    error = of.distance(actual)
     share = np.where(
         bound > 0, error / np.where(bound > 0, bound, 1.0), np.where(error > of.error, np.inf, 0.0)
     )
     share = np.where(np.isnan(share), np.inf, share)
     worst = float(np.max(share, initial=0.0))
-    power = power_of(of.high, of.terms, bound + of.error)
+    known = ~np.isnan(of.high)
+    power = power_of(of.high[known], of.terms[known], (bound + of.error)[known])
     usages.append(Usage(name, str(target), worst, power.factor))
-    if not (error <= bound + of.error).all():
+    if not (np.isfinite(error) & (error <= bound + of.error)).all():
         raise AssertionError(_message(name, actual, of, bound, share, kind, target, power))
     if power.factor > LEAST and (np.abs(of.high) > of.error).any():
         raise UndecidedError(_powerless(name, of, bound, kind, target, accumulate))
@@ -196,16 +197,16 @@ def _message(
     from roundoff.formats import spacing
 
     at = tuple(int(i) for i in np.unravel_index(int(np.argmax(share)), share.shape))
-    error = abs((actual[at] - of.high[at]) - of.low[at])
+    error, none = of.distance(actual)[at], bool(np.isnan(of.high[at]))
     ulp = error / float(np.asarray(spacing(of.high[at], of.low[at], target)))
     count = int((share > 1).sum())
     lines = [
         f"{name!r} is not within round-off in {target}: {count} of {share.size} elements exceed the "
         f"{kind} bound",
         f"  worst element  {list(at)}",
-        f"  exact          {of.high[at]!r}",
-        f"  actual         {actual[at]!r}",
-        f"  error          {error:.4g} = {ulp:.4g} ulp",
+        f"  exact          {'none: the function has no value there' if none else float(of.high[at])}",
+        f"  actual         {float(actual[at])}",
+        f"  error          {error:.4g}" + ("" if none else f" = {ulp:.4g} ulp"),
         f"  bound          {bound[at]:.4g} ({share[at]:.3g} times exceeded)",
         f"  suspected      {suspect(actual, of, bound, target)}",
         f"  power          notices {power}",
@@ -217,9 +218,13 @@ def suspect(actual: Array, of: Known, bound: Array, target: Format) -> str:
     """A guess at the cause, in words: each is checked on all elements."""
     from roundoff.formats import BFLOAT16, FLOAT16, FLOAT32, round_to
 
-    lost = ~np.isfinite(actual)
+    none = np.isnan(of.high)
+    lost = ~np.isfinite(actual) & ~none
     if lost.any():
         return f"overflow or an undefined operation: {int(lost.sum())} elements are not finite"
+    made = none & ~np.isnan(actual)
+    if made.any():
+        return f"a number where the function has no value: at {int(made.sum())} elements"
     exact = of.high
     slack = 2.0 * bound + target.u * np.abs(
         exact

@@ -52,13 +52,14 @@ class Tolerance:
     def pair(self, kind: str = "probabilistic") -> tuple[float, float]:
         """(rtol, atol) for `assert_close` between two results that both keep this tolerance.
 
-        rtol |exact| + atol is at least twice the tolerance of every element, and its mean is the smallest
-        of all such pairs: see `bounding.tolerance`.
+        rtol |exact| + atol is at least twice the tolerance of every element that has an exact value, and its
+        mean is the smallest of all such pairs: see `bounding.tolerance`.
         Raises: ArgumentError where the tolerance is not finite, and for an unknown kind.
         """
         if kind not in KINDS:
             raise ArgumentError(f"unknown kind {kind!r}; use one of: {', '.join(KINDS)}")
-        return pair_of(getattr(self, kind), self.exact)
+        known = ~np.isnan(self.exact)
+        return pair_of(getattr(self, kind)[known], self.exact[known])
 
     def power(self, kind: str = "probabilistic") -> Power:
         """The faults that a check by this tolerance notices for sure."""
@@ -86,7 +87,7 @@ class Tolerance:
             "empirical": f"{TIMES:g} times PyTorch's own error per sum of |terms|, at least {FLOOR:g} ulp",
         }
         for kind, note in notes.items():
-            values = getattr(self, kind)
+            values = getattr(self, kind)[~np.isnan(self.exact)]
             middle, most = np.median(values) if values.size else 0.0, np.max(values, initial=0.0)
             lines.append(
                 f"  {kind:<14} median {middle:.3g}, largest {most:.3g}; {self._printed(kind)}"
@@ -164,7 +165,8 @@ def _tolerance(name: str, of: Known, computed: Array, target: Format, failure: f
     error = np.abs((computed - of.high) - of.low)
     relative = np.where(of.terms > 0, error / of.terms, 0.0)
     # A NaN or an overflow of the baseline is the largest error.
-    baseline = float(np.max(np.where(np.isfinite(computed), relative, np.inf), initial=0.0))
+    far = np.where(np.isfinite(computed), relative, np.inf)
+    baseline = float(np.max(far, initial=0.0, where=~np.isnan(of.high)))
     least = FLOOR * np.nan_to_num(spacing(of.high, of.low, target), nan=np.inf)
     empirical = np.maximum(np.where(of.terms > 0, TIMES * baseline * of.terms, 0.0), least)
     return Tolerance(name, target, failure, of.certain, of.likely, empirical, of.high, of.terms)

@@ -112,8 +112,8 @@ def judge(first: Judged, second: Judged) -> Judgement:
     """The verdict on one pair of computed gradients.  The first of these that holds:
 
     DIFFERENT    the exact gradients are apart (UNDECIDED if the references are not proven)
-    SUSPICIOUS   a side is infinite or NaN where the exact gradient is an ordinary number of the format
     IDENTICAL    all bits are equal, NaN for NaN, and not all of them are NaN
+    SUSPICIOUS   a side is infinite or NaN where the exact gradient is an ordinary number of the format
     SUSPICIOUS   a side errs beyond its certified bound
     UNDECIDED    the sides are apart where no exact gradient is known
     UNDECIDED    the probabilistic bound is above VAGUE of the terms
@@ -132,11 +132,11 @@ def judge(first: Judged, second: Judged) -> Judgement:
         )
         if found is not None:
             return found
-    equal = _equal(first.computed, second.computed)
-    for reason in _lost(*sides):
-        return Judgement(Verdict.SUSPICIOUS, reason)
+    equal = equal_bits(first.computed, second.computed)
     if equal.all() and not (np.isnan(first.computed).all() and equal.size):
         return Judgement(Verdict.IDENTICAL, "all bits are equal" + _not_finite(sides[0]))
+    for reason in _lost(*sides):
+        return Judgement(Verdict.SUSPICIOUS, reason)
     for side in sides:
         beyond = ~side.borrowed & side.beyond(side.certain)
         if beyond.any():
@@ -226,13 +226,13 @@ def _lost(first: _Measured, second: _Measured) -> Iterator[str]:
         lost = side.lost
         if not lost.any():
             continue
-        both = lost & other.lost & _equal(side.computed, other.computed)
+        both = lost & other.lost & equal_bits(side.computed, other.computed)
         at = _place(both if both.any() else lost)
         who = f"{side.own.name} and {other.own.name} are" if both.any() else f"{side.own.name} is"
         text = f"{who} {side.computed[at]} at element {_listed(at)}{_count(lost)}, where "
         text += f"{side.exact(at)} is an ordinary {side.own.bound.format} number"
         if side.borrowed[at]:
-            text += f" and its own has no value ({side.own.reference.why(at)})"
+            text += f"; its own has no value: {side.own.reference.why(at)}"
         yield text + ("" if both.any() or side.own.traced else side.neutral)
 
 
@@ -286,7 +286,7 @@ def _not_finite(side: _Measured) -> str:
     if not odd.any():
         return ""
     at = _place(odd)
-    why = "beyond the format's range" if side.known[at] else side.own.reference.why(at)
+    why = f"where {side.exact(at)}" if side.known[at] else side.own.reference.why(at)
     return f"; both are {side.computed[at]} at element {_listed(at)}{_count(odd)}: {why}"
 
 
@@ -310,7 +310,7 @@ def _rounding(first: _Measured, second: _Measured, equal: Mask) -> str:
     return text
 
 
-def _equal(a: Array, b: Array) -> Mask:
+def equal_bits(a: Array, b: Array) -> Mask:
     """Where the bits are equal, any NaN for any other."""
     return np.asarray(bitwise_equal(a, b) | (np.isnan(a) & np.isnan(b)))
 

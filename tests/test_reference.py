@@ -373,11 +373,26 @@ _LEFT_OUT = torch.tensor([True, False])
         lambda x: torch.relu((x - x) * x.masked_fill(_LEFT_OUT, math.inf)),
     ],
 )
-def test_gradients_that_are_infinite_or_no_number_are_refused(factor, engine) -> None:
-    """As the gradient of w: no zero stands for an infinity."""
+def test_gradients_that_are_infinite_or_no_number_are_unknown(factor, engine) -> None:
+    """As the gradient of w: no zero stands for an infinity; the elements beside them are known."""
     inputs = {"w": torch.ones(2), "x": torch.tensor([1.0, 0.5])}
-    with pytest.raises(ro.RoundoffError, match="no value|comparison of nan"):
-        ro.reference_gradients(lambda w, x: (w * factor(x)).sum(), inputs, ["w"], engine=engine)
+    weighted = lambda w, x: (w * factor(x)).sum()
+    if factor(inputs["x"])[1].isinf():
+        with pytest.raises(ro.UnsupportedError, match="no value"):  # neither element is known
+            ro.reference_gradients(weighted, inputs, ["w"], engine=engine)
+        return
+    found = ro.reference_gradients(weighted, inputs, ["w"], engine=engine)["w"]
+    value = torch.autograd.grad(weighted(w := torch.ones(2).requires_grad_(), inputs["x"]), w)[0]
+    assert (found.known == np.isfinite(value.numpy())).all() and found.unknown
+    assert np.isnan(found.high[~found.known]).all() and np.isinf(found.error[~found.known]).all()
+    assert (found.high[found.known] == value.numpy()[found.known]).all()
+    assert all("no value" in str(error) for error in found.unknown.values())
+    assert found.why((int(np.argmin(found.known)),)) in (
+        "it is inf",
+        "it is -inf",
+        "sub(inf, inf)",
+        "mul(0, inf)",
+    )
 
 
 @pytest.mark.parametrize("engine", ["mpmath", "ball", "multiword"])

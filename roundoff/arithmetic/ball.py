@@ -13,8 +13,17 @@ import numpy.typing as npt
 from flint import arb, arb_mat, ctx, fmpq
 
 from roundoff.arithmetic import move_elements
-from roundoff.errors import UndecidedError, UnsupportedError, no_value, too_large
-from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Shape
+from roundoff.errors import (
+    RoundoffError,
+    UndecidedError,
+    UnsupportedError,
+    infinite_sum,
+    no_value,
+    of_elements,
+    too_large,
+    undecided_comparison,
+)
+from roundoff.trace.steps import BOOLEAN, Constant, Contract, Map, Move, Reduce, Shape
 
 Balls = npt.NDArray[np.object_]
 
@@ -25,10 +34,7 @@ def _compare(holds: Callable[[arb, arb], bool], fails: Callable[[arb, arb], bool
             return True
         if fails(x, y):
             return False
-        raise UndecidedError(
-            f"a comparison of {x.str(12)} with {y.str(12)} cannot be decided: they are equal to within the "
-            "precision; the function has a kink there, where conventions differ: move the inputs off it"
-        )
+        raise undecided_comparison(x.str(12), y.str(12))
 
     return decided
 
@@ -103,16 +109,25 @@ class Ball:
             return getattr(np, step.function)(*operands)
         function = FUNCTIONS[step.function]
         flat = [operand.ravel().tolist() for operand in operands]
+        results, refused = [], dict[int, RoundoffError]()
         with ctx.workprec(self.bits):
-            results = [function(*xs) for xs in zip(*flat, strict=True)]
-        if step.function in ("gt", "ge", "lt", "le", "eq", "ne"):
+            for number, xs in enumerate(zip(*flat, strict=True)):
+                try:
+                    results.append(function(*xs))
+                except UndecidedError as error:
+                    refused[number] = error
+        if step.function not in BOOLEAN:
+            for number, (result, *of) in enumerate(zip(results, *flat, strict=True)):
+                if not result.is_finite() and not _given(result, of):
+                    refused[number] = without_value(step.function, of)
+        if refused:
+            raise of_elements(refused)
+        if step.function in BOOLEAN:
             return np.array(results, bool).reshape(step.shape)
-        for result, xs in zip(results, zip(*flat, strict=True), strict=True):
-            if not result.is_finite() and all(x.is_finite() for x in xs):
-                raise without_value(step.function, xs)
         return _array(results, step.shape)
 
     def reduce(self, step: Reduce, operand: Balls) -> Balls:
+        _check_finite(operand)
         rows = operand.reshape(int(np.prod(step.shape)), operand.shape[-1])
         ones = arb_mat(rows.shape[1], 1, [1] * rows.shape[1])
         with ctx.workprec(self.bits):
@@ -120,6 +135,7 @@ class Ball:
         return _array(sums, step.shape)
 
     def contract(self, step: Contract, first: Balls, second: Balls) -> Balls:
+        _check_finite(first, second)
         out: list[arb] = []
         with ctx.workprec(self.bits):
             for a, b in zip(first, second, strict=True):
@@ -128,10 +144,38 @@ class Ball:
 
 
 def without_value(function: str, arguments: Sequence[arb]) -> UnsupportedError:
-    """What to raise where a function of finite balls is no finite ball."""
-    texts = [x.str(6) for x in arguments]
-    large = function in _GROWING and abs(arguments[0]) > 1 << 64
-    return too_large(function, *texts) if large else no_value(function, *texts)
+    """What to raise where a function of finite balls is no finite ball, or of any balls no number."""
+    texts = [_text(x) for x in arguments]
+    if function in _GROWING and arguments[0].is_finite() and abs(arguments[0]) > 1 << 64:
+        return too_large(function, *texts)
+    error = no_value(function, *texts)
+    error.lasting = all(x.is_exact() for x in arguments)
+    return error
+
+
+def _text(ball: arb) -> str:
+    """Six digits as they are printed elsewhere, with the radius if there is one."""
+    if not ball.is_exact():
+        return str(ball.str(6))
+    if not ball.is_finite():
+        return "inf" if ball > 0 else "-inf"
+    plain = float(ball)
+    return f"{plain:.6g}" if np.isfinite(plain) and (plain or ball == 0) else str(ball.str(6))
+
+
+def _given(result: arb, operands: Sequence[arb]) -> bool:
+    """Whether an infinity comes of one that the function brought along; NaN is no number."""
+    return not result.is_nan() and not all(x.is_finite() for x in operands)
+
+
+def _check_finite(*operands: Balls) -> None:
+    """Raises: UnsupportedError where an infinity would enter a sum."""
+    refused = [
+        {number: infinite_sum() for number, x in enumerate(of.ravel()) if not x.is_finite()}
+        for of in operands
+    ]
+    if any(refused):
+        raise of_elements(*refused)
 
 
 def _matrix(balls: Balls) -> arb_mat:

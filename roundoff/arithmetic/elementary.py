@@ -81,7 +81,8 @@ def value(name: str, arguments: tuple[Number, ...], bits: int) -> Number:
             return exact
         return to_odd(function(x, bits + GUARD, "d"), bits)
     except (ZeroDivisionError, ComplexResult, ValueError):
-        raise no_value(name, *(to_str(x, 6) for x in arguments)) from None
+        texts = (to_str(x, 6).removeprefix("+").removesuffix(".0") for x in arguments)
+        raise no_value(name, *texts) from None
 
 
 def to_odd(number: Number, bits: int) -> Number:

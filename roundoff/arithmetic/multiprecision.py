@@ -30,16 +30,21 @@ from mpmath.libmp import (
     mpf_neg,
     mpf_pos,
     mpf_sign,
+    to_str,
 )
 
 from roundoff.arithmetic import elementary, move_elements
 from roundoff.arithmetic.elementary import Number
-from roundoff.errors import PrecisionError, UnsupportedError, no_value
+from roundoff.errors import (
+    PrecisionError,
+    UnsupportedError,
+    infinite_sum,
+    no_value,
+    of_elements,
+)
 from roundoff.trace.steps import BOOLEAN, Constant, Contract, Map, Move, Reduce, Shape
 
 Numbers = npt.NDArray[np.object_]
-
-_NOT_FINITE = "the reference has no value: an infinity or NaN enters a sum; check the inputs' range"
 
 _EXACT: dict[str, Callable[..., Any]] = {
     "neg": mpf_neg,
@@ -54,10 +59,6 @@ _EXACT: dict[str, Callable[..., Any]] = {
     "eq": operator.eq,
     "ne": operator.ne,
 }
-
-#: What would hide a NaN.
-_COMPARING = frozenset("sign maximum minimum gt ge lt le eq ne".split())
-
 
 #: Bits from the top of the largest to the end of the smallest product of two float64 numbers.
 OF_PRODUCTS = 4200
@@ -106,23 +107,35 @@ class Multiprecision:
             return operands[0]
         if step.function.startswith("logical"):
             return getattr(np, step.function)(*operands)
-        if step.function in self.sums:
-            return _array(map(self.sums[step.function], *flat), step.shape)
-        if step.function in _EXACT:
-            if step.function in _COMPARING and any(fnan in values for values in flat):
-                raise no_value(step.function, "nan")
-            results = map(_EXACT[step.function], *flat)
-            if step.function in BOOLEAN:
-                return np.fromiter(results, bool, len(flat[0])).reshape(step.shape)
-            return _array(results, step.shape)
-        values = (elementary.value(step.function, xs, self.bits) for xs in zip(*flat, strict=True))
-        return _array(values, step.shape)
+        if step.function in BOOLEAN:
+            decided = map(_EXACT[step.function], *flat)
+            return np.fromiter(decided, bool, len(flat[0])).reshape(step.shape)
+        return _array(self._values(step.function, flat), step.shape)
+
+    def _values(self, name: str, flat: Sequence[Sequence[Number]]) -> list[Number]:
+        """A function of all elements.  Raises: UnsupportedError for those that have no value."""
+        function = self.sums.get(name) or _EXACT.get(name)
+        results, refused = [], dict[int, UnsupportedError]()
+        for number, xs in enumerate(zip(*flat, strict=True)):
+            try:
+                found = function(*xs) if function else elementary.value(name, xs, self.bits)
+            except UnsupportedError as error:
+                refused[number] = error
+                continue
+            if _special(found) and not _given(found, xs):
+                refused[number] = no_value(name, *map(text_of, xs))
+            results.append(found)
+        if refused:
+            raise of_elements(refused)
+        return results
 
     def reduce(self, step: Reduce, operand: Numbers) -> Numbers:
+        _check_finite(operand)
         rows = operand.reshape(int(np.prod(step.shape)), operand.shape[-1])
         return _array(map(self._total, rows.tolist()), step.shape)
 
     def contract(self, step: Contract, first: Numbers, second: Numbers) -> Numbers:
+        _check_finite(first, second)
         return _array(self._products(first, second), step.shape)
 
     def _add(self, x: Number, y: Number) -> Number:
@@ -193,14 +206,33 @@ class Multiprecision:
 
 
 def _present(numbers: Sequence[Number]) -> list[Number]:
-    """All but the zeros.
+    """All but the zeros."""
+    return [number for number in numbers if number[1]]
 
-    Raises: UnsupportedError for infinities and NaN.
-    """
-    present = [number for number in numbers if number[1]]
-    if len(present) < len(numbers) and any(n[2] for n in numbers if not n[1]):
-        raise UnsupportedError(_NOT_FINITE)
-    return present
+
+def text_of(number: Number) -> str:
+    """Six digits, as they are printed elsewhere."""
+    return str(to_str(number, 6)).removeprefix("+").removesuffix(".0")
+
+
+def _special(number: Number) -> bool:
+    """Whether it is an infinity or NaN."""
+    return bool(number[2] and not number[1])
+
+
+def _given(value: Number, operands: Sequence[Number]) -> bool:
+    """Whether an infinity comes of one that the function brought along; NaN is no number."""
+    return value != fnan and any(map(_special, operands))
+
+
+def _check_finite(*operands: Numbers) -> None:
+    """Raises: UnsupportedError where an infinity would enter a sum."""
+    refused = [
+        {number: infinite_sum() for number, x in enumerate(of.ravel()) if _special(x)}
+        for of in operands
+    ]
+    if any(refused):
+        raise of_elements(*refused)
 
 
 def _ends(numbers: Sequence[Number]) -> tuple[int, int]:

@@ -34,7 +34,6 @@ from roundoff.arithmetic.words import (
     balls_of,
     check_finite,
     check_range,
-    first_of,
     in_blocks,
     is_exact,
     joined,
@@ -45,10 +44,18 @@ from roundoff.arithmetic.words import (
     power_of_two,
     radius_of_product,
     slack,
+    undefined_at,
     where,
     within_radius,
 )
-from roundoff.errors import PrecisionError, UndecidedError, UnsupportedError, no_value
+from roundoff.errors import (
+    PrecisionError,
+    RoundoffError,
+    UndecidedError,
+    UnsupportedError,
+    of_elements,
+    undecided_comparison,
+)
 from roundoff.trace.steps import BOOLEAN, Constant, Contract, Map, Move, Reduce
 
 #: Outputs of every contraction and reduction that mpmath recomputes.
@@ -132,7 +139,22 @@ class Multiword:
         if name == "where":
             return where(*operands)
         with np.errstate(all="ignore"):
-            return joined([self._block(name, part) for part in in_blocks(operands)], step.shape)
+            return joined(self._blocks(name, operands), step.shape)
+
+    def _blocks(self, name: str, operands: Sequence[Words]) -> list[Any]:
+        """The results of all blocks; what one refuses, by its elements' numbers among all."""
+        found, refused, start = [], dict[int, RoundoffError](), 0
+        for part in in_blocks(operands):
+            try:
+                found.append(self._block(name, part))
+            except (UnsupportedError, UndecidedError) as error:
+                if not error.elements:
+                    raise
+                refused |= {start + at: each for at, each in error.elements[0].items()}
+            start += part[0].words[0].size
+        if refused:
+            raise of_elements(refused)
+        return found
 
     def _block(self, name: str, operands: Sequence[Words]) -> Any:
         infinite = np.logical_or.reduce([np.isinf(o.words[0]) for o in operands])
@@ -154,7 +176,7 @@ class Multiword:
         if name in ("atan", "pow") or (name in ("mul", "div") and unsure.any()):
             raise UnsupportedError(f"an infinity enters {name}, which words do not hold exactly")
         if np.isnan(plain[infinite]).any():
-            raise no_value(name, *first_of(infinite & np.isnan(plain), *operands))
+            raise undefined_at(name, infinite & np.isnan(plain), *operands)
         finite = [
             Words(
                 tuple(np.where(infinite, 1.0 if k == 0 else 0.0, w) for k, w in enumerate(o.words)),
@@ -221,7 +243,7 @@ class Multiword:
         missing = plus(*gone, *(np.abs(word) for word in left if word.any()))
         least = np.abs(b.words[0]) * (1.0 - 2.0**-50) - b.radius
         if not (least > 0).all():  # zero, or what the radius does not tell from it
-            raise no_value("div", *first_of(~(least > 0), a, b))
+            raise undefined_at("div", ~(least > 0), a, b)
         words, lost = shorten(quotient, self.words)
         radius = plus(missing, a.radius)
         if not is_exact(b.radius):
@@ -236,7 +258,7 @@ class Multiword:
         zero = a.words[0] == 0
         outside = (a.words[0] < 0) | within_radius(a.words[0], a.radius)
         if outside.any():
-            raise no_value("sqrt", *first_of(outside, a))
+            raise undefined_at("sqrt", outside, a)
         root: tuple[Array, ...] = (np.sqrt(a.words[0]),)
         half = np.where(zero, 1.0, 0.5 / np.where(zero, 1.0, root[0]))
         lost: Any = 0.0
@@ -267,11 +289,12 @@ class Multiword:
             # Either: the other one is larger by no more than both radii and what the gap lost.
             return Words(found.words, np.where(undecided, gap.radius, found.radius))
         if undecided.any():
-            at = int(np.flatnonzero(undecided)[0])
-            raise UndecidedError(
-                f"a comparison of {a.words[0].flat[at]:.17g} with {b.words[0].flat[at]:.17g} cannot be "
-                "decided: they are equal to within the precision; the function has a kink there, where "
-                "conventions differ: move the inputs off it"
+            x, y = a.words[0].ravel(), b.words[0].ravel()
+            raise of_elements(
+                {
+                    at: undecided_comparison(f"{x[at]:.17g}", f"{y[at]:.17g}")
+                    for at in np.flatnonzero(undecided).tolist()
+                }
             )
         return np.asarray(FUNCTIONS[name](above, 0.0))
 
@@ -280,9 +303,13 @@ class Multiword:
         with ctx.workprec(self.bits + 12):
             given = [balls_of(o) for o in operands]
             balls = list(map(function, *given))
-            for ball, *xs in zip(balls, *given, strict=True):
-                if not ball.is_finite():
-                    raise without_value(name, xs)
+            refused = {
+                at: without_value(name, xs)
+                for at, (ball, *xs) in enumerate(zip(balls, *given, strict=True))
+                if not ball.is_finite()
+            }
+            if refused:
+                raise of_elements(refused)
             words, rest = self._of_balls(balls)
         kept, lost = shorten([word.reshape(shape) for word in words], self.words)
         return Words(kept, plus(lost, rest.reshape(shape) if rest.any() else 0.0))

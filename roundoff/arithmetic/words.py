@@ -13,7 +13,7 @@ from flint import arb, arb_mat
 
 from roundoff.arithmetic import slices
 from roundoff.arithmetic.expansions import TINY, UPWARD, above
-from roundoff.errors import UnsupportedError
+from roundoff.errors import UnsupportedError, infinite_sum, no_value, of_elements
 from roundoff.trace.steps import Shape
 
 Array = npt.NDArray[np.float64]
@@ -150,22 +150,27 @@ def of_sign(name: str, a: Words) -> Words:
     return Words((sign,), unknown.astype(np.float64) if unknown.any() else 0.0)
 
 
-def first_of(where: Mask, *operands: Words) -> list[str]:
-    """The operands at the first of some elements, with their radii, as text."""
-    at = int(np.argmax(where))
-    found = []
-    for of in operands:
-        radius = float(np.broadcast_to(of.radius, of.shape).flat[at])
-        found.append(f"{of.words[0].flat[at]:.6g}" + (f" +/- {radius:.2g}" if radius else ""))
-    return found
+def undefined_at(name: str, where: Mask, *operands: Words) -> UnsupportedError:
+    """What to raise for a function without value at some elements: of each the operands with radii."""
+    radii = [np.broadcast_to(of.radius, of.shape).ravel() for of in operands]
+    refused = {}
+    for at in np.flatnonzero(where).tolist():
+        texts = []
+        for of, radius in zip(operands, radii, strict=True):
+            about = f" +/- {radius[at]:.2g}" if radius[at] else ""
+            texts.append(f"{of.words[0].flat[at]:.6g}{about}")
+        refused[at] = no_value(name, *texts)
+        refused[at].lasting = not any(radius[at] for radius in radii)
+    return of_elements(refused)
 
 
 def check_finite(*operands: Words) -> None:
     """Raises: UnsupportedError where an infinity would enter a sum."""
-    if any(np.isinf(o.words[0]).any() for o in operands):
-        raise UnsupportedError(
-            "the reference has no value: an infinity enters a sum; check the inputs' range"
-        )
+    refused = [
+        {int(at): infinite_sum() for at in np.flatnonzero(np.isinf(of.words[0]))} for of in operands
+    ]
+    if any(refused):
+        raise of_elements(*refused)
 
 
 def check_range(found: Words, name: str, infinite: Any = False) -> None:

@@ -37,6 +37,11 @@ def agreement_of(first: Reference, second: Reference) -> Agreement:
     return Agreement.EXACT if exact else Agreement.WITHIN
 
 
+def any_known(first: Reference, second: Reference) -> bool:
+    """Whether both have a value at any element."""
+    return any((first[name].known & second[name].known).any() for name in first)
+
+
 def chance(points: int, degree: int | None, agreement: Agreement, kept: Sequence[str]) -> str:
     """What it means that references agree at random points.
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from roundoff import accuracy, statistics
 from roundoff.evidence import FAILURE, tolerance_pair
-from roundoff.verdict import Verdict, agree
+from roundoff.verdict import Verdict, agree, equal_bits
 
 if TYPE_CHECKING:
     from roundoff.comparison.result import Pair
@@ -75,7 +75,7 @@ def measures(first: Judged, second: Judged) -> dict[str, Any]:
             for v, r in ((a, one), (b, two))
         ]
         rtol, atol = tolerance_pair(first, second)
-        equal = accuracy.bitwise_equal(a, b) | ~numbers
+        equal = equal_bits(a, b)
         return {
             "bitwise_equal": bool(equal.all()),
             "fraction_equal": float(equal.mean()),

@@ -14,7 +14,14 @@ import numpy.typing as npt
 from roundoff import accuracy
 from roundoff.arithmetic.shared import Shared
 from roundoff.comparison.elsewhere import Search
-from roundoff.comparison.equality import Agreement, agreement_of, apart, chance, off_kinks
+from roundoff.comparison.equality import (
+    Agreement,
+    agreement_of,
+    any_known,
+    apart,
+    chance,
+    off_kinks,
+)
 from roundoff.comparison.points import Points
 from roundoff.comparison.result import Pair
 from roundoff.comparison.sides import OUTPUT, Side
@@ -211,6 +218,8 @@ class Problem:
                 where = f"at random point {number + 1} "
                 values = self.points.varied() if most is None else self.points.whole()
                 first, second = self._references(values)
+                if not any_known(first, second):
+                    return found, ["no check at random points: no exact value is known there"]
                 agreement = min(agreement, agreement_of(first, second))
                 for name, judgement in apart(first, second, where).items():
                     found.setdefault(name, judgement)
@@ -317,8 +326,10 @@ class Problem:
 
     def _spot_check(self, trace: Trace, reference: Reference, target: Format) -> None:
         """One output by an engine that shares no code with words, too, in the first format."""
-        size = reference[OUTPUT].high.size
-        at = int(self.generator.integers(size))
+        known = np.flatnonzero(reference[OUTPUT].known)
+        if not known.size:
+            return
+        size, at = reference[OUTPUT].high.size, int(self.generator.choice(known))
         engine = spot_check(trace, self.values, reference, OUTPUT, [at])
         note = (
             f"{engine} agrees with {reference.engine} on one of {size} outputs, drawn at random, in "
@@ -372,8 +383,9 @@ class Problem:
             of = self._of_traces(partial(proven_reference, inputs=values, format=target))
             computed = [self._native(side, target, values) for side in self.sides]
             for name in of[0]:
+                known = of[0][name].known & of[1][name].known
                 both = [
-                    accuracy.normwise(c[name], r[name].high, r[name].low)
+                    accuracy.normwise(c[name][known], r[name].high[known], r[name].low[known])
                     for c, r in zip(computed, of, strict=True)
                 ]
                 found.setdefault(name, []).append((both[0], both[1]))

@@ -65,15 +65,20 @@ def reference_gradients(
     small work, multiword for large, and balls for what that cannot certify.  output: which of several
     outputs, an index or a key.
 
-    Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced
-    or has no value; PrecisionError when LIMIT_BITS do not suffice.
+    Elements without an exact value, or with none that can be decided, are NaN; `unknown` says why.
+    Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced;
+    the first of those reasons where no element is known; PrecisionError when LIMIT_BITS do not suffice.
     """
     from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
 
     trace = trace_gradients(function, inputs, wrt, loss, upstream, output=output)
     values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}
     arrays = {name: float64_array(as_tensor(name, value)) for name, value in values.items()}
-    return reference_of_trace(prune(trace), arrays, format=format, engine=engine)
+    found = reference_of_trace(prune(trace), arrays, format=format, engine=engine)
+    lost = [error for gradient in found.values() for error in gradient.unknown.values()]
+    if lost and not any(gradient.known.any() for gradient in found.values()):
+        raise lost[0]
+    return found
 
 
 @NUMBERS

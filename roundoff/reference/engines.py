@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from mpmath.libmp import from_man_exp, fzero, mpf_abs, mpf_shift, mpf_sub
+from mpmath.libmp import finf, fnan, fninf, from_man_exp, fzero, mpf_abs, mpf_shift, mpf_sub
 
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.elementary import Number
 from roundoff.arithmetic.expansions import above, swept
 from roundoff.arithmetic.literals import of_literals
-from roundoff.arithmetic.multiprecision import Multiprecision
+from roundoff.arithmetic.multiprecision import Multiprecision, text_of
+from roundoff.arithmetic.partly import walk_partly
 from roundoff.arithmetic.scale import Scale, Scaled
 from roundoff.arithmetic.shared import Shared
-from roundoff.errors import PrecisionError, UndecidedError, UnsupportedError
+from roundoff.errors import (
+    PrecisionError,
+    RoundoffError,
+    UndecidedError,
+    UnsupportedError,
+    infinite_value,
+)
 from roundoff.formats import Format, spacing
 from roundoff.reference.gradients import GradientReference, Reference
 from roundoff.reference.rounding import float_up, split
@@ -51,8 +59,6 @@ RADIUS_FACTOR = 2.0**-20
 #: radius could not be told, nor would it tell two computed numbers apart.  So it is always small enough:
 #: e^-1000 is 0 within it, and a float64 gradient beside that errs by its own size, within one such unit.
 SMALLEST = 2.0**-1074
-
-_NOT_FINITE = "the reference has no value: a gradient is not finite; check the inputs' range"
 
 
 class Scales:
@@ -92,14 +98,18 @@ def multiprecision(
     if trace.polynomial:
         return _exactly(trace, inputs, target, scales)
     bits = 2 * target.precision + 64
-    numbers = walk(trace, Multiprecision(bits), inputs)
+    numbers, lost = walk_partly(trace, Multiprecision(bits), inputs)
     while True:
         bits *= 2
-        coarse, numbers = numbers, walk(trace, Multiprecision(bits), inputs)
+        coarse, before = numbers, lost
+        numbers, lost = walk_partly(trace, Multiprecision(bits), inputs)
         gradients = {
-            n: _gradient(v, _differences(v, coarse[n]), scales.of(n), "mpmath", exact=False)
+            n: _gradient(
+                v, _differences(v, coarse[n]), scales.of(n), "mpmath", before[n] | lost[n],
+                exact=False,
+            )
             for n, v in numbers.items()
-        }
+        }  # fmt: skip
         if all(precise(g, target) for g in gradients.values()):
             return Reference(gradients, bits, rigorous=False, format=target)
         if 2 * bits > LIMIT_BITS:
@@ -107,9 +117,9 @@ def multiprecision(
 
 
 def _exactly(trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales) -> Reference:
-    numbers = walk(trace, Multiprecision(0), inputs)
+    numbers, lost = walk_partly(trace, Multiprecision(0), inputs)
     gradients = {
-        n: _gradient(v, repeat(fzero), scales.of(n), "mpmath", exact=True)
+        n: _gradient(v, repeat(fzero), scales.of(n), "mpmath", lost[n], exact=True)
         for n, v in numbers.items()
     }
     return Reference(gradients, 0, rigorous=True, format=target)
@@ -120,15 +130,12 @@ def _ball(trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales
 
     bits = 2 * target.precision + 64
     while True:
-        try:
-            balls = walk(trace, Ball(bits), inputs)
-        except (UndecidedError, UnsupportedError):
-            # Cancellation leaves balls that hold zero, and smaller ones may not; a tie stays one.
-            if is_large(trace) or 2 * bits > EXACT_BITS:
-                raise
+        balls, lost = walk_partly(trace, Ball(bits), inputs)
+        # Cancellation leaves balls that hold zero, and smaller ones may not; a tie stays one.
+        if not (_lasting(lost) or is_large(trace) or 2 * bits > EXACT_BITS):
             bits *= 2
             continue
-        gradients = {n: _from_balls(v, scales.of(n)) for n, v in balls.items()}
+        gradients = {n: _from_balls(v, scales.of(n), lost[n]) for n, v in balls.items()}
         if all(precise(g, target) for g in gradients.values()):
             exact = all(g.exact for g in gradients.values())
             if trace.polynomial and not exact and 2 * bits <= EXACT_BITS:
@@ -146,8 +153,8 @@ def _multiword(trace: Trace, inputs: dict[str, Array], target: Format, scales: S
     bits = MOST_BITS if trace.polynomial else min(target.precision + 20 + GROWTH, MOST_BITS)
     while True:
         arithmetic = Multiword.of_bits(bits, fastest_product(), scales.shared)
-        found = walk(trace, arithmetic, inputs)
-        gradients = {n: _from_words(v, scales.of(n)) for n, v in found.items()}
+        found, lost = walk_partly(trace, arithmetic, inputs)
+        gradients = {n: _from_words(v, scales.of(n), lost[n]) for n, v in found.items()}
         missing = max((_shortfall(g, target) for g in gradients.values()), default=0)
         if not missing or bits == MOST_BITS:
             return Reference(gradients, bits, rigorous=True, format=target)
@@ -159,11 +166,11 @@ def at_bits(
 ) -> dict[str, list[tuple[Number, float]]]:
     """Numbers with radii (0.0 for mpmath's, which has none) in C order, by one walk at so many bits."""
     if engine == "mpmath":
-        exact = walk(trace, Multiprecision(bits), inputs)
+        exact, _ = walk_partly(trace, Multiprecision(bits), inputs)
         return {name: [(number, 0.0) for number in v.ravel()] for name, v in exact.items()}
     from roundoff.arithmetic.ball import Ball
 
-    balls = walk(trace, Ball(bits), inputs)
+    balls, _ = walk_partly(trace, Ball(bits), inputs)
     return {
         name: [(_raw(b.mid()), float_up(_raw(b.rad()))) for b in v.ravel()]
         for name, v in balls.items()
@@ -176,7 +183,11 @@ def fast(trace: Trace, inputs: dict[str, Array], target: Format, scales: Scales)
         found = _multiword(trace, inputs, target, scales)
     except (UnsupportedError, UndecidedError):
         return _ball(trace, inputs, target, scales)
-    missing = [name for name, gradient in found.items() if not precise(gradient, target)]
+    missing = [
+        name
+        for name, gradient in found.items()
+        if not (precise(gradient, target) and _lasting({name: gradient.unknown}))
+    ]
     if not missing:
         return found
     rest = _ball(prune(trace.select(missing)), inputs, target, scales)
@@ -207,13 +218,17 @@ def precise(gradient: GradientReference, target: Format) -> bool:
 
 
 def _imprecise(gradient: GradientReference, target: Format) -> npt.NDArray[np.bool_]:
-    """Per element.  Exact numbers are precise, even those that underflow as two float64: `own` has them."""
+    """Per element.  Exact numbers are precise, even those that underflow as two float64: `own` has them.
+
+    What is not known is not imprecise.
+    """
     if gradient.exact:
-        return ~np.isfinite(gradient.error)
+        return ~np.isfinite(gradient.error) & gradient.known
     small = gradient.error <= RADIUS_FACTOR * _ulp(gradient, target)
     if not small.all():
         small = gradient.error <= _allowed(gradient, target)
-    return np.asarray(~(small & np.isfinite(gradient.error)))  # an infinite S would allow anything
+    # An infinite S would allow anything.
+    return np.asarray(~(small & np.isfinite(gradient.error)) & gradient.known)
 
 
 def _allowed(gradient: GradientReference, target: Format) -> Array:
@@ -270,31 +285,42 @@ def _differences(
         yield mpf_shift(mpf_abs(mpf_sub(a, b, 64, "u")), 1)
 
 
-def _from_balls(balls: npt.NDArray[np.object_], sizes: Callable[[], Scaled]) -> GradientReference:
+def _lasting(lost: Mapping[str, Mapping[int, RoundoffError]]) -> bool:
+    """Whether more precision would leave all elements without value that are."""
+    return all(error.lasting for errors in lost.values() for error in errors.values())
+
+
+def _from_balls(
+    balls: npt.NDArray[np.object_], sizes: Callable[[], Scaled], lost: Mapping[int, RoundoffError]
+) -> GradientReference:
     flat = balls.ravel()
     numbers = np.fromiter((_raw(b.mid()) for b in flat), object, flat.size)
     exact = all(b.is_exact() for b in flat)
     radii = (_raw(b.rad()) for b in flat)
-    return _gradient(numbers.reshape(balls.shape), radii, sizes, "ball", exact=exact)
+    return _gradient(numbers.reshape(balls.shape), radii, sizes, "ball", lost, exact=exact)
 
 
 def _raw(x: Any) -> Number:
-    """The number of an arb without radius."""
+    """The number of an arb without radius; infinities and NaN are mpmath's."""
     if not x.is_finite():
-        raise UnsupportedError(_NOT_FINITE)
+        special: Number = finf if x > 0 else fninf if x < 0 else fnan
+        return special
     mantissa, exponent = x.man_exp()
     number: Number = from_man_exp(int(mantissa), int(exponent))
     return number
 
 
-def _from_words(found: Words, sizes: Callable[[], Scaled]) -> GradientReference:
+def _from_words(
+    found: Words, sizes: Callable[[], Scaled], lost: Mapping[int, RoundoffError]
+) -> GradientReference:
     high, *others = found.words
-    if np.isinf(high).any():
-        raise UnsupportedError(_NOT_FINITE)
+    odd = np.flatnonzero(np.isinf(high)).tolist()
+    infinite = {at: infinite_value(f"{high.flat[at]:g}") for at in odd}
     low, *rest = swept(others or [np.zeros(high.shape)])
     exact = not np.any(found.radius)
     error = np.zeros(high.shape) + above([found.radius, *(np.abs(word) for word in rest)])
-    return GradientReference(high, low, error, found.words, "multiword", exact, sizes)
+    made = GradientReference(high, low, error, found.words, "multiword", exact, sizes)
+    return _without(made, {**infinite, **lost})
 
 
 def _gradient(
@@ -302,13 +328,40 @@ def _gradient(
     errors: Iterable[Number],
     sizes: Callable[[], Scaled],
     engine: str,
+    lost: Mapping[int, RoundoffError],
     *,
     exact: bool,
 ) -> GradientReference:
-    """hi, lo and the whole radius of raw numbers with errors of their own, in C order."""
+    """hi, lo and the whole radius of raw numbers with errors of their own, in C order.
+
+    lost: elements without value, with the reason.
+    """
     shape, flat = numbers.shape, numbers.ravel()
-    if any(exponent and not mantissa for _, mantissa, exponent, _ in flat):  # mpmath's inf and nan
-        raise UnsupportedError(_NOT_FINITE)
+    infinite = {
+        at: infinite_value(text_of(number))
+        for at, number in enumerate(flat)
+        if number[2] and not number[1]  # mpmath's inf and nan
+    }
     parts = np.array(list(map(split, flat, errors)), np.float64).reshape(-1, 3)
     high, low, error = (parts[:, k].reshape(shape) for k in range(3))
-    return GradientReference(high, low, error, numbers, engine, exact, sizes)
+    made = GradientReference(high, low, error, numbers, engine, exact, sizes)
+    return _without(made, {**infinite, **lost})
+
+
+def _without(made: GradientReference, lost: Mapping[int, RoundoffError]) -> GradientReference:
+    """The reference with some elements unknown."""
+    if not lost:
+        return made
+    mask = np.zeros(made.high.shape, bool)
+    mask.ravel()[list(lost)] = True
+    own: npt.NDArray[np.object_] | tuple[Array, ...]
+    if isinstance(made.own, tuple):
+        own = (np.where(mask, np.nan, made.own[0]), *(np.where(mask, 0.0, w) for w in made.own[1:]))
+    else:
+        own = made.own.copy()
+        for at in lost:
+            own.ravel()[at] = fnan
+    return replace(
+        made, high=np.where(mask, np.nan, made.high), low=np.where(mask, 0.0, made.low),
+        error=np.where(mask, np.inf, made.error), own=own, unknown=dict(lost),
+    )  # fmt: skip

@@ -56,7 +56,8 @@ class GradientReference:
 
     def why(self, at: tuple[int, ...]) -> str:
         """Why no exact value is known at an element."""
-        return str(self.unknown[int(np.ravel_multi_index(at, self.high.shape))])
+        error = self.unknown[int(np.ravel_multi_index(at, self.high.shape))]
+        return error.brief or str(error)
 
     @cached_property
     def scale(self) -> Array:
@@ -172,6 +173,14 @@ class Reference(Mapping[str, GradientReference]):
             "exact" if self.exact else "rigorous" if self.rigorous else "checked at twice the bits"
         )
         names = ", ".join(self.gradients)
-        return (
+        text = (
             f"reference of {names} for {self.format} by {self.engine} at {self.bits} bits ({kind})"
         )
+        for name, gradient in self.gradients.items():
+            if gradient.unknown:
+                at = tuple(int(i) for i in np.argwhere(~gradient.known)[0])
+                text += (
+                    f"; {name} has no value at {len(gradient.unknown)} of {gradient.high.size} elements, "
+                    f"the first at {list(at)}: {gradient.why(at)}"
+                )
+        return text

@@ -21,7 +21,7 @@ from roundoff.native import as_native, native_gradients
 from roundoff.reference import Reference, round_inputs
 from roundoff.study.problem import Inputs, Problem
 from roundoff.trace import UPSTREAM, Input
-from roundoff.verdict import Judgement, Verdict, judge
+from roundoff.verdict import Judgement, Verdict, equal_bits, judge
 
 Array = npt.NDArray[np.float64]
 Tables = dict[str, pd.DataFrame]
@@ -160,7 +160,8 @@ class Measured:
         of = {name: self.evidence[name][k] for name in self.names}
         one, two = (of[name].of(gradient, name, self.native[name][gradient][k]) for name in of)
         a, b, first, second = one.computed, two.computed, one.reference, two.reference
-        bounds = [one.bound, two.bound]
+        bounds, equal = [one.bound, two.bound], equal_bits(a, b)
+        known = first.known & second.known
         judgement = judge(one, two)
         if judgement.verdict == Verdict.DIFFERENT:
             judgement = self._off_kinks(gradient, judgement, k)
@@ -173,19 +174,19 @@ class Measured:
         return {
             "verdict": str(judgement.verdict),
             "reason": judgement.reason,
-            "bitwise_equal": bool(accuracy.bitwise_equal(a, b).all()),
-            "fraction_equal": float(accuracy.bitwise_equal(a, b).mean()),
+            "bitwise_equal": bool(equal.all()),
+            "fraction_equal": float(equal.mean()),
             "max_ulp_between": _largest(apart),
             "max_scaled_between": _largest(np.abs(errors[0].scaled - errors[1].scaled)),
             **passes(a, b, self.format),
-            "normwise_first": accuracy.normwise(a, first.high, first.low),
-            "normwise_second": accuracy.normwise(b, second.high, second.low),
+            "normwise_first": accuracy.normwise(a[known], first.high[known], first.low[known]),
+            "normwise_second": accuracy.normwise(b[known], second.high[known], second.low[known]),
             "rms_first": float(statistics.summarise(errors[0].scaled.ravel()).rms),
             "rms_second": float(statistics.summarise(errors[1].scaled.ravel()).rms),
             "reference_engine": _engine(of[one.name].reference),
             "reference_radius": _radius(of[one.name].reference, gradient, self.format),
             "reference_gap": _largest(np.abs(first.high - second.high) / first.scale),
-            **_bound_columns(bounds, first.scale),
+            **_bound_columns(bounds, np.where(known, first.scale, np.nan)),
             "rtol": rtol,
             "atol": atol,
             "bound_loop": _largest(
