@@ -376,11 +376,7 @@ def test_the_least_agreement_of_all_gradients_counts() -> None:
 
 def test_the_chance_of_missing_a_difference() -> None:
     text = chance(2, 3, Agreement.EXACT, ["m"])
-    assert (
-        f"{(3 / VALUES) ** 2:.1e}" in text
-        and "all but m" in text
-        and "2 random points" in text
-    )
+    assert f"{(3 / VALUES) ** 2:.1e}" in text and "all but m" in text and "2 random points" in text
     for degree, agreement in (
         (None, Agreement.EXACT),
         (3, Agreement.WITHIN),
