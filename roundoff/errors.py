@@ -51,7 +51,7 @@ def no_value(function: str, *arguments: str) -> UnsupportedError:
 def infinite_sum() -> UnsupportedError:
     """What to raise where an infinity would enter a sum."""
     error = UnsupportedError(
-        "the reference has no value: an infinity enters a sum; check the inputs' range"
+        "the reference has no value: an infinity or NaN enters a sum; check the inputs' range"
     )
     error.brief, error.lasting = "an infinity enters a sum", True
     return error
