@@ -472,8 +472,9 @@ def _compensated(name: str, terms: Terms, n: int, wide: Format, *, products: boo
         on_sum, on_scale = getattr(theorems, "dot2" if whole else name)(n, wide.u)
     except InapplicableError:
         return np.full(terms.value.shape, np.inf)
-    # Underflowing error terms of Dot2 are lost as well: 5 n eta in Ogita, Rump and Oishi 2005.
-    lost = 5.0 * n * wide.smallest_subnormal if whole else 0.0
+    # The error term of a product in Dot2 is within half the smallest subnormal of the error, which is in
+    # `before`; these halves pass through the sum of the error terms, 1 + gamma_n.
+    lost = np.sqrt(on_scale) * n * wide.smallest_subnormal if whole else 0.0
     total = np.minimum(np.abs(terms.value) + terms.own + terms.before, terms.size)
     found = (terms.before + on_sum * total + on_scale * terms.size + lost) * slack(4)
     return np.where(terms.size < wide.max / 8, found, np.inf)
