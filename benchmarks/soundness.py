@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from fractions import Fraction
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,19 +21,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from soundness_chance import FAILURES, LIKELY, likely
+from soundness_data import ALL, KINDS, Tally, draw, exact_sums
 
 import roundoff as ro
 from roundoff import bounds, orders
 from roundoff.errors import InapplicableError
 from roundoff.files import write_whole
-from roundoff.formats import FLOAT32, FORMATS, Format
-from roundoff.machine import two_product, two_sum
+from roundoff.formats import FLOAT32, Format
+from roundoff.machine import two_product
 
-OWN = Format(
-    "p8e10", 8, -9, 10
-)  # a format of one's own: narrow range, underflow and overflow are near
-ALL = (*FORMATS, OWN)
 LENGTHS = (1, 2, 3, 5, 8, 13, 21, 40)
 #: Longer sums: how many terms, in which orders, of which data.
 LONG = (
@@ -44,111 +40,9 @@ LONG = (
     (100_000, ("reverse", "pairwise"), ("uniform",)),
 )
 FILE = Path("reports/bounds/soundness.csv")
-SAMPLE = 400  # ratios kept per batch, for medians
-
-
-@dataclass
-class Tally:
-    """Cases, violations and ratios per bound."""
-
-    rows: dict[tuple[str, str, str, str], list[Any]] = field(default_factory=dict)
-
-    def add(self, part: str, bound: str, kind: str, name: str, ratio: Any, exceeded: int) -> None:
-        """Record measured/bound of many elements; NaN where the bound does not apply or is zero."""
-        row = self.rows.setdefault((part, kind, bound, name), [0, 0, 0.0, []])
-        known = ratio[~np.isnan(ratio)]
-        row[0] += ratio.size
-        row[1] += exceeded
-        if known.size:
-            row[2] = max(row[2], float(known.max()))
-            row[3].append(known[:: max(1, known.size // SAMPLE)].copy())
-
-    def merge(self, other: Tally) -> None:
-        for key, (count, exceeded, best, samples) in other.rows.items():
-            row = self.rows.setdefault(key, [0, 0, 0.0, []])
-            row[0] += count
-            row[1] += exceeded
-            row[2] = max(row[2], best)
-            row[3] += samples
-
-    def frame(self) -> pd.DataFrame:
-        """A row per part, bound and format; p_value: of no more failures than stated, by a binomial test."""
-        rows = []
-        for (part, kind, bound, name), (count, exceeded, best, samples) in self.rows.items():
-            middle = float(np.median(np.concatenate(samples))) if samples else float("nan")
-            p_value = float("nan")
-            if kind == "probabilistic":
-                rate = float(part.removeprefix("failure "))
-                p_value = stats.binomtest(exceeded, count, rate, alternative="greater").pvalue
-            rows.append((part, kind, bound, name, count, exceeded, middle, best, p_value))
-        names = [
-            "part",
-            "kind",
-            "bound",
-            "format",
-            "cases",
-            "violations",
-            "median",
-            "best",
-            "p_value",
-        ]
-        return pd.DataFrame(rows, columns=names)
 
 
 # ---------------------------------------------------------------------------------- sums and dots
-
-
-def draw(kind: str, n: int, count: int, target: Format, rng: np.random.Generator) -> np.ndarray:
-    """(count, n) numbers of the format."""
-    x = rng.standard_normal((count, n))
-    top, bottom = np.log2(target.max), np.log2(target.smallest_subnormal)
-    if kind == "uniform":
-        x = rng.random((count, n))
-    elif kind == "spread":  # exponents over most of the range
-        x = np.sign(x) * 2.0 ** rng.uniform(bottom, max(bottom + 1, top - np.log2(n) - 2), x.shape)
-    elif kind == "subnormal":
-        x = x * target.smallest_normal / 4
-    elif kind == "cancelling":
-        half = n // 2
-        x[:, half : 2 * half] = -x[:, :half]
-        x = x + 2.0 ** -(target.precision // 2) * rng.standard_normal(x.shape) * (
-            rng.random(x.shape) < 0.2
-        )
-    elif kind == "zeros":
-        x = x * (rng.random(x.shape) < 0.4)
-    elif kind == "steps":  # 1 and many halves of a spacing: every addition is a tie or near one
-        x = np.where(rng.random(x.shape) < 0.9, target.u, 1.0) * (
-            1 + rng.integers(0, 3, x.shape) * 2 * target.u
-        )
-        x[:, 0] = 2.0 ** rng.integers(0, 3, count)
-    elif kind == "signs":  # one magnitude, both signs
-        x = np.sign(x) * (1 + target.u * 2)
-    elif kind == "large":
-        x = x * target.max / (2 * n)
-    return ro.round_to(np.clip(x, -target.max, target.max), target)
-
-
-KINDS = (
-    "normal",
-    "uniform",
-    "spread",
-    "subnormal",
-    "cancelling",
-    "zeros",
-    "steps",
-    "signs",
-    "large",
-)
-
-
-def exact_sums(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """hi + lo of sums over the last axis and a bound on what is missing: the errors of TwoSum, added up."""
-    hi, lo, lost = np.zeros(terms.shape[0]), np.zeros(terms.shape[0]), np.zeros(terms.shape[0])
-    for column in terms.T:
-        hi, error = two_sum(hi, column)
-        lo = lo + error
-        lost = lost + np.abs(error)
-    return hi, lo, lost * terms.shape[1] * 2.0**-52
 
 
 def exceeds(
@@ -391,69 +285,6 @@ def against(reference: Any, computed: np.ndarray, limit: np.ndarray) -> tuple[np
     return exceeds(computed, limit, hi, lo, radius, exact)
 
 
-# --------------------------------------------------------------------------------- probabilistic
-
-#: Format, terms, data, order, rounding: data that meet the assumptions of the theorems.
-LIKELY = [
-    (name, n, kind, order, rounding)
-    for name, n in (("float32", 120), ("float16", 100), ("bfloat16", 30), ("float64", 60))
-    for kind in ("normal", "uniform")
-    for order in ("sequential", "pairwise", "shuffled(0)")
-    for rounding in ("nearest", "stochastic")
-    if rounding == "nearest" or name in ("float16", "bfloat16")
-]
-FAILURES = (0.5, 0.05)
-TOGETHER = 4  # sums that share a failure probability
-
-
-@np.errstate(all="ignore")
-def likely(job: tuple[tuple[str, int, str, str, str], int, int]) -> tuple[Tally, int]:
-    """How often a batch of sums exceeds a probabilistic bound anywhere."""
-    (name, n, kind, order, rounding), trials, seed = job
-    target = ro.as_format(name)
-    rng = np.random.default_rng([seed, n, *f"{name}{kind}{order}{rounding}".encode()])
-    tree = orders.as_order(order).tree(n)
-    tally = Tally()
-    for _ in range(trials):
-        x = draw(kind, TOGETHER, n, target, rng).T
-        hi, lo, _ = exact_sums(x)
-        if rounding == "nearest":
-            computed = ro.sum_in_order(x, order, target)
-        else:
-            computed = stochastic_sums(x, tree, target, rng)
-        for given in (order, None):
-            found = bounds.sum(x, target, given, rounding=rounding)
-            for statement in found.statements:
-                if statement.kind == "probabilistic" and callable(statement.value):
-                    for failure in FAILURES:
-                        ratio = np.abs((computed - hi) - lo) / statement.value(failure)
-                        text = f"{statement.name}, {'stated' if given else 'any'} order, {rounding}"
-                        worst = np.array([ratio.max()])
-                        tally.add(
-                            f"failure {failure}",
-                            text,
-                            "probabilistic",
-                            name,
-                            worst,
-                            int(worst[0] > 1),
-                        )
-    return tally, trials * TOGETHER
-
-
-def stochastic_sums(
-    x: np.ndarray, tree: Any, target: Format, rng: np.random.Generator
-) -> np.ndarray:
-    """Sums along a tree, each addition rounded up or down with probabilities that make it unbiased."""
-    values = list(x.T)
-    for left, right in tree.children.tolist():
-        total, error = two_sum(values[left], values[right])
-        assert not error.any(), "float64 holds these sums exactly"
-        low, high = (ro.round_to(total, target, mode) for mode in ("downward", "upward"))
-        part = np.where(high > low, (total - low) / np.where(high > low, high - low, 1.0), 0.0)
-        values.append(np.where(rng.random(part.shape) < part, high, low))
-    return values[-1]
-
-
 # ------------------------------------------------------------------------------------------- run
 
 
@@ -463,7 +294,7 @@ def jobs(scale: float, seed: int) -> Iterator[tuple[Any, Any]]:
     for target in ALL:
         for order in orders.names():
             for n in LENGTHS if scale >= 1 else LENGTHS[:: 1 + number % 3]:
-                count = max(1, int(1200 * scale))
+                count = max(1, int(900 * scale))
                 yield batch, (number, target.name, order, n, count, KINDS, seed)
                 number += 1
         for n, names, kinds in LONG if scale >= 1 else ():
@@ -475,7 +306,7 @@ def jobs(scale: float, seed: int) -> Iterator[tuple[Any, Any]]:
         for target in ALL:
             yield gradients, (case, target.name, max(2, int(80 * scale)), seed)
     for case_of_sums in LIKELY:
-        yield likely, (case_of_sums, max(20, int(400 * scale)), seed)
+        yield likely, (case_of_sums, max(20, int(250 * scale)), seed)
 
 
 def call(job: tuple[Any, Any]) -> tuple[Tally, int, str]:

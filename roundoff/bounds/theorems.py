@@ -127,22 +127,6 @@ def compounded(depths: npt.ArrayLike, unit: float) -> Array:
     return result
 
 
-def dot(n: int, u: float) -> float:
-    """v + (n - 1) u (1 + v) with v = u/(1+u), rounded upward: dot products of n for any n.
-
-    n u with a second-order term, and no condition on underflow: the absolute errors of the products
-    that underflow are added by the caller, times 1 + (n - 1) u.  Any order, with or without
-    fused multiply-add; round to nearest.
-
-    Units: relative to S.
-    Source: `jeannerod_rump` for the sum of the computed products, each at most (1 + v) |x_i y_i| and
-    an underflow error.
-    """
-    n = _count("dot", n, u)
-    v = Fraction(u) / (1 + Fraction(u))
-    return upward(v + (n - 1) * Fraction(u) * (1 + v)) if n else 0.0
-
-
 def kahan(n: int, u: float) -> tuple[float, float]:
     """Kahan's compensated sum of n terms: error <= a |sum| + b S; returns (a, b), rounded upward.
 
