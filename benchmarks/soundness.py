@@ -306,7 +306,7 @@ def jobs(scale: float, seed: int) -> Iterator[tuple[Any, Any]]:
         for target in ALL:
             yield gradients, (case, target.name, max(2, int(80 * scale)), seed)
     for case_of_sums in LIKELY:
-        yield likely, (case_of_sums, max(20, int(250 * scale)), seed)
+        yield likely, (case_of_sums, max(15, int(250 * scale)), seed)
 
 
 def call(job: tuple[Any, Any]) -> tuple[Tally, int, str]:
