@@ -449,3 +449,19 @@ def test_the_tail_of_gelu_keeps_its_digits() -> None:
         x = mpmath.mpf(-30)
         truth = mpmath.erfc(-x / mpmath.sqrt(2)) / 2 + x * mpmath.npdf(x)
         assert abs(found.mp()[0] - truth) <= abs(truth) * mpmath.mpf(2) ** -72
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_masks_that_are_inputs_are_compared_at_random_points(format) -> None:
+    """The smallest number of the format times 1 + r would often be none."""
+    kind = getattr(torch, format)
+    hidden = torch.ones(4, 4).triu(1).bool()
+    mask = torch.zeros(4, 4, dtype=kind).masked_fill(hidden, torch.finfo(kind).min)
+    given = {n: torch.from_numpy(v).to(kind) for n, v in masked(0.0)["inputs"].items()}
+    found = ro.compare(
+        attention, lambda q, k, v, mask: (q * 0.5 @ k.t() + mask).softmax(-1) @ v,
+        {**given, "mask": mask}, ("q", "k", "v"), squares, formats=format, seeds=2,
+    )  # fmt: skip
+    assert set(found.table["verdict"]) <= {"IDENTICAL", "ROUNDOFF"}
+    assert any("agree at 1 random point" in note for note in found.notes)
+    assert not any("no check" in note for note in found.notes)

@@ -12,6 +12,9 @@ Array = npt.NDArray[np.float64]
 #: Random factors 1 + j 2^-20, and random numbers, take this many values.
 VALUES = 1 << 20
 
+#: Numbers from here on only shrink: the smallest number of a format is a usual mask, and none is beyond it.
+LARGE = 2.0**15
+
 
 class Points:
     """Other values of inputs; floating: the names of those that hold no indices and masks."""
@@ -23,7 +26,7 @@ class Points:
         self.values, self.floating, self.wrt, self.generator = values, floating, wrt, generator
 
     def varied(self, *, zeros: bool = True) -> dict[str, Array]:
-        """The inputs times 1 + j 2^-20, |j| <= 2^19: signs, zeros and infinities stay.
+        """The inputs times 1 + j 2^-20, |j| <= 2^19 (j <= 0 from LARGE on): signs, zeros and infinities stay.
 
         zeros: whether they stay, or become j 2^-30.
         """
@@ -31,7 +34,7 @@ class Points:
         for name, value in self.values.items():
             j = self._integers(value)
             if name in self.floating:
-                moved = value * (1.0 + j / VALUES)
+                moved = value * (1.0 + np.where(np.abs(value) < LARGE, j, -np.abs(j)) / VALUES)
                 value = moved if zeros else np.where(value == 0, j * 2.0**-30, moved)
             found[name] = value
         return found

@@ -259,7 +259,12 @@ class Problem:
         return first, second
 
     def _references(self, values: Inputs) -> list[Reference]:
-        return self._of_traces(partial(proven_reference, inputs=values, format="float32"))
+        """In float32; the smallest number of float64, a mask, comes to that of float32."""
+        most = as_format("float32").max
+        inside = {
+            name: np.where(np.isfinite(v), np.clip(v, -most, most), v) for name, v in values.items()
+        }
+        return self._of_traces(partial(proven_reference, inputs=inside, format="float32"))
 
     def _off_kinks(self, found: Mapping[str, Judgement], format: Any) -> dict[str, Judgement]:
         traces = [trace for trace in self.traces if trace is not None]
