@@ -166,6 +166,18 @@ def test_a_product_in_one_word_of_tiny_numbers_counts_what_underflows() -> None:
     assert abs(Fraction(tiny) ** 2 - fractions(found.words)[0]) <= radius_at(found)
 
 
+def test_sums_in_one_word_count_their_own_rounding_beside_that_of_their_operands() -> None:
+    rng = np.random.default_rng(3)
+    a, b = (Words((1.0 + rng.random((1, 4, 4)),), np.full((1, 4, 4), 2.0**-200)) for _ in range(2))
+    left, right = (np.array(fractions(o.words), object).reshape(4, 4) for o in (a, b))
+    product = Multiword(1).contract(Contract((1, 4, 4), (0, 1), 4), a, b)
+    total = Multiword(1).reduce(Reduce((1, 4), (0,), 4), a)
+    for found, truth in ((product, (left @ right).ravel()), (total, left.sum(axis=-1))):
+        gaps = [abs(x - y) for x, y in zip(fractions(found.words), truth, strict=True)]
+        assert max(gaps) > 0
+        assert all(gap <= radius_at(found, at) for at, gap in enumerate(gaps))
+
+
 @pytest.mark.parametrize("bits", [10, 40, 60, 100])
 def test_products_of_slices_left_out_are_counted_on_either_side(bits) -> None:
     """Numbers whose last bits are beyond the slices: all ones, all of one sign, on one side or both."""
