@@ -296,11 +296,11 @@ def test_the_smallest_radius_is_small_enough_in_float64_alone() -> None:
 
 def test_two_words_of_many_count_the_others() -> None:
     given = Words((one(1.0), one(2.0**-60), one(2.0**-120), one(2.0**-180)), one(2.0**-150))
-    found = engines._from_words(given, lambda: None)
+    found = engines._from_words(given, lambda: None, {})
     total = fraction(1.0, 2.0**-60, 2.0**-120, 2.0**-180)
     gap = abs(total - Fraction(found.high[0]) - Fraction(found.low[0])) + Fraction(2) ** -150
     assert gap <= Fraction(found.error[0]) <= gap * (1 + Fraction(1, 2**30)) and not found.exact
-    assert engines._from_words(Words((one(1.0),)), lambda: None).exact
+    assert engines._from_words(Words((one(1.0),)), lambda: None, {}).exact
 
 
 @pytest.mark.parametrize("seed", range(5))
