@@ -19,7 +19,8 @@ def functional(
     arguments of `forward` are called.  Buffers take the parameters' type; running statistics that a call
     updates are copies, so every call sees the same ones and the module itself does not change.
 
-    Raises: ArgumentError for what is no module, and where a parameter and an input share a name.
+    Raises: ArgumentError for what is no module, for a lazy one that was never called, and where a
+    parameter and an input share a name.
 
     >>> linear = torch.nn.Linear(2, 1)
     >>> function, parameters = functional(linear)
@@ -28,6 +29,13 @@ def functional(
     """
     if not isinstance(module, torch.nn.Module):
         raise ArgumentError(f"functional: got a {type(module).__name__}; give a torch.nn.Module")
+    held = (*module.named_parameters(), *module.named_buffers())
+    lazy = [name for name, value in held if torch.nn.parameter.is_lazy(value)]
+    if lazy:
+        raise ArgumentError(
+            f"functional: {lazy[0]!r} has no shape yet, as a lazy module gets it from its first input; call "
+            "the module once before"
+        )
     parameters = {name: value.detach() for name, value in module.named_parameters()}
     buffers = {name: value.detach() for name, value in module.named_buffers()}
 

@@ -67,9 +67,11 @@ class _Variance(torch.autograd.Function):
         if not ctx.keepdim and ctx.dim:
             for axis in sorted(d % x.dim() for d in dims):
                 grad = grad.unsqueeze(axis)
-        count = math.prod(x.shape[d] for d in dims) - int(ctx.correction)
+        count, correction = math.prod(x.shape[d] for d in dims), ctx.correction
+        whole = correction == int(correction)
+        divisor = _whole(x, count - int(correction)) if whole else _whole(x, count) - correction
         apart = x - x.mean(dims, keepdim=True)
-        return (grad * 2 / _whole(x, count)) * apart, None, None, None
+        return (grad * 2 / divisor) * apart, None, None, None
 
 
 def _variance(
@@ -87,6 +89,19 @@ def _variance(
 
 def _deviation(*args: Any, **kwargs: Any) -> torch.Tensor:
     return _variance(*args, **kwargs).sqrt()
+
+
+def _with_mean(spread: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    def both(
+        input: torch.Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, **correction: Any
+    ) -> Any:  # fmt: skip
+        if isinstance(dim, bool):
+            dim, unbiased = None, dim
+        dims = list(range(input.dim())) if dim is None or dim == () or dim == [] else dim
+        mean = input.mean(dims, keepdim=keepdim)
+        return spread(input, dim, unbiased, keepdim, **correction), mean
+
+    return both
 
 
 def _rms_norm(
@@ -205,6 +220,8 @@ _REPLACED: dict[Any, Callable[..., torch.Tensor]] = {
     torch.Tensor.var: _variance,
     torch.std: _deviation,
     torch.Tensor.std: _deviation,
+    torch.var_mean: _with_mean(_variance),
+    torch.std_mean: _with_mean(_deviation),
     **dict.fromkeys(
         (torch.erf, torch.Tensor.erf, torch.special.erf), _error_function(aten.erf.default, 1)
     ),
@@ -245,7 +262,7 @@ class ExactConstants(TorchFunctionMode):
                 f"the function's values leave PyTorch (Tensor.{function.__name__}), where no trace follows; "
                 "write it with PyTorch's operations"
             )
-        if function in _REPLACED:
+        if function in _REPLACED and kwargs.get("out") is None:
             return _REPLACED[function](*args, **kwargs)
         if function is F.multi_head_attention_forward:
             return self._within(function, args, kwargs)

@@ -58,12 +58,32 @@ def _index_put(
     build: Builder, x: Any, indices: Any, values: Any, accumulate: bool = False
 ) -> Value:
     base = as_value(build, x)
+    if any(isinstance(index, Value) for index in indices):
+        return _put_where(build, base, indices, values, accumulate)
     numbers = torch.from_numpy(numbered(base.shape))
     places = numbers[tuple(slice(None) if i is None else i for i in indices)].numpy()
     given = exact_to(build, values, places.shape)
     if accumulate:
         return accumulated(build, base, base.shape, places, given)
     return _replaced(build, base, places, given)
+
+
+def _put_where(build: Builder, base: Value, indices: Any, values: Any, accumulate: bool) -> Value:
+    """A mask that depends on floats: what is put must be the same wherever the mask is true."""
+    masks = [index for index in indices if index is not None]
+    given = as_value(build, values)
+    (mask, *others), before = masks, indices.index(masks[0])
+    behind = len(base.shape) - before - len(mask.shape)
+    row = given.shape[len(given.shape) - behind :] if behind else ()
+    if others or before or not build.boolean(mask.step) or prod(given.shape) != prod(row):
+        raise UnsupportedError(
+            "cannot trace aten::index_put at a mask or at indices that depend on floats, but for one mask "
+            "over the first axes and values that are the same for all that it chooses; choose by torch.where"
+        )
+    laid = Value(build.reshape(given.step, row), row)
+    chosen = Value(build.reshape(mask.step, (*mask.shape, *[1] * behind)), ())
+    new = apply(build, "add", base, laid) if accumulate else exact_to(build, laid, base.shape)
+    return apply(build, "where", Value(chosen.step, build.shape(chosen.step)), new, base)
 
 
 @lowers("index_fill")
@@ -105,7 +125,10 @@ def _numbers(shape: Any) -> torch.Tensor:
 
 
 @lowers("embedding")
-def _embedding(build: Builder, weight: Any, indices: torch.Tensor, *ignored: Any) -> Value:
+def _embedding(
+    build: Builder, weight: Any, indices: torch.Tensor, padding: int, by_frequency: bool
+) -> Value:
+    """The last two are the gradient's."""
     table = as_value(build, weight)
     index = numbered(table.shape)[indices.numpy()]
     return Value(build.move((table.step,), index), index.shape)
@@ -174,11 +197,19 @@ def _col2im(build: Builder, x: Any, size: Any, *window: Any) -> Value:
 
 
 @lowers("scatter")
-def _scatter(build: Builder, x: Any, dim: int, index: Any, values: Any) -> Value:
+def _scatter(
+    build: Builder, x: Any, dim: int, index: Any, values: Any, *, reduce: str | None = None
+) -> Value:
     """One value per place; of an index that depends on floats, into zeros."""
+    if reduce not in (None, "add"):
+        raise UnsupportedError(
+            f"cannot trace aten::scatter with reduce={reduce!r}; gather, and multiply without it"
+        )
     base = as_value(build, x)
     numbers = torch.from_numpy(numbered(base.shape))
     if isinstance(index, Selection):
+        if reduce is not None:
+            return _scatter_selection(build, base, dim, index, values)
         step = build.steps[base.step]
         if not (isinstance(step, Constant) and step.value == 0):
             raise UnsupportedError(
@@ -190,8 +221,12 @@ def _scatter(build: Builder, x: Any, dim: int, index: Any, values: Any) -> Value
     if isinstance(values, Value | torch.Tensor):
         source = as_value(build, values)
         laid = build.move((source.step,), numbered(source.shape)[inside])
-        return _replaced(build, base, places, Value(laid, places.shape))
-    return _replaced(build, base, places, exact_to(build, values, places.shape))
+        chosen = Value(laid, places.shape)
+    else:
+        chosen = exact_to(build, values, places.shape)
+    if reduce == "add":
+        return accumulated(build, base, base.shape, places, chosen)
+    return _replaced(build, base, places, chosen)
 
 
 def _scatter_selection(
@@ -210,7 +245,7 @@ def _scatter_selection(
 
 
 @lowers("gather")
-def _gather(build: Builder, x: Any, dim: int, index: Any, **ignored: Any) -> Value:
+def _gather(build: Builder, x: Any, dim: int, index: Any) -> Value:
     base = as_value(build, x)
     numbers = torch.from_numpy(numbered(base.shape))
     if not isinstance(index, Selection):

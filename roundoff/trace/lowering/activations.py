@@ -25,8 +25,9 @@ def _leaky_relu(x: Expression, slope: Any = 0.01) -> Expression:
 
 @formula("leaky_relu_backward")
 def _leaky_relu_backward(
-    upstream: Expression, x: Expression, slope: Any, *ignored: Any
+    upstream: Expression, x: Expression, slope: Any, is_result: bool
 ) -> Expression:
+    """A result has the sign of x: torch takes no negative slope in place."""
     return _slope(x > 0, upstream, 1, slope)
 
 
@@ -110,7 +111,7 @@ def _log_sigmoid(x: Expression) -> Any:
 
 
 @formula("log_sigmoid_backward")
-def _log_sigmoid_backward(upstream: Expression, x: Expression, *buffer: Any) -> Expression:
+def _log_sigmoid_backward(upstream: Expression, x: Expression, buffer: Any) -> Expression:
     return upstream * (-x).sigmoid()
 
 

@@ -10,7 +10,7 @@ import torch
 from roundoff.trace.lowering import geometry as conv
 from roundoff.trace.lowering.elementwise import scaled
 from roundoff.trace.lowering.registry import Value, apply, as_value, lowers
-from roundoff.trace.steps import Builder
+from roundoff.trace.steps import Builder, Shape
 
 
 @lowers("bmm")
@@ -54,13 +54,23 @@ def _addmm(build: Builder, start: Any, x: Any, y: Any, *, beta: Any = 1, alpha: 
     return apply(build, "add", scaled(build, beta, as_value(build, start)), product)
 
 
+def _geometry(
+    kernel: Shape, stride: Any, padding: Any, dilation: Any, groups: int
+) -> conv.Geometry:
+    axes = len(kernel) - 2
+    stride, padding, dilation = (
+        list(values) * (axes if len(values) == 1 else 1) for values in (stride, padding, dilation)
+    )
+    return conv.Geometry(stride, padding, dilation, groups)
+
+
 @lowers("convolution")
 def _convolution(
     build: Builder, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any,
     transposed: bool, output_padding: Any, groups: int,
 ) -> Value:  # fmt: skip
-    geometry = conv.Geometry(tuple(stride), tuple(padding), tuple(dilation), groups)
     source, kernel = as_value(build, x), as_value(build, weight)
+    geometry = _geometry(kernel.shape, stride, padding, dilation, groups)
     placeholder, taps = (torch.empty(v.shape, device="meta") for v in (source, kernel))
     shape = tuple(
         torch.convolution(
@@ -81,8 +91,8 @@ def _convolution_backward(
     build: Builder, upstream: Any, x: Any, weight: Any, bias_sizes: Any, stride: Any, padding: Any,
     dilation: Any, transposed: bool, output_padding: Any, groups: int, mask: Sequence[bool],
 ) -> tuple[Value | None, Value | None, Value | None]:  # fmt: skip
-    geometry = conv.Geometry(tuple(stride), tuple(padding), tuple(dilation), groups)
     grad, source, kernel = (as_value(build, v) for v in (upstream, x, weight))
+    geometry = _geometry(kernel.shape, stride, padding, dilation, groups)
     to_input: Value | None = None
     to_weight: Value | None = None
     if mask[0]:

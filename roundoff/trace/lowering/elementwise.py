@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -9,36 +10,43 @@ import torch
 from roundoff.errors import UnsupportedError
 from roundoff.trace.lowering.registry import (
     Expression,
+    Lowering,
     Value,
     apply,
     as_number,
     as_value,
     exact,
+    exact_to,
     formula,
     lowers,
 )
-from roundoff.trace.steps import Builder, Constant, Map
+from roundoff.trace.steps import MAPS, Builder, Constant, Map
+
+
+def _map(name: str, arity: int) -> Lowering:
+    if arity == 1:
+        return lambda build, x: apply(build, name, x)
+    return lambda build, x, y: apply(build, name, x, y)
 
 
 def _register_plain_maps() -> None:
     names = """neg abs sqrt exp expm1 log log1p log2 log10 sin cos tan asin acos atan sinh cosh tanh
-    asinh erf erfc sigmoid div mul maximum minimum gt ge lt le eq ne"""
+    asinh erf erfc sigmoid mul maximum minimum gt ge lt le eq ne"""
     for name in names.split():
-
-        def function(
-            build: Builder, *args: Any, _name: str = name, rounding_mode: str | None = None
-        ) -> Value:
-            if rounding_mode is not None:
-                raise UnsupportedError(
-                    f"cannot trace aten::div with rounding_mode={rounding_mode!r}; "
-                    "it is not differentiable, compute it outside the function"
-                )
-            return apply(build, _name, *args)
-
-        lowers(name)(function)
+        lowers(name)(_map(name, MAPS[name].arity))
 
 
 _register_plain_maps()
+
+
+@lowers("div")
+def _div(build: Builder, x: Any, y: Any, *, rounding_mode: str | None = None) -> Value:
+    if rounding_mode is not None:
+        raise UnsupportedError(
+            f"cannot trace aten::div with rounding_mode={rounding_mode!r}; "
+            "it is not differentiable, compute it outside the function"
+        )
+    return apply(build, "div", x, y)
 
 
 @lowers("sgn", "sign")
@@ -46,14 +54,47 @@ def _sign(build: Builder, x: Any) -> Value:
     return apply(build, "sign", x)
 
 
-def _logical(name: str) -> None:
-    @lowers(name, f"bitwise_{name.removeprefix('logical_')}")
-    def logical(build: Builder, *operands: Any) -> Value:
-        return apply(build, name, *operands)
+def truth(build: Builder, x: Any) -> Value:
+    """Whether numbers are not zero."""
+    value = as_value(build, x)
+    return value if build.boolean(value.step) else apply(build, "ne", value, 0)
 
 
-for _name in ("logical_and", "logical_or", "logical_not"):
-    _logical(_name)
+@lowers("logical_and")
+def _and(build: Builder, x: Any, y: Any) -> Value:
+    return apply(build, "logical_and", truth(build, x), truth(build, y))
+
+
+@lowers("logical_or")
+def _or(build: Builder, x: Any, y: Any) -> Value:
+    return apply(build, "logical_or", truth(build, x), truth(build, y))
+
+
+@lowers("logical_xor")
+def _xor(build: Builder, x: Any, y: Any) -> Value:
+    return apply(build, "ne", truth(build, x), truth(build, y))
+
+
+@lowers("logical_not")
+def _not(build: Builder, x: Any) -> Value:
+    return apply(build, "logical_not", truth(build, x))
+
+
+def _bitwise(name: str, function: Lowering) -> None:
+    @lowers(f"bitwise_{name}")
+    @functools.wraps(function)
+    def bitwise(build: Builder, *operands: Any) -> Value:
+        for operand in operands:
+            if not build.boolean(as_value(build, operand).step):
+                raise UnsupportedError(
+                    f"cannot trace aten::bitwise_{name} of whole numbers that depend on "
+                    "floats; of masks it can"
+                )
+        return function(build, *operands)
+
+
+for _name, _function in (("and", _and), ("or", _or), ("xor", _xor), ("not", _not)):
+    _bitwise(_name, _function)
 
 
 @lowers("add")
@@ -189,32 +230,34 @@ def _like(build: Builder, out: torch.Tensor, value: int) -> Any:
 
 
 @lowers("ones_like", "new_ones")
-def _ones_like(build: Builder, x: Any, *rest: Any, out: Any, **ignored: Any) -> Any:
+def _ones_like(build: Builder, x: Any, size: Any = None, *, out: Any) -> Any:
     return _like(build, out, 1)
 
 
-@lowers("zeros_like", "new_zeros", "empty_like", "new_empty", "new_empty_strided")
-def _zeros_like(build: Builder, x: Any, *rest: Any, out: Any, **ignored: Any) -> Any:
+@lowers("zeros_like", "zero", "new_zeros", "empty_like", "new_empty", "new_empty_strided")
+def _zeros_like(build: Builder, x: Any, size: Any = None, stride: Any = None, *, out: Any) -> Any:
     return _like(build, out, 0)
 
 
-@lowers("full_like", "new_full", "fill")
-def _full_like(build: Builder, x: Any, *rest: Any, out: Any, **ignored: Any) -> Any:
-    if isinstance(rest[-1], Value):
-        return Value(build.expand(rest[-1].step, tuple(out.shape)), tuple(out.shape))
-    return _filled(build, out.shape, rest[-1])
+@lowers("full_like", "fill")
+def _full_like(build: Builder, x: Any, value: Any, *, out: Any) -> Any:
+    if isinstance(value, Value | torch.Tensor):
+        return exact_to(build, value, tuple(out.shape))
+    return _filled(build, out.shape, value)
+
+
+@lowers("new_full")
+def _new_full(build: Builder, x: Any, size: Any, value: Any, *, out: Any) -> Any:
+    return _full_like(build, x, value, out=out)
 
 
 @lowers("_to_copy")
-def _to_copy(build: Builder, x: Any, *, out: Any, **ignored: Any) -> Any:
+def _to_copy(build: Builder, x: Any, *, out: Any) -> Any:
     """A cast to a type that holds all numbers of the former one is no step; any other may round."""
     if isinstance(x, torch.Tensor):
         return x.to(torch.float64 if out.dtype == torch.float32 else out.dtype)
-    if not out.is_floating_point():
-        raise UnsupportedError(
-            f"cannot trace a cast to {out.dtype}: the result would depend on rounding; "
-            "compute integers from integers"
-        )
+    if out.dtype == torch.bool:
+        return truth(build, x)
     number = as_number(build, x.step)
     former = x.dtype if x.dtype is not None and x.dtype.is_floating_point else out.dtype
     if torch.promote_types(former, out.dtype) == out.dtype:
@@ -262,7 +305,7 @@ def _atanh(x: Expression) -> Expression:
 
 @formula("logit")
 def _logit(x: Expression, eps: Any = None) -> Expression:
-    if eps is not None:
+    if eps is not None and eps >= 0:  # torch takes a negative one for none
         x = x.map("maximum", eps).map("minimum", 1 - x.constant(eps))
     return (x / (1 - x)).log()
 
@@ -270,7 +313,7 @@ def _logit(x: Expression, eps: Any = None) -> Expression:
 @formula("logit_backward")
 def _logit_backward(upstream: Expression, x: Expression, eps: Any = None) -> Expression:
     slope = upstream / (x * (1 - x))
-    if eps is None:
+    if eps is None or eps < 0:
         return slope
     return ((x >= eps) & (x <= 1 - x.constant(eps))).where(slope, 0)
 
@@ -292,12 +335,24 @@ def _xlogy(x: Expression, y: Any) -> Expression:
     return zero.where(0, x * zero.where(1, y).log())
 
 
-@formula("isnan", "isinf")
+@formula("isnan")
 def _isnan(x: Expression) -> Expression:
     """Never: a reference is a number."""
     return x.constant(0).map("ne", 0).expand(x.shape)
 
 
+@formula("isinf")
+def _isinf(x: Expression) -> Expression:
+    """Of the infinities that masks put in."""
+    return abs(x).map("eq", float("inf"))
+
+
 @formula("nan_to_num")
-def _nan_to_num(x: Expression, *ignored: Any) -> Expression:
-    return x
+def _nan_to_num(
+    x: Expression, nan: float | None = None, high: float | None = None, low: float | None = None
+) -> Expression:
+    """A reference is never nan; infinities are what masks put in, by default as the type's largest number."""
+    assert x.value.dtype is not None
+    largest, infinite = torch.finfo(x.value.dtype).max, float("inf")
+    high, low = largest if high is None else high, -largest if low is None else low
+    return x.map("eq", infinite).where(high, x.map("eq", -infinite).where(low, x))

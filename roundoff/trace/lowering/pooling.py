@@ -178,8 +178,8 @@ def _per_axis(tables: Sequence[Index]) -> list[Index]:
 
 def _adaptive_average_pool(dims: int) -> None:
     @lowers(f"_adaptive_avg_pool{dims}d")
-    def forward(build: Builder, x: Any, out: Sequence[int]) -> Value:
-        tables = _adaptive(as_value(build, x).shape, out)
+    def forward(build: Builder, x: Any, size: Sequence[int]) -> Value:
+        tables = _adaptive(as_value(build, x).shape, size)
         return _average(build, x, tables, *_per_axis(tables))
 
     @lowers(f"_adaptive_avg_pool{dims}d_backward")
@@ -236,12 +236,16 @@ def _max_pool(dims: int) -> None:
         return _largest(build, x, _regular(shape, out, *window))
 
     @lowers(f"{name}_backward")
-    def backward(build: Builder, upstream: Any, x: Any, *rest: Any) -> Value:
-        return _largest_backward(build, upstream, as_value(build, x).shape, rest[-1], dims)
+    def backward(
+        build: Builder, upstream: Any, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any,
+        ceil: bool, index: Selection,
+    ) -> Value:  # fmt: skip
+        """The index has it all."""
+        return _largest_backward(build, upstream, as_value(build, x).shape, index, dims)
 
     @lowers(f"adaptive_max_pool{dims}d")
-    def adaptive(build: Builder, x: Any, out: Sequence[int]) -> tuple[Value, Selection]:
-        return _largest(build, x, _adaptive(as_value(build, x).shape, out))
+    def adaptive(build: Builder, x: Any, size: Sequence[int]) -> tuple[Value, Selection]:
+        return _largest(build, x, _adaptive(as_value(build, x).shape, size))
 
     @lowers(f"adaptive_max_pool{dims}d_backward")
     def adaptive_backward(build: Builder, upstream: Any, x: Any, index: Selection) -> Value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Sequence
+from fractions import Fraction
 from math import prod
 from typing import Any
 
@@ -89,12 +90,12 @@ def folded(x: Expression, function: str, dims: Any = None, keepdim: bool = False
 
 
 @formula("sum")
-def _sum(x: Expression, dim: Any = None, keepdim: bool = False, **cast: Any) -> Expression:
+def _sum(x: Expression, dim: Any = None, keepdim: bool = False) -> Expression:
     return total(x, dim, keepdim)
 
 
 @formula("mean")
-def _mean(x: Expression, dim: Any = None, keepdim: bool = False, **cast: Any) -> Expression:
+def _mean(x: Expression, dim: Any = None, keepdim: bool = False) -> Expression:
     return average(x, dim, keepdim)
 
 
@@ -104,7 +105,7 @@ def _trace(x: Expression) -> Expression:
 
 
 @formula("prod")
-def _prod(x: Expression, dim: Any = None, keepdim: bool = False, **cast: Any) -> Expression:
+def _prod(x: Expression, dim: Any = None, keepdim: bool = False) -> Expression:
     return folded(x, "mul", dim, keepdim)
 
 
@@ -122,12 +123,12 @@ def _prefixes(x: Expression, dim: int) -> Index:
 
 
 @formula("cumsum")
-def _cumsum(x: Expression, dim: int, **cast: Any) -> Expression:
+def _cumsum(x: Expression, dim: int) -> Expression:
     return x.move(_prefixes(x, dim)).sum_last() if x.shape else x
 
 
 @formula("cumprod")
-def _cumprod(x: Expression, dim: int, **cast: Any) -> Expression:
+def _cumprod(x: Expression, dim: int) -> Expression:
     """One after another."""
     if not x.shape:
         return x
@@ -148,7 +149,7 @@ def shifted(x: Expression, dim: Any) -> tuple[Expression, Expression]:
 
 
 @formula("_softmax", "_safe_softmax", "softmax")
-def _softmax(x: Expression, dim: int, *ignored: Any) -> Expression:
+def _softmax(x: Expression, dim: int) -> Expression:
     if not x.shape:
         return x.constant(1)
     powers = shifted(x, dim)[0].exp()
@@ -156,12 +157,12 @@ def _softmax(x: Expression, dim: int, *ignored: Any) -> Expression:
 
 
 @formula("_softmax_backward_data")
-def _softmax_backward(upstream: Expression, y: Expression, dim: int, *ignored: Any) -> Expression:
+def _softmax_backward(upstream: Expression, y: Expression, dim: int) -> Expression:
     return y * (upstream - total(upstream * y, dim, keepdim=True))
 
 
 @formula("_log_softmax", "log_softmax")
-def _log_softmax(x: Expression, dim: int, *ignored: Any) -> Expression:
+def _log_softmax(x: Expression, dim: int) -> Expression:
     if not x.shape:
         return x.constant(0)
     below, _ = shifted(x, dim)
@@ -169,9 +170,7 @@ def _log_softmax(x: Expression, dim: int, *ignored: Any) -> Expression:
 
 
 @formula("_log_softmax_backward_data")
-def _log_softmax_backward(
-    upstream: Expression, y: Expression, dim: int, *ignored: Any
-) -> Expression:
+def _log_softmax_backward(upstream: Expression, y: Expression, dim: int) -> Expression:
     return upstream - y.exp() * total(upstream, dim, keepdim=True)
 
 
@@ -197,10 +196,12 @@ def variance(
     centre = average(x, dims, keepdim=True)
     apart = x - centre
     count = count_of(x, dims)
-    correction = 1 if correction is None else correction
-    if count - correction <= 0:
-        raise UnsupportedError(f"cannot trace a variance of {count} elements; it has no value")
-    found = total(apart * apart, dims, keepdim) / (count - int(correction))
+    freedom = count - Fraction(1 if correction is None else correction)
+    if freedom <= 0:
+        raise UnsupportedError(
+            f"cannot trace a variance of {count} elements with correction={correction}; it has no value"
+        )
+    found = total(apart * apart, dims, keepdim) / freedom
     return found, centre if keepdim else centre.reshape(found.shape)
 
 
@@ -226,7 +227,7 @@ def _var_mean(x: Expression, dim: Any = None, *, correction: Any = 1, keepdim: b
 
 @formula("linalg_vector_norm", "norm")
 def _vector_norm(
-    x: Expression, order: Any = 2, dim: Any = None, keepdim: bool = False, **cast: Any
+    x: Expression, order: Any = 2, dim: Any = None, keepdim: bool = False
 ) -> Expression:
     order = 2 if order is None else order
     size = abs(x)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
@@ -18,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from roundoff.errors import UnsupportedError
+from roundoff.errors import RoundoffError, UnsupportedError
+from roundoff.trace.lowering.arguments import arguments_of, check_form
 from roundoff.trace.lowering.calls import call_of
 from roundoff.trace.steps import Builder, Contract, Index, Map, Reduce, Shape, numbered
 
@@ -78,10 +80,14 @@ MOVES = frozenset(
 )
 
 
+#: Moves whose further arguments are indices; all tensors that others take are moved.
+INDEXING = frozenset(("index", "index_select", "narrow"))
+
+
 #: Factories and casts, which are told what the result looks like.
 WANTS_OUT = frozenset(
     """ones_like new_ones zeros_like new_zeros empty_like new_empty new_empty_strided full_like new_full
-    fill _to_copy""".split()
+    fill zero _to_copy""".split()
 )
 
 
@@ -104,6 +110,23 @@ def lowers(*names: str) -> Callable[[Lowering], Lowering]:
 
 
 def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
+    """One ATen call as steps.  out: the fake result, for its shape, strides and type.
+
+    Raises: UnsupportedError naming the operation, whatever goes wrong; the cause is chained.
+    """
+    try:
+        return _lowered(build, target, args, kwargs, out)
+    except RoundoffError:
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
+        raise UnsupportedError(
+            f"cannot trace this call of aten::{target.overloadpacket.__name__} ({why}); write it with other "
+            "operations"
+        ) from error
+
+
+def _lowered(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
     """One ATen call.  out: the fake result, for its shape, strides and type.
 
     Raises: UnsupportedError for an operation that is not known, naming it and where the known ones are.
@@ -125,10 +148,12 @@ def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
         if name == "scalar_tensor" and _floating(out):  # a Python number, as in where(mask, 0.1, x)
             kwargs = {**kwargs, "dtype": torch.float64}
         return target(*args, **kwargs)
+    if name in (*MOVES, *LOWERINGS):
+        _refuse_whole(name, found, out)
     if name in MOVES:
         if isinstance(args[0], Selection):
             return _move_selection(build, target, args, kwargs)
-        return _laid(lower_move(build, target, args, kwargs), out)
+        return _laid(lower_move(build, target, args, kwargs, out), out)
     if any(isinstance(each, Selection) for each in found) and name not in SELECTING:
         raise UnsupportedError(
             f"cannot trace aten::{name} of indices that depend on floats (an arg-max); they may only choose "
@@ -141,11 +166,14 @@ def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
             f"cannot trace the operation aten::{name}; write the function with known ones"
             f"{f' (the nearest by name: {near})' if near else ''}: docs/operations.md lists all {len(known)}"
         )
-    extra = {"out": out} if name in WANTS_OUT else {}
+    positional, named = arguments_of(target, args, kwargs)
+    if name in WANTS_OUT:
+        named["out"] = out
+    check_form(target, LOWERINGS[name], positional, named)
     first = len(build.steps)
     build.call = call_of(target, args, kwargs, build.declared, number=first)
     try:
-        result = LOWERINGS[name](build, *args, **kwargs, **extra)
+        result = LOWERINGS[name](build, *positional, **named)
     finally:
         build.call = None
     if isinstance(result, tuple):
@@ -197,6 +225,20 @@ def _laid(result: Any, out: Any) -> Any:
     return result
 
 
+def _refuse_whole(name: str, operands: Sequence[Any], out: Any) -> None:
+    """Raises: UnsupportedError where floats would become whole numbers."""
+    results = [
+        leaf.dtype for leaf in torch.utils._pytree.tree_leaves(out) if hasattr(leaf, "dtype")
+    ]
+    given = [each.dtype for each in operands if isinstance(each, Value) and each.dtype is not None]
+    whole = all(not dtype.is_floating_point and dtype != torch.bool for dtype in results)
+    if results and whole and any(dtype.is_floating_point for dtype in given):
+        raise UnsupportedError(
+            f"cannot trace aten::{name} from floats to {results[0]}: the result would depend on rounding; "
+            "compute integers from integers"
+        )
+
+
 def _floats(*trees: Any) -> list[Any]:
     leaves = torch.utils._pytree.tree_leaves(trees)
     return [leaf for leaf in leaves if isinstance(leaf, Value | Selection)]
@@ -210,24 +252,35 @@ def _floating(out: Any) -> bool:
 # ------------------------------------------------------------------------------------- movement
 
 
-def lower_move(build: Builder, target: Any, args: Any, kwargs: Any) -> Any:
+def lower_move(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
     """The ATen operation itself, run on element numbers."""
     operands: list[int] = []
     start = 1
+    name = target.overloadpacket.__name__
+    if any(isinstance(argument, torch.dtype) for argument in args):
+        raise UnsupportedError(
+            f"cannot trace aten::{name} to another dtype, which reads the bits of numbers; convert them "
+            "with .to()"
+        )
+    first = 1 if name in INDEXING else len(args)
+    if any(isinstance(leaf, Value) for leaf in torch.utils._pytree.tree_leaves(args[first:])):
+        raise UnsupportedError(
+            f"cannot trace aten::{name} by a mask or by indices that depend on floats; choose by torch.where"
+        )
+    boolean = all(leaf.dtype == torch.bool for leaf in torch.utils._pytree.tree_leaves(out))
 
     def numbers(leaf: Any) -> Any:
         nonlocal start
-        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
-            leaf = literal(build, leaf)
-        if not isinstance(leaf, Value):
+        if not isinstance(leaf, torch.Tensor | Value):
             return leaf
-        operands.append(leaf.step)
+        leaf = as_value(build, leaf)
+        operands.append(leaf.step if boolean else as_number(build, leaf.step))
         tensor = _with_numbers(leaf, start)
         start += prod(leaf.shape)
         return tensor
 
     tree_map = torch.utils._pytree.tree_map
-    args, kwargs = tree_map(numbers, (args, kwargs))
+    args = (*tree_map(numbers, tuple(args[:first])), *args[first:])
     kwargs = {k: v for k, v in kwargs.items() if k not in ("dtype", "device", "layout")}
     if "constant_pad_nd" in str(target) and len(args) > 2 and args[2] != 0:
         operands.append(build.constant(exact(args[2])))
@@ -238,13 +291,7 @@ def lower_move(build: Builder, target: Any, args: Any, kwargs: Any) -> Any:
         shape = tuple(tensor.shape)
         return Value(build.move(tuple(operands), places), shape, tuple(tensor.stride()))
 
-    try:
-        return tree_map(index, target(*args, **kwargs))
-    except IndexError:  # the numbers of a tensor that depends on floats are no indices
-        name = target.overloadpacket.__name__
-        raise UnsupportedError(
-            f"cannot trace aten::{name} by a mask or by indices that depend on floats; choose by torch.where"
-        ) from None
+    return tree_map(index, target(*args, **kwargs))
 
 
 def _move_selection(build: Builder, target: Any, args: Any, kwargs: Any) -> Selection:
@@ -475,6 +522,11 @@ def formula(*names: str) -> Callable[[Lowering], Lowering]:
 
             return unwrap(function(*map(wrap, args), **{k: wrap(v) for k, v in kwargs.items()}))
 
+        signature = inspect.signature(function)
+        first = inspect.Parameter("build", inspect.Parameter.POSITIONAL_ONLY)
+        lowering.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[first, *signature.parameters.values()]
+        )
         lowers(*names)(lowering)
         return function
 
