@@ -231,7 +231,6 @@ _REPLACED: dict[Any, Callable[..., torch.Tensor]] = {
     **dict.fromkeys((torch.exp2, torch.Tensor.exp2, torch.special.exp2), _exp2),
     **dict.fromkeys((torch.log2, torch.Tensor.log2), _log_to(aten.log2.default, 2)),
     **dict.fromkeys((torch.log10, torch.Tensor.log10), _log_to(aten.log10.default, 10)),
-    **{f: _doubles(f) for f in (torch.full, torch.arange, torch.linspace)},
     torch.tensor: _tensor,
     torch.Tensor.new_tensor: _new_tensor,
     **dict.fromkeys((torch.prod, torch.Tensor.prod), _prod),

@@ -193,13 +193,14 @@ def _glu_backward(upstream: Expression, x: Expression, dim: int) -> Expression:
 # --------------------------------------------------------------------------------------- GELU
 
 
-def _pi(x: Expression) -> Expression:
+def pi(x: Expression) -> Expression:
+    """Pi, exact in every arithmetic."""
     return 4 * x.constant(1).map("atan")
 
 
 def _tanh_argument(x: Expression) -> tuple[Expression, Expression]:
     """The argument of tanh in GELU's approximation, and its slope."""
-    factor = (2 / _pi(x)).sqrt()
+    factor = (2 / pi(x)).sqrt()
     return factor * (x + 0.044715 * x * x * x), factor * (1 + (3 * x.constant(0.044715)) * x * x)
 
 
@@ -217,5 +218,5 @@ def _gelu_backward(upstream: Expression, x: Expression, approximate: str = "none
         y = argument.tanh()
         return upstream * ((1 + y) / 2 + x / 2 * (1 - y * y) * slope)
     below = (1 + (x / x.constant(2).sqrt()).map("gelu_erf")) / 2
-    density = (-(x * x) / 2).exp() / (2 * _pi(x)).sqrt()
+    density = (-(x * x) / 2).exp() / (2 * pi(x)).sqrt()
     return upstream * (below + x * density)

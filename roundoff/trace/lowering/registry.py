@@ -65,6 +65,12 @@ class Selection:
 Lowering = Callable[..., Any]
 LOWERINGS: dict[str, Lowering] = {}
 
+#: What makes the numbers of a factory exactly: functions (build, how many, *the operation's arguments).
+FACTORIES: dict[str, Callable[..., Value]] = {}
+
+#: Factories of numbers that the code states: doubles.
+LITERALS = frozenset(("full", "scalar_tensor"))
+
 #: Movement operations: run on element numbers, their result is the index.  Only what moves whole
 #: elements belongs here; sort, convolution and accumulating scatters also run on numbers and
 #: return plausible nonsense.
@@ -109,6 +115,16 @@ def lowers(*names: str) -> Callable[[Lowering], Lowering]:
     return register
 
 
+def makes(*names: str) -> Callable[[Callable[..., Value]], Callable[..., Value]]:
+    """Register a function of FACTORIES."""
+
+    def register(function: Callable[..., Value]) -> Callable[..., Value]:
+        FACTORIES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
 def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
     """One ATen call as steps.  out: the fake result, for its shape, strides and type.
 
@@ -145,9 +161,7 @@ def _lowered(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> A
     found = _floats(args, kwargs)
     build.kernel, build.format = name, _format(build, out, found)
     if not found and (name not in LOWERINGS or not _floating(out)):
-        if name == "scalar_tensor" and _floating(out):  # a Python number, as in where(mask, 0.1, x)
-            kwargs = {**kwargs, "dtype": torch.float64}
-        return target(*args, **kwargs)
+        return _folded(target, name, args, kwargs, out)
     if name in (*MOVES, *LOWERINGS):
         _refuse_whole(name, found, out)
     if name in MOVES:
@@ -223,6 +237,29 @@ def _laid(result: Any, out: Any) -> Any:
         strides = tuple(out.stride()) if result.strides is None else result.strides
         return replace(result, strides=strides, dtype=out.dtype)
     return result
+
+
+def _folded(target: Any, name: str, args: Any, kwargs: Any, out: Any) -> Any:
+    """A call that depends on no float: a plain result, for masks and indices that are made of it.
+
+    What a factory makes by a formula, and views of it, know how to make their numbers exactly.
+    """
+    if (name in FACTORIES or name in LITERALS) and _floating(out):
+        result = target(*args, **{**kwargs, "dtype": torch.float64})
+        if name in FACTORIES:
+            positional, named = arguments_of(target, args, kwargs)
+            result.made = lambda build: FACTORIES[name](build, len(result), *positional, **named)
+        return result
+    result = target(*args, **kwargs)
+    leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+    if name in MOVES and isinstance(result, torch.Tensor) and any(map(_made, leaves)):
+        result.made = lambda build: lower_move(build, target, args, kwargs, out)  # type: ignore[attr-defined]
+    return result
+
+
+def _made(leaf: Any) -> Callable[[Builder], Value] | None:
+    """How to make a folded tensor's numbers exactly, where they are not the doubles that it holds."""
+    return getattr(leaf, "made", None)
 
 
 def _refuse_whole(name: str, operands: Sequence[Any], out: Any) -> None:
@@ -323,6 +360,9 @@ def as_value(build: Builder, x: Any) -> Value:
 
 def literal(build: Builder, tensor: torch.Tensor) -> Value:
     """A folded tensor as exact constants: one Constant per distinct value, and a move."""
+    made = _made(tensor)
+    if made is not None:
+        return made(build)
     values = tensor.detach().to(torch.float64).numpy()
     distinct, inverse = np.unique(values, return_inverse=True)
     shape = tuple(tensor.shape)
