@@ -220,6 +220,8 @@ def test_points_elsewhere_move_what_they_say() -> None:
         assert sorted(points.rechosen("k", permuted=True)) == [2, 4, 4]
         assert set(points.rechosen("k", permuted=False)) <= {2, 3, 4}
         assert set(points.rechosen("m", permuted=True)) <= {0, 1}
+    drawn = np.array([points.rechosen("m", permuted=True) for _ in range(20)])
+    assert (drawn == 0).any(axis=0).all() and (drawn == 1).any(axis=0).all()
     assert points.elsewhere("x", exponent=8).max() > 100
     assert points.chosen == ["k", "m"] and points.masks == ["z"]
     assert points.kept == ["the zeros of z", "the integers of k", "the integers of m"]

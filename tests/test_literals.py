@@ -180,6 +180,17 @@ def test_many_literals_add_up_as_the_root_of_their_squares() -> None:
     assert DIRECTIONS >= 16
 
 
+def test_what_cancels_owes_nothing() -> None:
+    """So slopes have signs: of these sums none depends on the literal."""
+    x = {"x": torch.tensor([0.3, -0.6, 0.8], dtype=torch.float64)}
+    for function in (
+        lambda u: u.cos() ** 2 + u.sin() ** 2, lambda u: u.erf() + u.erfc(), lambda u: u.acos() + u.asin(),
+        lambda u: u.cosh() ** 2 - u.sinh() ** 2, lambda u: u.sigmoid() + (-u).sigmoid(), lambda u: u.exp() * (-u).exp(),
+    ):  # fmt: skip
+        found = limits(lambda x, f=function: f(x * 1.1).sum(), x)[2]["output"]
+        assert found <= ROUNDING * 2.0**-40
+
+
 def test_tiny_gradients_owe_their_part() -> None:
     x = {"x": torch.tensor([-480.0, -460.0], dtype=torch.float64)}
     found = limits(lambda x: (x * 1.1).exp().sum(), x)[2]["output"]
