@@ -294,6 +294,14 @@ def test_the_smallest_radius_is_small_enough_in_float64_alone() -> None:
     assert engines.precise(reference(high=2.0**-1030, error=2.0**-1070, exact=True), ro.FLOAT64)
 
 
+def test_the_radius_of_a_ball_is_that_of_its_reference() -> None:
+    balls = np.array([arb(1.0, 0.25), arb(3.0)], object)
+    found = engines._from_balls(balls, lambda: None, {})
+    assert found.high.tolist() == [1.0, 3.0] and not found.exact
+    assert 0.25 <= found.error[0] <= 0.25 * (1 + 2.0**-20) and found.error[1] == 0.0
+    assert engines._from_balls(balls[1:], lambda: None, {}).exact
+
+
 def test_two_words_of_many_count_the_others() -> None:
     given = Words((one(1.0), one(2.0**-60), one(2.0**-120), one(2.0**-180)), one(2.0**-150))
     found = engines._from_words(given, lambda: None, {})
