@@ -334,6 +334,23 @@ def test_the_chance_is_told_only_where_references_are_equal() -> None:
         assert ("probability at most" in notes) == ("probability" in told)
 
 
+def test_no_chance_is_told_where_references_have_radii() -> None:
+    """A third has no end in binary: the sums are polynomials, but known to within radii alone."""
+    inputs = {"x": normal(6), "w": normal(6)}
+    notes = str(
+        ro.compare(
+            lambda x, w: (x * w / 3).sum(),
+            lambda x, w: (w * x).sum() / 3,
+            inputs,
+            formats="float32",
+        )
+    )
+    assert (
+        "the references agree at 1 random point, too" in notes
+        and "probability" not in notes.split("note:")[1]
+    )
+
+
 def test_a_kink_that_the_format_makes_is_one() -> None:
     found = ro.compare(
         lambda x: F.relu(x), lambda x: x.clamp(min=0), {"x": torch.tensor([1e-30, 1.0])},

@@ -42,6 +42,8 @@ def test_most_places_are_one_element_away_from_the_given_inputs() -> None:
             "mask of zeros, added",
             "gate",
             "relu6",
+            "mask of trues",
+            "rows picked",
         )
         for p in compared(name, "twin").elsewhere.values()
     ]
