@@ -86,6 +86,8 @@ def test_products_by_powers_of_two_keep_all_bits(factor) -> None:
     assert Running(P4).map(step, [off([1.5], 0.01), given(3.0)]).error > 0.03 + U
     both = Running(P4).map(Map((1,), "add", (0, 1)), [off([1.5], 0.01), given(0.0)])
     assert both.error == pytest.approx(0.01, rel=2.0**-40)
+    both = Running(P4).map(Map((1,), "add", (0, 1)), [off([0.0], 0.01), given(1.5)])
+    assert both.error >= 0.019, "a zero that is none"
 
 
 def test_a_known_sum_of_the_format_is_exact_and_no_other() -> None:
@@ -334,6 +336,15 @@ def test_overflow_of_a_partial_sum_is_infinite() -> None:
             Running(P4, order).reduce(Reduce((1,), (0,), 3), off([[top / 8] * 3], 2.0**-30)).error
         )
         assert np.isfinite(found[0])
+    # Magnitudes above the largest number, by little: and a product that its operand's error takes there.
+    found = (
+        Running(P4)
+        .reduce(Reduce((1,), (0,), 3), off([[top / 2, top / 2, -top / 2]], 2.0**-30))
+        .error
+    )
+    assert np.isinf(found[0])
+    found = Running(P4).map(Map((1,), "mul", (0, 1)), [off([top / 2], top / 4), given(1.5)]).error
+    assert np.isinf(found[0])
 
 
 # ---------------------------------------------------------------------------------- along a tree
@@ -510,7 +521,7 @@ def test_the_model_rounds_once_per_step() -> None:
     )
     three = Varied(np.array([[1.0, 1.0, 1.0]]), np.zeros((1, 3)))
     found = Expected("float32", "sequential").reduce(Reduce((1,), (0,), 3), three).variance
-    assert found == pytest.approx(13 * once, rel=1e-4)
+    assert found == pytest.approx(13 * once, rel=1e-4, abs=0)
 
 
 # ----------------------------------------------------------------------------------- machines
