@@ -239,6 +239,9 @@ def test_points_elsewhere_move_what_they_say() -> None:
     assert points.elsewhere("x", exponent=8).max() > 100
     assert points.chosen == ["k", "m"] and points.masks == ["z"]
     assert points.kept == ["the zeros of z", "the integers of k", "the integers of m"]
+    least = np.array([float(np.finfo(np.float32).min), 0.0])
+    mask = Points({"m": least}, {"m"}, set(), np.random.default_rng(0))
+    assert np.isfinite(mask.elsewhere("m", signs=False, exponent=8)).all()
     single = Points({"x": np.array(2.0)}, {"x"}, {"x"}, np.random.default_rng(0))
     assert all(single.elsewhere("x") < 0 for _ in range(20))
 

@@ -93,8 +93,8 @@ class Points:
         if zeros:
             size = np.sqrt(np.square(value).mean(where=value != 0)) if value.any() else 1.0
             moved = np.where(value == 0, 2.0 * j * size, moved)
-        with np.errstate(over="ignore"):
-            return (moved * 2.0**exponent).astype(np.float32).astype(np.float64)
+        most = float(np.finfo(np.float32).max)  # masks may hold it
+        return np.clip(moved * 2.0**exponent, -most, most).astype(np.float32).astype(np.float64)
 
     def rechosen(self, name: str, *, permuted: bool) -> Array:
         """An integer input permuted, or redrawn between its extremes; booleans drawn anew."""
