@@ -66,7 +66,7 @@ def gradient_bounds(
     from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
     from roundoff.trace.prune import prune
 
-    trace = prune(trace_gradients(function, inputs, wrt, loss, upstream))
+    trace = prune(trace_gradients(function, inputs, wrt, loss, upstream, format=format))
     values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}
     arrays = {name: float64_array(as_tensor(name, value)) for name, value in values.items()}
     rounded = round_inputs(trace, arrays, as_format(format))
@@ -108,11 +108,11 @@ def bounds_of_trace(
     @cache
     def walked(failure: float | None) -> dict[str, Enclosed]:
         law = Certain(wide.u) if failure is None else Likely(wide.u, failure, sums)
-        return walk(trace, Running(target, chosen, wide, law, common), inputs)
+        return walk(trace, Running(target, chosen, accumulate, law, common), inputs)
 
     @cache
     def spread() -> dict[str, Array]:
-        found = walk(trace, Expected(target, chosen, wide), inputs)
+        found = walk(trace, Expected(target, chosen, accumulate), inputs)
         return {name: np.sqrt(each.variance) for name, each in found.items()}
 
     @cache

@@ -11,7 +11,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.trace.steps import Constant, Contract, Input, Map, Move, Reduce, Trace
+from roundoff.arithmetic.per_step import Rounding
+from roundoff.trace.steps import Constant, Contract, Input, Map, Move, Reduce, Step, Trace
 
 A = TypeVar("A")
 Array = npt.NDArray[np.float64]
@@ -48,7 +49,7 @@ class Arithmetic(Protocol[A]):
 def walk(
     trace: Trace, arithmetic: Arithmetic[A], inputs: Mapping[str, Array], *, trials: bool = False
 ) -> dict[str, A]:
-    """Carry out a trace in an arithmetic; returns its outputs by name.
+    """Carry out a trace in an arithmetic, one that rounds in the format of every step; returns its outputs.
 
     inputs: float64 arrays by name, closures excepted (the trace brings their values); trials: they have
     a leading axis of independent trials, which the arithmetic gets as a trailing one.  Values are
@@ -64,20 +65,28 @@ def walk(
         match step:
             case Input():
                 values[number] = arithmetic.load(present(step, given[step.name]))
-            case Constant():
-                values[number] = arithmetic.constant(step)
             case Move():
                 values[number] = arithmetic.move(step, of)
-            case Map():
-                values[number] = arithmetic.map(step, of)
-            case Reduce():
-                values[number] = arithmetic.reduce(step, of[0])
-            case Contract():
-                values[number] = arithmetic.contract(step, of[0], of[1])
+            case _:
+                own = arithmetic.of(step) if isinstance(arithmetic, Rounding) else arithmetic
+                values[number] = _computed(own, step, of)
         for operand in {*step.operands, number}:
             if last[operand] <= number and operand in values:
                 del values[operand]
     return {name: values[number] for name, number in trace.outputs.items()}
+
+
+def _computed(arithmetic: Arithmetic[A], step: Step, of: Sequence[A]) -> A:
+    match step:
+        case Constant():
+            return arithmetic.constant(step)
+        case Map():
+            return arithmetic.map(step, of)
+        case Reduce():
+            return arithmetic.reduce(step, of[0])
+        case Contract():
+            return arithmetic.contract(step, of[0], of[1])
+    raise AssertionError(step)
 
 
 def _elements(step: Input, values: Array) -> Array:

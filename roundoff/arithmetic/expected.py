@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import move_elements
+from roundoff.arithmetic.per_step import Rounding
 from roundoff.arithmetic.scale import FUNCTIONS, SLOPES
 from roundoff.bounds.along import along
 from roundoff.bounds.theorems import RMS_ROUNDING
-from roundoff.formats import as_format
+from roundoff.formats import Format
 from roundoff.orders import accumulator, as_order
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
 
@@ -34,25 +35,28 @@ class Varied:
     variance: Any
 
 
-class Expected:
+class Expected(Rounding):
     """The arithmetic of that model; order, accumulate as in `Simulated`.
 
     order None or compensated: a plain loop over the terms in random order, or the last addition alone.
     """
 
     def __init__(self, format: Any, order: Any = None, accumulate: Any = None) -> None:
-        self.format = as_format(format)
+        super().__init__(format, accumulate)
         self.wide = accumulator(self.format, accumulate)
         self.order = None if order is None else as_order(order)
-        self.infinite = False
         self.once = (RMS_ROUNDING * self.format.u) ** 2
         self.wide_once = (RMS_ROUNDING * self.wide.u) ** 2
+
+    def in_format(self, own: Format, wide: Format) -> Expected:
+        return Expected(own, self.order, wide)
 
     def load(self, values: Array) -> Varied:
         return Varied(values, np.zeros(values.shape))
 
     def constant(self, step: Constant) -> Varied:
-        self.infinite = self.infinite or isinstance(step.value, float)
+        if isinstance(step.value, float):
+            self.infinities.append(step)
         return Varied(np.full(step.shape, float(step.value)), np.zeros(step.shape))
 
     def move(self, step: Move, operands: Sequence[Varied]) -> Varied:
@@ -65,7 +69,8 @@ class Expected:
         name, a = step.function, operands[0]
         with np.errstate(all="ignore"):
             if name == "cast":
-                return Varied(np.asarray(a.value, np.float64), a.variance)
+                numbers = np.asarray(a.value, np.float64)
+                return Varied(numbers, a.variance + self.once * numbers**2)
             value = FUNCTIONS[name](*(o.value for o in operands))
             if name in _EXACT:
                 kept = a.variance if name in ("neg", "abs") else np.zeros(step.shape)
@@ -76,7 +81,7 @@ class Expected:
                 first = value == a.value
                 return Varied(value, np.where(first, a.variance, operands[1].variance))
             variance = _propagated(name, value, operands) + self.once * value**2
-            if self.infinite:
+            if self.infinities:
                 variance = np.where(np.isinf(value) | (value == 0), 0.0, variance)
             return Varied(value, variance)
 

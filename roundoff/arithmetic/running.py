@@ -44,6 +44,7 @@ from roundoff.arithmetic.products import (
     product,
     rounding_part,
 )
+from roundoff.arithmetic.per_step import Rounding
 from roundoff.arithmetic.scale import FUNCTIONS
 from roundoff.arithmetic.shared import Alone, Shared
 from roundoff.arithmetic.slopes import absolute_of, ulp_of
@@ -62,7 +63,7 @@ from roundoff.bounds.along import along, sizes_along
 from roundoff.bounds.chance import in_any_order, rounding_of_products
 from roundoff.bounds.terms import rounded_products
 from roundoff.errors import InapplicableError
-from roundoff.formats import FLOAT64, Format, as_format, round_to
+from roundoff.formats import FLOAT64, Format, round_to
 from roundoff.machine import two_product
 from roundoff.orders import Order, ReductionTree, accumulator, as_order
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
@@ -102,8 +103,8 @@ class Terms:
         return (np.abs(self.value) + self.own + self.before) * slack(1)
 
 
-class Running:
-    """The arithmetic of error bounds: format of all results, accumulator and order of all sums.
+class Running(Rounding):
+    """The arithmetic of error bounds: declared format of results, accumulator and order of all sums.
 
     order: None for any tree of additions (products rounded or fused), else a name, an Order, as in
     `Simulated`; law: `Certain` or `Likely`.  Elementary functions err by the ulp of `slopes.ULP`.
@@ -121,12 +122,15 @@ class Running:
         law: Law | None = None,
         shared: Shared | None = None,
     ) -> None:
-        self.format = as_format(format)
+        super().__init__(format, accumulate)
         self.wide = accumulator(self.format, accumulate)
         self.order = None if order is None else as_order(order)
         self.law = law or Certain(self.wide.u)
         self.shared = shared or Alone()
-        self.infinite = False
+
+    def in_format(self, own: Format, wide: Format) -> Running:
+        law: Any = self.law
+        return Running(own, self.order, wide, replace(law, u=wide.u), self.shared)
 
     # -------------------------------------------------------------------------- values and moves
 
@@ -137,7 +141,7 @@ class Running:
         value, shape = step.value, step.shape
         near = float(value)
         if isinstance(value, float):
-            self.infinite = True
+            self.infinities.append(step)
             return Enclosed(np.full(shape, near), 0.0, 0.0)
         own = theorems.upward(abs(Fraction(near) - value))
         rounded = float(round_to(near, self.format))
@@ -184,15 +188,10 @@ class Running:
             if name in ("maximum", "minimum"):
                 return extreme(name, a, operands[1])
             if name == "cast":
-                return self._cast(a, as_format(step.format or self.format))
+                numbers = np.asarray(a.value, np.float64)
+                return self._result(numbers, a.own, a.error, self.format, underflows=True)
             found = self._rounded_map(name, operands)
-            return settled(name, found, operands) if self.infinite else found
-
-    def _cast(self, a: Enclosed, target: Format) -> Enclosed:
-        value = Enclosed(np.asarray(a.value, np.float64), a.own, a.error)
-        if target.precision >= self.format.precision and target.max >= self.format.max:
-            return value
-        return self._result(value.value, value.own, value.error, target, underflows=True)
+            return settled(name, found, operands) if self.infinities else found
 
     def _rounded_map(self, name: str, operands: Sequence[Enclosed]) -> Enclosed:
         value = FUNCTIONS[name](*(o.value for o in operands))

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import walk
+from roundoff.arithmetic.per_step import Rounding
 from roundoff.arithmetic.scale import FUNCTIONS
-from roundoff.formats import as_format, round_to, rounder
+from roundoff.formats import Format, round_to, rounder
 from roundoff.machine import machine
 from roundoff.orders import ReductionTree, accumulator, as_order, dots, sums
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Trace
@@ -29,11 +30,12 @@ _NO_ROUNDING = frozenset(
 )
 
 
-class Simulated:
-    """The arithmetic of one format and one reduction order.
+class Simulated(Rounding):
+    """The arithmetic of a declared format and one reduction order.
 
-    Every step's result is rounded to `format`.  Sums and contractions keep products and partial sums
-    in `accumulate` (default: the format) and add in `order`; structural zeros take their place in
+    Every step's result is rounded to its own format, or to `format` where it has none.  Sums and
+    contractions keep products and partial sums in `accumulate` (default: the step's format; taken where it
+    holds that) and add in `order`; structural zeros take their place in
     the tree and add nothing.  + - * / and square roots are rounded correctly; other functions are
     computed in float64 and rounded, which is what a good library returns nearly always.
 
@@ -42,16 +44,20 @@ class Simulated:
     """
 
     def __init__(self, format: Any, order: Any = "sequential", accumulate: Any = None) -> None:
-        self.format, self.order = as_format(format), as_order(order)
+        super().__init__(format, accumulate)
+        self.order = as_order(order)
         self.accumulate = accumulator(self.format, accumulate)
         self.narrow, self.wide = machine(self.format), machine(self.accumulate)
         self._round = rounder(self.format)
+
+    def in_format(self, own: Format, wide: Format) -> Simulated:
+        return Simulated(own, self.order, wide)
 
     def load(self, values: Array) -> Array:
         return values
 
     def constant(self, step: Constant) -> Array:
-        return np.full((*step.shape, 1), round_to(float(step.value), step.format or self.format))
+        return np.full((*step.shape, 1), round_to(float(step.value), self.format))
 
     def move(self, step: Move, operands: Sequence[Any]) -> Any:
         trials = max(operand.shape[-1] for operand in operands)
@@ -62,7 +68,7 @@ class Simulated:
 
     def map(self, step: Map, operands: Sequence[Any]) -> Any:
         if step.function == "cast":
-            return round_to(operands[0], step.format or self.format)
+            return self._round(operands[0])
         with np.errstate(all="ignore"):
             result = np.asarray(FUNCTIONS[step.function](*operands))
         return result if step.function in _NO_ROUNDING else self._round(result)

@@ -9,6 +9,7 @@ from roundoff.orders.evaluation import (
     add_up,
     dot_in_order,
     dots,
+    holds,
     sum_in_order,
     sums,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "describe",
     "dot_in_order",
     "dots",
+    "holds",
     "names",
     "pairwise",
     "parting",

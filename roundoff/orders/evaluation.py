@@ -208,16 +208,20 @@ def dots(
     return sums(on.multiply(first, second), order, tree, on)
 
 
+def holds(wide: Format, narrow: Format) -> bool:
+    """Whether every number of the one format is a number of the other."""
+    return (
+        wide.precision >= narrow.precision
+        and wide.max >= narrow.max
+        and wide.smallest_subnormal <= narrow.smallest_subnormal
+    )
+
+
 def accumulator(format: Any, accumulate: Any) -> Format:
     """The format that sums are kept in.  Raises: ArgumentError if it cannot hold the other."""
     target = as_format(format)
     wide = target if accumulate is None else as_format(accumulate)
-    holds = (
-        wide.precision >= target.precision
-        and wide.max >= target.max
-        and wide.smallest_subnormal <= target.smallest_subnormal
-    )
-    if not holds:
+    if not holds(wide, target):
         raise ArgumentError(
             f"sums in {wide} cannot hold every {target} number; accumulate in {target} or a wider format"
         )
