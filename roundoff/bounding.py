@@ -23,15 +23,17 @@ from roundoff.bounds import Bound, Statement
 from roundoff.bounds.theorems import check_failure
 from roundoff.errors import ArgumentError
 from roundoff.formats import as_format
+from roundoff.kernels.facts import Kernels
 from roundoff.orders import accumulator, as_order
 from roundoff.reference import float64_array, round_inputs
 from roundoff.trace.steps import Map, Trace
 
 Array = npt.NDArray[np.float64]
 
-_STEPS = (
-    "a kernel that takes the steps of the trace, each rounded once at most, to the format or wider, "
-    "with sums in the accumulator or wider and without flush to zero"
+_STEPS = "a kernel that takes the steps of the trace, each rounded once at most, to the format or wider, "
+_DESCRIBED = "with sums in the accumulator or wider and without flush to zero"
+_PROBED = (
+    "with sums and subnormals kept as probes show on this machine (print roundoff.contracts())"
 )
 
 
@@ -49,10 +51,12 @@ def gradient_bounds(
     """Bounds on the error of every element of every gradient of loss(function(**inputs)).
 
     The inputs are rounded to the format first (design decision 1); the bounds are on the error that
-    comes after.  accumulate: the format that sums are kept in (default: the format, which covers wider
-    ones; torch's float16 convolutions on some CPUs do not keep float32 sums); order: of all sums, None for
-    any: then a matrix product and what is added to it are one sum.  Elementary functions err by the
-    ulp of `arithmetic.slopes.ULP`.
+    comes after.  By default they are for torch's kernels on this machine, with what one probe of each has
+    shown (`roundoff.contracts`): whether 16-bit sums are kept in float32, whether subnormals are flushed.
+    With accumulate or order they are for the kernels so described, wherever those run, and nothing is
+    probed: accumulate is the format that sums are kept in (default: the format, which covers wider ones);
+    order: of all sums, None for any: then a matrix product and what is added to it are one sum.
+    Elementary functions err by the ulp of `arithmetic.slopes.ULP`.
 
     The steps are those of torch 2.13's CPU kernels.  Not covered, where they differ: prod, if some order of
     its factors underflows; layer and group norms, if the square of the mean overflows (torch returns NaN);
@@ -63,16 +67,20 @@ def gradient_bounds(
     Shapes: those of the gradients, as tensors.
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced.
     """
+    from roundoff.kernels.machine import of_this_machine
     from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
     from roundoff.trace.prune import prune
 
-    trace = prune(trace_gradients(function, inputs, wrt, loss, upstream, format=format))
+    trace = prune(trace_gradients(function, inputs, wrt, loss, upstream))
     values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}
     arrays = {name: float64_array(as_tensor(name, value)) for name, value in values.items()}
     rounded = round_inputs(trace, arrays, as_format(format))
+    described = accumulate is not None or order is not None
+    kernels = None if described else of_this_machine(trace, as_format(format))
     return bounds_of_trace(
-        trace, rounded, format, accumulate=accumulate, order=order, give_back=_tensor
-    )
+        trace, rounded, format, accumulate=accumulate, order=order, give_back=_tensor,
+        kernels=kernels,
+    )  # fmt: skip
 
 
 def _tensor(values: Array) -> Any:
@@ -94,10 +102,12 @@ def bounds_of_trace(
     order: Any = None,
     give_back: Callable[[Array], Any] = _array,
     shared: Shared | None = None,
+    kernels: Kernels | None = None,
 ) -> dict[str, Bound]:
     """The bounds of every output of a pruned trace, for inputs that are numbers of the format.
 
-    shared: with other walks of this trace at these inputs.
+    shared: with other walks of this trace at these inputs; kernels: those of this machine, in place of
+    accumulate.
     """
     target = as_format(format)
     wide = accumulator(target, accumulate)
@@ -108,11 +118,11 @@ def bounds_of_trace(
     @cache
     def walked(failure: float | None) -> dict[str, Enclosed]:
         law = Certain(wide.u) if failure is None else Likely(wide.u, failure, sums)
-        return walk(trace, Running(target, chosen, accumulate, law, common), inputs)
+        return walk(trace, Running(target, chosen, accumulate, law, common, kernels), inputs)
 
     @cache
     def spread() -> dict[str, Array]:
-        found = walk(trace, Expected(target, chosen, accumulate), inputs)
+        found = walk(trace, Expected(target, chosen, accumulate, kernels), inputs)
         return {name: np.sqrt(each.variance) for name, each in found.items()}
 
     @cache
@@ -127,12 +137,13 @@ def bounds_of_trace(
         return _whole(walked(float(failure))[name].error, trace.shape(name))
 
     maps = {step.function for step in trace.steps if isinstance(step, Map)}
+    assumed = _STEPS + (_DESCRIBED if kernels is None else _PROBED)
     found = {}
     for name in trace.outputs:
         statements = (
             Statement(
                 "trace", "certified", lambda name=name: certified(name),  # type: ignore[misc]
-                _source(chosen), _STEPS + _elementary(maps),
+                _source(chosen), assumed + _elementary(maps),
             ),
             Statement(
                 "trace, sums likely", "probabilistic",

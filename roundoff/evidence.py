@@ -81,16 +81,23 @@ def evidence_of_trace(
     *,
     accumulate: Any = None,
     shared: Shared | None = None,
+    device: Any = "cpu",
 ) -> Evidence:
     """The evidence of a pruned trace, for inputs that are rounded to the format here.
 
-    accumulate: the format that sums are kept in, where that is known; shared: with other walks of this trace
-    at these inputs.
+    The bounds are for torch's kernels on this machine, as far as probes have shown what those do.
+    accumulate: for kernels that keep their sums in that format, wherever they run; shared: with other walks
+    of this trace at these inputs; device: kernels are probed on the CPU alone.
     """
+    from roundoff.kernels.machine import of_this_machine
+
     target = as_format(format)
     reference = proven_reference(trace, inputs, target, shared)
     rounded = round_inputs(trace, inputs, target)
-    bounds = bounds_of_trace(trace, rounded, target, accumulate=accumulate, shared=shared)
+    kernels = of_this_machine(trace, target, device) if accumulate is None else None
+    bounds = bounds_of_trace(
+        trace, rounded, target, accumulate=accumulate, shared=shared, kernels=kernels
+    )
     return Evidence(reference, bounds)
 
 

@@ -139,13 +139,17 @@ def _source() -> str:
 def _key(
     trace: Trace, rounded: Mapping[str, Array], target: Format, failure: float, accumulate: Any
 ) -> str:
+    from roundoff.kernels.machine import of_this_machine
+
     digest = hashlib.sha256()
+    kernels = of_this_machine(trace, target) if accumulate is None else None
     settings = (
         __version__,
         _source(),
         str(target),
         failure,
         str(accumulate),
+        None if kernels is None else kernels.key(),
         sorted(trace.outputs.items()),
     )
     digest.update(repr(settings).encode())

@@ -119,8 +119,9 @@ def test_partial_sums_that_may_overflow_have_no_finite_bound() -> None:
     inputs = {"w": np.array([1.0]), "x": np.array([6e4, 6e4, -6e4])}
     for order, finite in ((None, False), ("sequential", False), ("pairwise", False)):
         found = ro.gradient_bounds(
-            lambda w, x: (w * x).sum(), inputs, ("w",), format="float16", order=order
-        )
+            lambda w, x: (w * x).sum(), inputs, ("w",), format="float16", order=order,
+            accumulate="float16",
+        )  # fmt: skip
         assert bool(torch.isfinite(found["w"].certified).all()) is finite
 
 

@@ -19,7 +19,8 @@ from roundoff.arithmetic.scale import FUNCTIONS, SLOPES
 from roundoff.bounds.along import along
 from roundoff.bounds.theorems import RMS_ROUNDING
 from roundoff.formats import Format
-from roundoff.orders import accumulator, as_order
+from roundoff.kernels.facts import Kernels
+from roundoff.orders import as_order
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
 
 Array = npt.NDArray[np.float64]
@@ -41,9 +42,15 @@ class Expected(Rounding):
     order None or compensated: a plain loop over the terms in random order, or the last addition alone.
     """
 
-    def __init__(self, format: Any, order: Any = None, accumulate: Any = None) -> None:
-        super().__init__(format, accumulate)
-        self.wide = accumulator(self.format, accumulate)
+    def __init__(
+        self,
+        format: Any,
+        order: Any = None,
+        accumulate: Any = None,
+        kernels: Kernels | None = None,
+    ) -> None:
+        super().__init__(format, accumulate, kernels)
+        self.wide = self.place.wide
         self.order = None if order is None else as_order(order)
         self.once = (RMS_ROUNDING * self.format.u) ** 2
         self.wide_once = (RMS_ROUNDING * self.wide.u) ** 2

@@ -1,4 +1,4 @@
-"""Arithmetics that round: one of a format each, and for every step the one of the step's own format."""
+"""Arithmetics that round: for every step the sibling that keeps numbers where the step's kernel does."""
 
 from __future__ import annotations
 
@@ -6,33 +6,42 @@ from abc import ABC, abstractmethod
 from typing import Any, Self
 
 from roundoff.formats import Format, as_format
-from roundoff.orders import holds
+from roundoff.kernels.facts import Described, Kernels, Place
+from roundoff.orders import accumulator
 from roundoff.trace.steps import Constant, Rounded
 
 
 class Rounding(ABC):
     """An arithmetic of the declared format; `of` gives its sibling for the steps of another one.
 
-    accumulate: the format of sums, None for that of the step; it is taken where it holds the step's.
+    accumulate: the format of sums, None for that of the step; it is taken where it holds the step's;
+    kernels: what is known of them, in place of accumulate.
     infinities: constants met on the way that are infinite, by any of the siblings.
     """
 
-    def __init__(self, format: Any, accumulate: Any) -> None:
+    def __init__(self, format: Any, accumulate: Any, kernels: Kernels | None = None) -> None:
         self.format = as_format(format)
-        self._accumulate = None if accumulate is None else as_format(accumulate)
-        self._siblings: dict[str, Self] = {}
+        wide = accumulator(self.format, accumulate)
+        self.kernels = kernels or Described(None if accumulate is None else wide)
+        self.place = Place(self.format, wide, self.format)
+        self._siblings: dict[Place, Self] = {}
         self.infinities: list[Constant] = []
 
     def of(self, step: Rounded) -> Self:
-        """The same arithmetic in the step's format."""
-        if step.format is None:
+        """The same arithmetic where the step's numbers are kept."""
+        own = self.format if step.format is None else as_format(step.format)
+        place = self.kernels.place(step, own)
+        if place == self.place:
             return self
-        if step.format not in self._siblings:
-            own, wide = as_format(step.format), self._accumulate
-            sibling = self.in_format(own, wide if wide and holds(wide, own) else own)
-            sibling.infinities = self.infinities
-            self._siblings[step.format] = sibling
-        return self._siblings[step.format]
+        if place not in self._siblings:
+            sibling = self.in_format(place.result, place.wide)
+            sibling.infinities, sibling.kernels, sibling.place = (
+                self.infinities,
+                self.kernels,
+                place,
+            )
+            self._siblings[place] = sibling
+        return self._siblings[place]
 
     @abstractmethod
     def in_format(self, own: Format, wide: Format) -> Self:

@@ -8,6 +8,7 @@ result.  All of it is rounded upward by factors that cover the roundings of its 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -33,7 +34,9 @@ from roundoff.arithmetic.enclosed import (
     slack,
     unary,
 )
+from roundoff.arithmetic.flushing import reach, read, taken_for_granted
 from roundoff.arithmetic.laws import Certain, Law, Sums, present
+from roundoff.arithmetic.per_step import Rounding
 from roundoff.arithmetic.products import (
     blocks,
     count_products,
@@ -44,7 +47,6 @@ from roundoff.arithmetic.products import (
     product,
     rounding_part,
 )
-from roundoff.arithmetic.per_step import Rounding
 from roundoff.arithmetic.scale import FUNCTIONS
 from roundoff.arithmetic.shared import Alone, Shared
 from roundoff.arithmetic.slopes import absolute_of, ulp_of
@@ -64,8 +66,9 @@ from roundoff.bounds.chance import in_any_order, rounding_of_products
 from roundoff.bounds.terms import rounded_products
 from roundoff.errors import InapplicableError
 from roundoff.formats import FLOAT64, Format, round_to
+from roundoff.kernels.facts import Described, Kernels
 from roundoff.machine import two_product
-from roundoff.orders import Order, ReductionTree, accumulator, as_order
+from roundoff.orders import Order, ReductionTree, as_order
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
 
 Array = npt.NDArray[np.float64]
@@ -121,12 +124,14 @@ class Running(Rounding):
         accumulate: Any = None,
         law: Law | None = None,
         shared: Shared | None = None,
+        kernels: Kernels | None = None,
     ) -> None:
-        super().__init__(format, accumulate)
-        self.wide = accumulator(self.format, accumulate)
+        super().__init__(format, accumulate, kernels)
+        self.wide = self.place.wide
         self.order = None if order is None else as_order(order)
         self.law = law or Certain(self.wide.u)
         self.shared = shared or Alone()
+        self.flushing = False
 
     def in_format(self, own: Format, wide: Format) -> Running:
         law: Any = self.law
@@ -171,6 +176,17 @@ class Running(Rounding):
     # -------------------------------------------------------------------------------------- maps
 
     def map(self, step: Map, operands: Sequence[Enclosed]) -> Enclosed:
+        found = self._map(step, operands)
+        if isinstance(self.kernels, Described):
+            return found
+        if step.function in SUMS:
+            loss = 2 * self.place.own.smallest_normal + self.format.smallest_normal
+            granted = taken_for_granted(found, loss)
+            if granted is not None:
+                return granted
+        return self._flushed(step, found, operands, lambda other, read: other._map(step, read))
+
+    def _map(self, step: Map, operands: Sequence[Enclosed]) -> Enclosed:
         name, a = step.function, operands[0]
         with np.errstate(all="ignore"):
             if name in _COMPARISONS:
@@ -199,7 +215,10 @@ class Running(Rounding):
             own, error = PROPAGATED[name](value, *operands)
         else:
             own, error = unary(name, operands[0])
-        propagated, all_bits = error, kept(name, operands, self.format)
+        propagated: Any = error
+        all_bits: Any = False
+        if self.place.before is None and not self.flushing:
+            all_bits = kept(name, operands, self.format)
         ulp = 0.5 if name in CORRECT else ulp_of(name, self.format)
         underflow = 0.0 if name in SUMS else UNDERFLOW
         error = error + absolute_of(name, self.format)
@@ -213,9 +232,13 @@ class Running(Rounding):
             most = np.minimum(operands[0].computed, operands[1].computed)
             error = error + self._joined(operands[0], operands[1])
             error = error + self._joined(operands[1], operands[0])
+        if self.place.before is not None:  # numbers of a wider format, rounded there and then here
+            error = error + self.place.before.u * (np.abs(value) + own + error)
+            most = None
         found = self._result(
-            value, own, error, self.format, ulp=ulp, most=most, underflows=name not in SUMS
-        )
+            value, own, error, self.format, ulp=ulp, most=most,
+            underflows=name not in SUMS or self.place.before is not None,
+        )  # fmt: skip
         error = np.where(all_bits & np.isfinite(found.error), propagated * slack(1), found.error)
         return lean(Enclosed(value, found.own, error))
 
@@ -226,7 +249,7 @@ class Running(Rounding):
         the products more than n terms alone.  One product and another number are one addition.
         """
         n = product.terms
-        if n <= 1:
+        if n <= 1 or not self.place.joins:
             return 0.0
         again = self.wide.u * (1.0 + self.wide.u) * product.magnitudes
         return (n * self.wide.u * other.computed + again) * slack(1)
@@ -246,10 +269,11 @@ class Running(Rounding):
         local = relative * computed
         if most is not None:
             local = np.minimum(local, most)
-        if underflows:
+        if underflows or self.flushing:
             small = (computed > 0) & (np.abs(value) - own - error < target.smallest_normal)
-            local = local + np.where(small, max(ulp * target.smallest_subnormal, 2.0**-1074), 0.0)
-        if ulp == 0.5:
+            lost = target.smallest_normal if self.flushing else ulp * target.smallest_subnormal
+            local = local + np.where(small, max(lost, 2.0**-1074), 0.0)
+        if ulp == 0.5 and not self.flushing:
             local = np.where(held_by(value, own, error, target), 0.0, local)
         error = (error + local) * slack(1)
         error = np.where(np.abs(value) + own + error < target.max, error, np.inf)
@@ -258,6 +282,40 @@ class Running(Rounding):
     # -------------------------------------------------------------------------------------- sums
 
     def reduce(self, step: Reduce, operand: Enclosed) -> Enclosed:
+        found = self._sum(step, operand)
+        loss = self._loss(step, operand)
+        if not loss:
+            return found
+        return taken_for_granted(found, loss) or self._flushed(
+            step, found, [operand], lambda other, read: other._sum(step, *read)
+        )
+
+    def contract(self, step: Contract, first: Enclosed, second: Enclosed) -> Enclosed:
+        found = self._product(step, first, second)
+        loss = self._loss(step, first, second)
+        if not loss:
+            return found
+        return taken_for_granted(found, loss) or self._flushed(
+            step, found, [first, second], lambda other, read: other._product(step, *read)
+        )
+
+    def _loss(self, step: Reduce | Contract, *operands: Enclosed) -> float:
+        """What sums may lose by flushed numbers, at most, if their kernel flushes any."""
+        described = isinstance(self.kernels, Described)
+        return 0.0 if described else reach(present(step), operands, self.place)
+
+    def _flushed(
+        self, step: Map | Reduce | Contract, found: Enclosed, operands: Sequence[Enclosed],
+        again: Callable[[Running, Sequence[Enclosed]], Enclosed],
+    ) -> Enclosed:  # fmt: skip
+        """The same by a kernel that may take subnormals for zero; it is asked, as it matters."""
+        if not self.kernels.flushes(step, self.place.own):
+            return found
+        other, least = copy(self), self.place.own.smallest_normal
+        other.flushing = True
+        return again(other, [read(each, least) for each in operands])
+
+    def _sum(self, step: Reduce, operand: Enclosed) -> Enclosed:
         n, value = present(step), np.asarray(operand.value, np.float64)
         with np.errstate(all="ignore"):
             size, before = np.sum(operand.size, axis=-1), _sum(operand.error, value)
@@ -265,7 +323,7 @@ class Running(Rounding):
             plain = (count <= 1) | terms_on_a_grid(operand, self.wide)
             lost = np.where(plain, 0.0, n * FLOAT64.u * size)
             own = (_sum(operand.own, value) + lost) * slack(n)
-            before = before * slack(n)
+            before = (before + np.where(count > 0, n * self._flushed_sum, 0.0)) * slack(n)
             terms = Terms(value.sum(axis=-1), own, (size + before) * slack(n), before, before)
             if self.order is None:
 
@@ -299,7 +357,7 @@ class Running(Rounding):
 
         return self._ordered(step, terms, order, tree, sizes, errors)
 
-    def contract(self, step: Contract, first: Enclosed, second: Enclosed) -> Enclosed:
+    def _product(self, step: Contract, first: Enclosed, second: Enclosed) -> Enclosed:
         n = present(step)
         with np.errstate(all="ignore"):
             value, off = self.shared.once(step, "value", lambda: (first.value @ second.value, 0.0))
@@ -325,7 +383,8 @@ class Running(Rounding):
                 ) * slack(4)
             else:
                 error = self._contract_ordered(step, first, second, terms, self.order)
-            error = np.where(single | grid, before * slack(n), error)
+            certain = propagated if self.flushing else before * slack(n)
+            error = np.where(single | grid, certain, error)
             found = self._store(terms, error)
             if self.order is None:
                 found = replace(found, terms=int(np.max(count, initial=0)), magnitudes=sizes)
@@ -348,7 +407,15 @@ class Running(Rounding):
         return found
 
     @property
+    def _flushed_sum(self) -> float:
+        """What an addition loses whose result is flushed."""
+        return self.wide.smallest_normal if self.flushing else 0.0
+
+    @property
     def _underflow(self) -> float:
+        """Per term: a product that underflows, or is flushed, as the sum may be, too."""
+        if self.flushing:
+            return self.wide.smallest_normal + self._flushed_sum
         return max(self.wide.smallest_subnormal / 2, 2.0**-1073)
 
     def _contract_ordered(

@@ -316,7 +316,9 @@ class Problem:
             if accumulate is None or as_format(accumulate).precision < target.precision
             else accumulate
         )
-        found = evidence_of_trace(trace, self.values, target, accumulate=wide, shared=shared)
+        found = evidence_of_trace(
+            trace, self.values, target, accumulate=wide, shared=shared, device=self.device
+        )
         if (
             is_large(trace)
             and not trace.polynomial

@@ -1,8 +1,8 @@
 """Kernels of this machine: contracts, each shown by one probe of the very call."""
 
-from roundoff.kernels.facts import Described, Facts, Kernels, Table
+from roundoff.kernels.facts import Described, Facts, Kernels, Place, Table
 
-__all__ = ["Described", "Facts", "Kernels", "Table", "contracts"]
+__all__ = ["Described", "Facts", "Kernels", "Place", "Table", "contracts"]
 
 
 def contracts() -> Table:

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from roundoff.formats import Format
+from roundoff.orders import holds
 from roundoff.trace.call import Call
-from roundoff.trace.steps import Contract, Map, Reduce
-
-#: Steps that kernels carry out.
-Rounded = Map | Reduce | Contract
+from roundoff.trace.steps import Rounded
 
 
 @dataclass(frozen=True)
@@ -33,15 +31,27 @@ class Facts:
         return Facts(narrow, self.once and other.once)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the numbers of a step are kept.
+
+    own: the format of the tensors that its kernel reads and writes; wide: that of its sums; result: of
+    the step's result, wider than own inside a kernel that rounds once; before: a wider one that it had
+    before it was rounded to own; joins: what is added to a matrix product may be one more term of its sums.
+    """
+
+    own: Format
+    wide: Format
+    result: Format
+    before: Format | None = None
+    joins: bool = True
+
+
 class Kernels(Protocol):
     """What bounds ask of the kernel that carries out a step."""
 
-    def accumulate(self, step: Rounded, format: Format) -> Format:
-        """The format that sums are kept in, for a step of that format."""
-        ...
-
-    def inside(self, step: Rounded, format: Format) -> bool:
-        """Whether the step's result stays in the accumulator's format, as its kernel goes on with it."""
+    def place(self, step: Rounded, format: Format) -> Place:
+        """Where the numbers are kept, for a step of that format."""
         ...
 
     def flushes(self, step: Rounded, format: Format) -> bool:
@@ -51,16 +61,16 @@ class Kernels(Protocol):
 
 @dataclass(frozen=True)
 class Described:
-    """A kernel of the user's description: every step rounds, sums are kept in one format, subnormals stay."""
+    """A kernel of the user's description: every step rounds, sums are kept in one format, subnormals stay.
+
+    wide: of the sums, None for the step's own format; it is taken where it holds that.
+    """
 
     wide: Format | None = None
 
-    def accumulate(self, step: Rounded, format: Format) -> Format:
-        wide = self.wide
-        return format if wide is None or wide.precision < format.precision else wide
-
-    def inside(self, step: Rounded, format: Format) -> bool:
-        return False
+    def place(self, step: Rounded, format: Format) -> Place:
+        wide = self.wide if self.wide and holds(self.wide, format) else format
+        return Place(format, wide, format)
 
     def flushes(self, step: Rounded, format: Format) -> bool:
         return False

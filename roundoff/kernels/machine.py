@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,10 +12,10 @@ import torch
 
 from roundoff.exclusive import TORCH
 from roundoff.formats import Format, as_format
-from roundoff.kernels.facts import Entry, Facts, Rounded, Table
-from roundoff.kernels.probes import is_linear, probe_flush, probe_sums
+from roundoff.kernels.facts import Entry, Facts, Place, Table
+from roundoff.kernels.probes import ADDED, is_linear, probe_flush, probe_sums
 from roundoff.trace.call import Call, Operand
-from roundoff.trace.steps import Contract, Map, Move, Reduce, Trace
+from roundoff.trace.steps import Contract, Map, Move, Reduce, Rounded, Trace
 
 #: Formats whose kernels may keep wider sums than their results.
 HALVES = frozenset(("float16", "bfloat16"))
@@ -100,14 +101,24 @@ def _plain() -> Iterator[None]:
         yield
 
 
+def of_this_machine(trace: Trace, format: Format, device: Any = "cpu") -> Machine | None:
+    """The kernels that carry out a trace in a format on this CPU; None where torch has none for it."""
+    dtype = format.torch_dtype
+    if dtype is None or dtype.itemsize < 2 or torch.device(device).type != "cpu":
+        return None
+    return Machine(trace, format)
+
+
 class Machine:
     """The kernels that carry out a trace here, where `format` is the declared one.
 
-    What is not known is assumed: sums in the format, a rounding after every step, subnormals lost.
+    What no probe has shown is assumed: sums in the step's format, a rounding after every step, and numbers
+    below bfloat16's smallest normal one lost.
     """
 
     def __init__(self, trace: Trace, format: Format) -> None:
         self.format = format
+        self.trace = trace
         self._terms: dict[int, int] = {}
         for step in trace.steps:
             if isinstance(step, Reduce | Contract) and step.call is not None:
@@ -115,44 +126,68 @@ class Machine:
                 self._terms[number] = max(step.leaves, self._terms.get(number, 0))
         self._inner = _inner(trace)
         self._calls: dict[int, Call] = {}
+        self._lost = {name: subnormals_lost(as_format(name)) for name in ("float32", "float64")}
 
-    def accumulate(self, step: Rounded, format: Format) -> Format:
-        facts = self._facts(step, format)
-        return format if facts is None else facts.accumulate
-
-    def inside(self, step: Rounded, format: Format) -> bool:
-        if id(step) not in self._inner:
-            return False
-        facts = self._facts(step, format)
-        return facts is not None and facts.once
+    def place(self, step: Rounded, format: Format) -> Place:
+        facts = self.facts(step, format)
+        joins = step.kernel in ADDED
+        if facts is None:
+            return Place(format, format, format, joins=joins)
+        wide = facts.accumulate
+        if not facts.once:
+            return Place(format, wide, format, joins=joins)
+        if id(step) in self._inner:
+            return Place(format, wide, wide, joins=joins)
+        return Place(format, wide, format, wide if isinstance(step, Map) else None, joins)
 
     def flushes(self, step: Rounded, format: Format) -> bool:
-        if subnormals_lost(format):
+        if self._lost["float64" if format.name == "float64" else "float32"]:
             return True
-        if isinstance(step, Map):
-            return False
         call = self._call(step)
+        sums = isinstance(step, Reduce | Contract)
+        if format.name == "float64" or not (sums or (call and call.number in self._terms)):
+            return False
         found = None if call is None else flushes_of(call, self._terms[call.number])
-        if found is None:
-            return format.name in HALVES
-        return any(found[result] is not False for result in call.results)  # type: ignore[union-attr]
+        if call is None or found is None:
+            # A float16 number is a normal one of float32, and casts between the two lose none.
+            return format.name == "bfloat16"
+        return any(found[result] is not False for result in call.results)
 
-    def _facts(self, step: Rounded, format: Format) -> Facts | None:
+    def facts(self, step: Rounded, format: Format) -> Facts | None:
+        """What the step's kernel does with its sums; None where nothing was shown."""
         if format.name not in HALVES:
             return None
         call = self._call(step)
         if call is None or call.number not in self._terms:
             return None
         found = sums_of(call, self._terms[call.number])
-        if found is None:
+        facts = [None if found is None else found[result] for result in call.results]
+        known = [each for each in facts if each is not None]
+        if not known or len(known) < len(facts):
             return None
-        facts = [found[result] for result in call.results]
-        if any(each is None for each in facts):
-            return None
-        weakest, *others = (each for each in facts if each is not None)
-        for each in others:
-            weakest = weakest.weaker(each)
-        return weakest
+        return functools.reduce(Facts.weaker, known)
+
+    def key(self) -> list[tuple[str | None, Place, bool]]:
+        """All that bounds of this trace may rest on."""
+        found = []
+        for step in self.trace.steps:
+            if isinstance(step, Rounded):
+                own = _own(step, self.format)
+                found.append((step.kernel, self.place(step, own), self.flushes(step, own)))
+        return found
+
+    def words(self) -> str:
+        """Which kernels keep their sums in what, for people."""
+        of: dict[str, set[str]] = {}
+        for step in self.trace.steps:
+            own = _own(step, self.format) if isinstance(step, Reduce | Contract) else None
+            if own is not None and own.name in HALVES:
+                facts = self.facts(step, own)  # type: ignore[arg-type]
+                known = own.name if facts is None else facts.accumulate.name
+                shown = "assumed" if facts is None else "probed on this machine"
+                name = step.kernel or "sums"  # type: ignore[union-attr]
+                of.setdefault(f"sums in {known}, {shown}", set()).add(name)
+        return "; ".join(f"{fact}: {', '.join(sorted(names))}" for fact, names in of.items())
 
     def _call(self, step: Rounded) -> Call | None:
         """The step's call with the format of every operand."""
@@ -166,6 +201,10 @@ class Machine:
                 keywords=_named(call.keywords, self.format.name),
             )
         return self._calls[id(call)]
+
+
+def _own(step: Rounded, declared: Format) -> Format:
+    return declared if step.format is None else as_format(step.format)
 
 
 def _named(tree: Any, declared: str) -> Any:
@@ -188,7 +227,5 @@ def _inner(trace: Trace) -> set[int]:
     return {
         id(step)
         for step, seen in zip(trace.steps, readers, strict=True)
-        if isinstance(step, Map | Reduce | Contract)
-        and step.call is not None
-        and seen == {step.call.number}
+        if isinstance(step, Rounded) and step.call is not None and seen == {step.call.number}
     }

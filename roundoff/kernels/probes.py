@@ -52,8 +52,8 @@ FEW_BITS = 2
 #: Sums of magnitudes stay below 2^22 units, a quarter of what float32 counts to.
 MOST_UNITS = 1 << 22
 
-#: A probe makes two calls, and more until it has seen so many elements of every result, or drawn so many.
-ELEMENTS, DRAWN = 256, 1 << 15
+#: A probe makes one call, and more until it has seen so many elements of every result, or drawn so many.
+ELEMENTS, DRAWN = 512, 1 << 15
 
 #: A quotient by the number of terms, or a product with its reciprocal, may round so much more.
 QUOTIENT = 2.0**-22
@@ -189,7 +189,7 @@ def _agreements(call: Call, native: Kernel, exact: Kernel, how: Operands) -> lis
     generator = np.random.default_rng([SEED, *call.operands[0].shape])
     agree: list[bool | None] = []
     seen = drawn = calls = 0
-    while calls < 2 or (seen < ELEMENTS and drawn < DRAWN and any(agree)):
+    while calls < 1 or (seen < ELEMENTS and drawn < DRAWN and any(agree)):
         values = draws(call, how, generator)
         found, wanted = native(values), exact(values)
         this = [_same(f, w, call) for f, w in zip(found, wanted, strict=True)]

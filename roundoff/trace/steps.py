@@ -48,6 +48,7 @@ class Constant:
     operands: tuple[int, ...] = ()
     format: str | None = None
     kernel: str | None = None
+    call: Call | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,10 +283,9 @@ class Builder:
     def put(self, step: Step) -> int:
         if isinstance(step, Rounded) and (self.format or self.kernel):
             step = replace(
-                step, format=step.format or self.format, kernel=step.kernel or self.kernel
-            )
-        if isinstance(step, Map | Reduce | Contract) and self.call and not step.call:
-            step = replace(step, call=self.call)
+                step, format=step.format or self.format, kernel=step.kernel or self.kernel,
+                call=step.call or self.call,
+            )  # fmt: skip
         self.steps.append(step)
         return len(self.steps) - 1
 

@@ -22,7 +22,7 @@ import torch
 from roundoff.errors import RoundoffError, UnsupportedError
 from roundoff.trace.lowering.arguments import arguments_of, check_form
 from roundoff.trace.lowering.calls import call_of
-from roundoff.trace.steps import Builder, Contract, Index, Map, Reduce, Shape, numbered
+from roundoff.trace.steps import Builder, Index, Rounded, Shape, numbered
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _name_results(build: Builder, first: int, results: tuple[Any, ...]) -> None:
                 pending += build.steps[at].operands
     for at, parts in of.items():
         step = build.steps[at]
-        if isinstance(step, Map | Reduce | Contract) and step.call is not None:
+        if isinstance(step, Rounded) and step.call is not None:
             call = replace(step.call, results=tuple(sorted(parts)))
             build.steps[at] = replace(step, call=call)
 
