@@ -194,7 +194,7 @@ def test_the_table_names_every_kernel_that_was_probed():
         machine = Machine(trace, ro.as_format(name))
         for step in trace.steps:
             if isinstance(step, Contract):
-                assert machine.accumulate(step, machine.format).precision in (8, 11, 24)
+                assert machine.place(step, machine.format).wide.precision in (8, 11, 24)
     shown = str(ro.contracts())
     assert "3x9 9x2 (1,9)" in shown
     assert {row[0] for row in ro.contracts().rows} >= {"mm"}

@@ -53,7 +53,7 @@ def traced(function, *shapes):
     return prune(trace_gradients(function, inputs, WRT, squares))
 
 
-def judged(first, second, inputs, format, gradient="weight", natives=None):
+def judged(first, second, inputs, format, gradient="weight", natives=None, accumulate=None):
     """The verdict of two functions on one draw."""
     target = ro.as_format(format)
     arrays = {k: ro.round_to(v, target) for k, v in inputs.items()}
@@ -64,7 +64,8 @@ def judged(first, second, inputs, format, gradient="weight", natives=None):
             native = native_gradients(function, inputs, WRT, squares, format=target)[gradient]
         else:
             native = natives[k]
-        sides.append(evidence_of_trace(trace, arrays, target).of(gradient, name, native))
+        found = evidence_of_trace(trace, arrays, target, accumulate=accumulate)
+        sides.append(found.of(gradient, name, native))
     return judge(*sides)
 
 
@@ -175,7 +176,10 @@ def test_too_few_bits_are_undecided() -> None:
     inputs = draw(n=8, c=40, t=60)
     good = native_gradients(conv_then_slice, inputs, WRT, squares, format="bfloat16")["weight"]
     nudged = good + 2.0**-7 * np.abs(good)
-    found = judged(slice_then_conv, conv_then_slice, inputs, "bfloat16", natives=[good, nudged])
+    found = judged(
+        slice_then_conv, conv_then_slice, inputs, "bfloat16", natives=[good, nudged],
+        accumulate="bfloat16",
+    )  # fmt: skip
     assert found.verdict is Verdict.UNDECIDED and "too few bits" in found.reason
 
 

@@ -26,6 +26,9 @@ Results = Sequence[torch.Tensor | None]
 #: A call as a function of the type of its floating-point operands and their numbers, in float64.
 Kernel = Callable[[Sequence[torch.Tensor]], Results]
 
+#: Formats that torch's kernels compute in.
+NATIVE = frozenset(("float16", "bfloat16", "float32", "float64"))
+
 #: Linear in each floating-point operand, with whole coefficients (a mean: up to the final division).
 LINEAR = frozenset(
     """mm bmm mv dot vdot addmm addmv baddbmm convolution convolution_backward sum mean trace cumsum
@@ -72,9 +75,13 @@ class Operands:
 
 
 def is_linear(call: Call) -> bool:
-    """Whether whole operands give whole results: alpha and beta, where there are any, are 0 or 1."""
+    """Whether whole operands give whole results: alpha and beta, where there are any, are 0 or 1.
+
+    Sums of booleans (of a mask) are no sums of floats.
+    """
     scalars = [value for name, value in call.keywords if name in ("alpha", "beta")]
-    return call.name in LINEAR and all(value in (0, 1) for value in scalars)
+    floats = all(operand.format in NATIVE for operand in call.operands)
+    return floats and call.name in LINEAR and all(value in (0, 1) for value in scalars)
 
 
 def kernel_of(call: Call) -> Kernel:
