@@ -30,7 +30,10 @@ from roundoff.trace.steps import Map, Trace
 
 Array = npt.NDArray[np.float64]
 
-_STEPS = "a kernel that takes the steps of the trace, each rounded once at most, to the format or wider, "
+_STEPS = (
+    "a kernel that takes the steps of the trace, each rounded once at most, to the format or wider (where "
+    "the code casts, to that of its own), "
+)
 _DESCRIBED = "with sums in the accumulator or wider and without flush to zero"
 _PROBED = (
     "with sums and subnormals kept as probes show on this machine (print roundoff.contracts())"
@@ -51,7 +54,9 @@ def gradient_bounds(
     """Bounds on the error of every element of every gradient of loss(function(**inputs)).
 
     The inputs are rounded to the format first (design decision 1); the bounds are on the error that
-    comes after.  By default they are for torch's kernels on this machine, with what one probe of each has
+    comes after.  Where the function casts, steps are bounded in the type that they are computed in.
+
+    By default the bounds are for torch's kernels on this machine, with what one probe of each has
     shown (`roundoff.contracts`): whether 16-bit sums are kept in float32, whether subnormals are flushed.
     With accumulate or order they are for the kernels so described, wherever those run, and nothing is
     probed: accumulate is the format that sums are kept in (default: the format, which covers wider ones);
@@ -71,7 +76,7 @@ def gradient_bounds(
     from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
     from roundoff.trace.prune import prune
 
-    trace = prune(trace_gradients(function, inputs, wrt, loss, upstream))
+    trace = prune(trace_gradients(function, inputs, wrt, loss, upstream, format=format))
     values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}
     arrays = {name: float64_array(as_tensor(name, value)) for name, value in values.items()}
     rounded = round_inputs(trace, arrays, as_format(format))

@@ -154,7 +154,9 @@ def traced(
 ) -> dict[str, Known]:  # fmt: skip
     """References and bounds of a function's gradients and output, from disk where they are known."""
     trace = prune(
-        trace_gradients(function, inputs, wrt, loss, upstream, output=output, forward=True)
+        trace_gradients(
+            function, inputs, wrt, loss, upstream, output=output, forward=True, format=target
+        )
     )
     values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}
     arrays = {name: float64_array(as_tensor(name, value)) for name, value in values.items()}

@@ -68,7 +68,7 @@ class Simulated(Rounding):
 
     def map(self, step: Map, operands: Sequence[Any]) -> Any:
         if step.function == "cast":
-            return self._round(operands[0])
+            return round_to(operands[0], self.format)
         with np.errstate(all="ignore"):
             result = np.asarray(FUNCTIONS[step.function](*operands))
         return result if step.function in _NO_ROUNDING else self._round(result)

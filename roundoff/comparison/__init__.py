@@ -12,8 +12,6 @@ from roundoff.arguments import instance, whole
 from roundoff.comparison.problem import Problem
 from roundoff.comparison.result import Comparison, Pair
 from roundoff.comparison.sides import two_sides
-from roundoff.errors import ArgumentError
-from roundoff.formats import as_format
 from roundoff.power import Power
 from roundoff.trace.problem import check_device, check_inputs
 
@@ -64,18 +62,13 @@ def compare(
         instance("rename", rename, Mapping, "a mapping from names to names")
     started = time.perf_counter()
     sides, values = two_sides(first, second, dict(inputs), rename)
-    problem = Problem(sides, values, wrt, loss, upstream, output, device, seed)
-    several = isinstance(formats, list | tuple | set | frozenset)
-    listed = formats if several else (formats,)
-    targets = [as_format(f) for f in listed] if problem.formats is None else problem.formats
-    if not targets:
-        raise ArgumentError("formats is empty; give at least one")
+    problem = Problem(sides, values, wrt, loss, upstream, output, device, seed, formats)
     traced = time.perf_counter()
     elsewhere, notes = problem.elsewhere(points)
     checked = time.perf_counter()
     pairs = {}
-    for target in targets:
-        for pair in problem.pairs(target, elsewhere, accumulate, seeds):
+    for target in problem.formats:
+        for pair in problem.pairs(target, elsewhere[target], accumulate, seeds):
             pairs[pair.gradient, str(target)] = pair
     done = time.perf_counter()
     search = problem.search(list(pairs.values())) if points else None

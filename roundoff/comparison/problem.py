@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -36,7 +37,7 @@ from roundoff.evidence import FAILURE, Evidence, evidence_of_trace, proven_refer
 from roundoff.formats import Format, as_format
 from roundoff.power import power_of
 from roundoff.reference import Reference, float64_array, is_large, spot_check
-from roundoff.trace import UPSTREAM, Trace, prune
+from roundoff.trace import UPSTREAM, Trace, Traces
 from roundoff.trace.degree import degree
 from roundoff.verdict import Judgement, Verdict, judge
 
@@ -54,12 +55,20 @@ _UNTRACED = (
 )
 
 
+#: The traces of both sides in a format; None for an opaque one.
+Both = tuple[Trace | None, Trace | None]
+
+
 class Problem:
-    """Two sides with their traces, one problem."""
+    """Two sides with their traces in every format, one problem.
+
+    formats: those to judge in; None for that of the tensors that are given.
+    """
 
     def __init__(
         self, sides: tuple[Side, Side], inputs: dict[str, Any], wrt: Sequence[str] | None,
         loss: Callable[..., Any] | None, upstream: Any, output: Any, device: Any, seed: int,
+        formats: Any,
     ) -> None:  # fmt: skip
         from roundoff.trace.capture import as_tensor, check_wrt
 
@@ -76,21 +85,14 @@ class Problem:
             raise ArgumentError(f"an input is called {OUTPUT!r}, as the output is; rename it")
         self.loss, self.output = loss, output
         self.upstream = self._upstream(upstream)
-        self.opaque: list[str] = []
-        self.traces = [self._trace(side) for side in sides]
-        if all(trace is None for trace in self.traces):
-            reasons = "; ".join(self.opaque) or "no side is a function"
-            raise UnsupportedError(f"neither side can be judged: {reasons}")
-        self.notes += self.opaque
-        first, second = self.traces
-        if first is not None and second is not None and first.equals(second):
-            self.traces[1] = first  # one reference, one set of bounds for both
+        self.formats = self._formats(formats)
+        self.opaque: dict[str, list[Format]] = {}
+        self.traces = self._traced()
         self.values = {name: float64_array(value) for name, value in self.inputs.items()}
         if self.upstream is not None:
             self.values[UPSTREAM] = float64_array(as_tensor(UPSTREAM, self.upstream))
         floating = {n for n in self.values if n == UPSTREAM or self.inputs[n].is_floating_point()}
         self.points = Points(self.values, floating, self.wrt, self.generator)
-        self.formats = self._formats()
         self._checked()
 
     def _upstream(self, upstream: Any) -> Any:
@@ -115,28 +117,43 @@ class Problem:
         self.notes.append("upstream gradient: random, normal (no loss was given)")
         return self.generator.standard_normal(shape).astype(np.float32).astype(np.float64)
 
-    def _trace(self, side: Side) -> Trace | None:
+    def _traced(self) -> dict[Format, Both]:
+        """The traces of both sides by format; equal ones are one object."""
+        found: dict[Format, Both] = {}
+        sources: list[Traces | None] = [None, None]
+        for target in self.formats:
+            one, two = (self._trace(n, target, sources) for n in range(2))
+            if one is not None and two is not None and two is not one and one.equals(two):
+                two = one  # one reference, one set of bounds for both
+            found[target] = one, two
+        for note, where in self.opaque.items():
+            among = "" if len(where) == len(self.formats) else f" in {_listed(where)}"
+            self.notes.append(f"{note}{among}")
+        if all(one is None and two is None for one, two in found.values()):
+            reasons = "; ".join(self.opaque) or "no side is a function"
+            raise UnsupportedError(f"neither side can be judged: {reasons}")
+        return found
+
+    def _trace(self, number: int, target: Format, sources: list[Traces | None]) -> Trace | None:
+        side = self.sides[number]
         if side.function is None:
             return None
         try:
-            return self._captured(side, self.inputs)
+            source = sources[number] or self._source(side, self.inputs)
+            sources[number] = source
+            return source.of(target)
         except _UNTRACED as error:
             if not isinstance(error, UnsupportedError):
                 self._runs(side, error)
             reason = str(error).strip().split("\n")[0]
-            self.opaque.append(
-                f"{side.name} is opaque, judged by the other side's reference: {reason}"
-            )
+            note = f"{side.name} is opaque, judged by the other side's reference: {reason}"
+            self.opaque.setdefault(note, []).append(target)
             return None
 
-    def _captured(self, side: Side, inputs: Mapping[str, Any]) -> Trace:
-        from roundoff.trace.capture import trace_gradients
-
-        return prune(
-            trace_gradients(
-                cast(Callable[..., Any], side.function), inputs, self.wrt, self.loss, self.upstream,
-                output=self.output, forward=True,
-            )
+    def _source(self, side: Side, inputs: Mapping[str, Any]) -> Traces:
+        return Traces(
+            cast(Callable[..., Any], side.function), inputs, self.wrt, self.loss, self.upstream,
+            output=self.output, forward=True,
         )  # fmt: skip
 
     def _runs(self, side: Side, error: Exception) -> None:
@@ -151,11 +168,16 @@ class Problem:
         except RoundoffError:
             raise error from None
 
-    def _formats(self) -> list[Format] | None:
-        """Tensors from elsewhere are of one format."""
+    def _formats(self, formats: Any) -> list[Format]:
+        """Tensors from elsewhere are of one format, theirs."""
         found = {str(t.dtype).removeprefix("torch.") for s in self.sides for t in s.given.values()}
         if not found:
-            return None
+            several = isinstance(formats, list | tuple | set | frozenset)
+            listed = formats if several else (formats,)
+            targets = list(dict.fromkeys(as_format(each) for each in listed))
+            if not targets:
+                raise ArgumentError("formats is empty; give at least one")
+            return targets
         if len(found) > 1:
             raise ArgumentError(
                 f"the given tensors are of types {', '.join(sorted(found))}; give one type"
@@ -200,12 +222,35 @@ class Problem:
 
     # ----------------------------------------------------------------------------- same or not
 
-    def elsewhere(self, points: int) -> tuple[dict[str, Judgement], list[str]]:
-        """DIFFERENT by the references at random points, per gradient; and what equality there means."""
-        one, two = self.traces
+    def elsewhere(self, points: int) -> tuple[dict[Format, dict[str, Judgement]], list[str]]:
+        """DIFFERENT by the references at random points, by format and gradient; what equality there means.
+
+        Formats in which the functions have the same traces share both.
+        """
+        groups: list[tuple[Both, list[Format]]] = []
+        for target, both in self.traces.items():
+            where = next((w for b, w in groups if all(map(operator.is_, b, both))), None)
+            if where is None:
+                groups.append((both, [target]))
+            else:
+                where.append(target)
+        found: dict[Format, dict[str, Judgement]] = {}
+        notes: dict[str, list[Format]] = {}
+        for both, where in groups:
+            judgements, said = self._elsewhere(both, points)
+            found.update(dict.fromkeys(where, judgements))
+            for note in said:
+                notes.setdefault(note, []).extend(where)
+        return found, [
+            note if len(where) == len(self.formats) else f"in {_listed(where)}: {note}"
+            for note, where in notes.items()
+        ]
+
+    def _elsewhere(self, both: Both, points: int) -> tuple[dict[str, Judgement], list[str]]:
+        one, two = both
         if one is None or two is None or not points:
             return {}, []
-        if one is two:
+        if one.same_function(two):
             note = "both sides have the same trace: their exact gradients are equal everywhere"
             chosen = self.points.chosen
             return {}, [f"{note} at the given {', '.join(chosen)}" if chosen else note]
@@ -217,32 +262,36 @@ class Problem:
             for number in range(points):
                 where = f"at random point {number + 1} "
                 values = self.points.varied() if most is None else self.points.whole()
-                first, second = self._references(values)
+                first, second = self._references(both, values)
                 if not any_known(first, second):
                     return found, ["no check at random points: no exact value is known there"]
                 agreement = min(agreement, agreement_of(first, second))
                 for name, judgement in apart(first, second, where).items():
                     found.setdefault(name, judgement)
             if found:
-                found = self._off_kinks(found, "float32")
+                found = self._off_kinks(both, found, "float32")
         except RoundoffError as error:
             return found, [f"no check at random points: {error}"]
         return found, [] if found else [chance(points, most, agreement, self.points.kept)]
 
     def search(self, pairs: Sequence[Pair]) -> Search | None:
-        """For where those gradients part elsewhere that are the same here; None where a side is opaque."""
-        one, two = self.traces
+        """For where those gradients part elsewhere that are the same here; None where a side is opaque.
+
+        By the traces of the finest format.
+        """
+        finest = min(self.formats, key=lambda target: target.u)
+        one, two = self.traces[finest]
         if one is None or two is None:
             return None
         gone = {p.gradient for p in pairs if p.judgement.verdict == Verdict.DIFFERENT}
         left = [name for name in one.outputs if name not in gone]
-        finest = min(pair.format.u for pair in pairs)
-        found = Search((one, two), self.points, left, self._retraced, finest)
+        retrace = partial(self._retraced, finest)
+        found = Search((one, two), self.points, left, retrace, finest.u)
         found.run()
         return found
 
-    def _retraced(self, others: Mapping[str, Array]) -> tuple[Trace, Trace]:
-        """Both sides at other integers and masks.
+    def _retraced(self, target: Format, others: Mapping[str, Array]) -> tuple[Trace, Trace]:
+        """Both sides at other integers and masks, in a format.
 
         Raises: UnsupportedError where one cannot be traced or run there.
         """
@@ -253,21 +302,23 @@ class Problem:
             for name, tensor in self.inputs.items()
         }
         try:
-            first, second = (self._captured(side, tensors) for side in self.sides)
+            first, second = (self._source(side, tensors).of(target) for side in self.sides)
         except _UNTRACED as error:
             raise UnsupportedError(str(error).strip().split("\n")[0]) from error
         return first, second
 
-    def _references(self, values: Inputs) -> list[Reference]:
+    def _references(self, both: Both, values: Inputs) -> list[Reference]:
         """In float32; the smallest number of float64, a mask, comes to that of float32."""
         most = as_format("float32").max
         inside = {
             name: np.where(np.isfinite(v), np.clip(v, -most, most), v) for name, v in values.items()
         }
-        return self._of_traces(partial(proven_reference, inputs=inside, format="float32"))
+        return _of_traces(both, partial(proven_reference, inputs=inside, format="float32"))
 
-    def _off_kinks(self, found: Mapping[str, Judgement], format: Any) -> dict[str, Judgement]:
-        traces = [trace for trace in self.traces if trace is not None]
+    def _off_kinks(
+        self, both: Both, found: Mapping[str, Judgement], format: Any
+    ) -> dict[str, Judgement]:
+        traces = [trace for trace in both if trace is not None]
         return off_kinks(found, traces, self.values, self.points, format)
 
     # ---------------------------------------------------------------------------------- formats
@@ -275,12 +326,15 @@ class Problem:
     def pairs(
         self, target: Format, elsewhere: Mapping[str, Judgement], accumulate: Any, seeds: int
     ) -> list[Pair]:
+        both = self.traces[target]
         try:
+            if both == (None, None):
+                raise UnsupportedError("neither side can be traced")
             computed = [
                 self.ran.get((side.name, target)) or self._native(side, target, self.values)
                 for side in self.sides
             ]
-            known = self._of_traces(lambda trace: self._known(trace, target, accumulate))
+            known = _of_traces(both, lambda trace: self._known(trace, target, accumulate))
         except (UndecidedError, PrecisionError, UnsupportedError, ArgumentError) as error:
             reason = Judgement(Verdict.UNDECIDED, str(error))
             names = [OUTPUT, *self.wrt]
@@ -299,14 +353,6 @@ class Problem:
 
     def _spend(self, on: str, seconds: float) -> None:
         self.spent[on] = self.spent.get(on, 0.0) + seconds
-
-    def _of_traces(self, make: Callable[[Trace], Any]) -> list[Any]:
-        """What is made of the traces of the two sides, None for an opaque one; once, if they are the same."""
-        first, second = self.traces
-        one = None if first is None else make(first)
-        if second is first:
-            return [one, one]
-        return [one, None if second is None else make(second)]
 
     def _known(self, trace: Trace, target: Format, accumulate: Any) -> Evidence:
         began = time.perf_counter()
@@ -366,7 +412,7 @@ class Problem:
         if not (one.traced and two.traced):
             power = power_of(one.reference.high, one.reference.terms, one.bound.likely(FAILURE))
         elif judgement.verdict == Verdict.DIFFERENT and elsewhere is None:
-            judgement = self._off_kinks({name: judgement}, target)[name]
+            judgement = self._off_kinks(self.traces[target], {name: judgement}, target)[name]
         elif elsewhere is not None and (
             judgement.verdict != Verdict.DIFFERENT or elsewhere.verdict == Verdict.UNDECIDED
         ):
@@ -383,11 +429,13 @@ class Problem:
     ) -> dict[str, list[tuple[float, float]]]:
         """Normwise errors of both sides at further random inputs."""
         found: dict[str, list[tuple[float, float]]] = {}
-        if any(trace is None for trace in self.traces):
+        if None in self.traces[target]:
             return found
         for _ in range(seeds):
             values = self.points.varied()
-            of = self._of_traces(partial(proven_reference, inputs=values, format=target))
+            of = _of_traces(
+                self.traces[target], partial(proven_reference, inputs=values, format=target)
+            )
             computed = [self._native(side, target, values) for side in self.sides]
             for name in of[0]:
                 known = of[0][name].known & of[1][name].known
@@ -397,3 +445,16 @@ class Problem:
                 ]
                 found.setdefault(name, []).append((both[0], both[1]))
         return found
+
+
+def _of_traces(both: Both, make: Callable[[Trace], Any]) -> list[Any]:
+    """What is made of the traces of the two sides, None for an opaque one; once, if they are the same."""
+    first, second = both
+    one = None if first is None else make(first)
+    if second is first:
+        return [one, one]
+    return [one, None if second is None else make(second)]
+
+
+def _listed(formats: Sequence[Format]) -> str:
+    return ", ".join(map(str, formats))

@@ -65,7 +65,9 @@ class Gradients:
         self.forward()
         self.upstream = Buffer(torch.empty_like(self.out), self.format, device)
         example = torch.zeros(self.out.shape)
-        self.trace = trace_gradients(function, inputs, self.wrt, None, example, output=output)
+        self.trace = trace_gradients(
+            function, inputs, self.wrt, None, example, output=output, format=self.format
+        )
 
     def restore(self) -> None:
         """The user's own inputs."""

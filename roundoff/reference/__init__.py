@@ -60,7 +60,10 @@ def reference_gradients(
 ) -> Reference:
     """The gradients of loss(function(**inputs)) in arbitrary precision.
 
-    The inputs are rounded to the format first (design decision 1).  engine: "mpmath" is the reference
+    The inputs are rounded to the format first (design decision 1), and the function is traced in its type;
+    tensors that it brings along are taken as they are, and casts inside it as exact.
+
+    engine: "mpmath" is the reference
     of record; "ball" and the much faster "multiword" have a proven radius; "auto" takes mpmath for
     small work, multiword for large, and balls for what that cannot certify.  output: which of several
     outputs, an index or a key.
@@ -71,7 +74,7 @@ def reference_gradients(
     """
     from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
 
-    trace = trace_gradients(function, inputs, wrt, loss, upstream, output=output)
+    trace = trace_gradients(function, inputs, wrt, loss, upstream, output=output, format=format)
     values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}
     arrays = {name: float64_array(as_tensor(name, value)) for name, value in values.items()}
     found = reference_of_trace(prune(trace), arrays, format=format, engine=engine)
@@ -148,7 +151,7 @@ def float64_array(tensor: torch.Tensor) -> Array:
 
 
 def round_inputs(trace: Trace, inputs: Mapping[str, Array], target: Format) -> dict[str, Array]:
-    """The trace's inputs and closures rounded to a format.
+    """The trace's inputs rounded to a format, and its closures, which have a type of their own, as they are.
 
     Raises: ArgumentError where one is missing, not finite, or overflows the format.
     """
@@ -158,6 +161,11 @@ def round_inputs(trace: Trace, inputs: Mapping[str, Array], target: Format) -> d
     for step in trace.steps:
         if isinstance(step, Input):
             values = np.array(given[step.name], np.float64, order="C")
+            if step.name in trace.closures:
+                if not np.isfinite(values).all():
+                    raise _unusable(step.name, values, target)
+                rounded[step.name] = values
+                continue
             if not np.abs(values).max(initial=0.0) < target.overflow_threshold:
                 raise _unusable(step.name, values, target)
             rounded[step.name] = to_format(np.atleast_1d(values)).reshape(values.shape)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.trace import UPSTREAM, Trace, prune, trace_gradients
+from roundoff.trace import UPSTREAM, Trace, Traces
 
 Array = npt.NDArray[np.float64]
 Inputs = dict[str, Array]
@@ -78,9 +78,9 @@ class Problem:
         own = int.from_bytes(self.digest[:8], "big")
         return np.random.default_rng([base, own, seed, stream])
 
-    def traces(self) -> dict[str, Trace]:
-        """The pruned trace of each method; shapes are those of the first seed."""
-        return _traced(self)
+    def traces(self, format: Any) -> dict[str, Trace]:
+        """The pruned trace of each method in a format; shapes are those of the first seed."""
+        return {name: traces.of(format) for name, traces in _traced(self).items()}
 
 
 def _file(function: Any) -> str | None:
@@ -92,15 +92,15 @@ def _file(function: Any) -> str | None:
         return None
 
 
-_TRACES: dict[bytes, dict[str, Trace]] = {}
+_TRACES: dict[bytes, dict[str, Traces]] = {}
 
 
-def _traced(problem: Problem) -> dict[str, Trace]:
+def _traced(problem: Problem) -> dict[str, Traces]:
     if problem.digest not in _TRACES:
         example = problem.inputs(0, 0)
         upstream = example.pop(UPSTREAM, None)
         _TRACES[problem.digest] = {
-            name: prune(trace_gradients(function, example, problem.wrt, problem.loss, upstream))
+            name: Traces(function, example, problem.wrt, problem.loss, upstream)
             for name, function in problem.methods.items()
         }
     return _TRACES[problem.digest]

@@ -39,16 +39,15 @@ class Measured:
         self.names = problem.names
         self.seeds = np.array(seeds)
         self.inputs = [problem.inputs(base, seed) for seed in self.seeds.tolist()]
-        traces = problem.traces()
-        first = traces[self.names[0]]
-        self.rounded = [round_inputs(first, each, format) for each in self.inputs]
+        traces = problem.traces(format)
         self.evidence = {
-            name: [evidence_of_trace(trace, each, format) for each in self.rounded]
+            name: [evidence_of_trace(trace, each, format) for each in self.inputs]
             for name, trace in traces.items()
         }
+        second = traces[self.names[1]]
         self.stated = [
-            bounds_of_trace(traces[self.names[1]], each, format, order="sequential")
-            for each in self.rounded
+            bounds_of_trace(second, round_inputs(second, each, format), format, order="sequential")
+            for each in self.inputs
         ]
         self._stacks: dict[tuple[str, str], list[Array]] = {}
         self.native = {name: self._native(name, self.inputs) for name in self.names}
@@ -95,7 +94,7 @@ class Measured:
             name: np.stack([round_to(each[name], self.format) for each in self.inputs])
             for name in self.inputs[0]
         }
-        traces = self.problem.traces()
+        traces = self.problem.traces(self.format)
         for wide in accumulators(self.format):
             for order in self.orders:
                 arithmetic = Simulated(self.format, order, wide)
@@ -200,7 +199,7 @@ class Measured:
         stream = 1 + len(problem.permutations)
         generator = problem.generator(self.base, int(self.seeds[k]), stream)
         points = Points(values, values, problem.wrt, generator)
-        traces = list(problem.traces().values())
+        traces = list(problem.traces(self.format).values())
         return off_kinks({gradient: judgement}, traces, values, points, self.format)[gradient]
 
     def _element_rows(self) -> pd.DataFrame:
@@ -217,7 +216,7 @@ class Measured:
         if self.seeds[0] != 0:
             return pd.DataFrame()
         rows = []
-        for method, trace in self.problem.traces().items():
+        for method, trace in self.problem.traces(self.format).items():
             for step in trace.steps:
                 if isinstance(step, Input):
                     length = np.shape(self.inputs[0][step.name])[-1]

@@ -1,5 +1,6 @@
 """PyTorch functions and their gradients as lists of move, map, reduce and contract."""
 
+from roundoff.trace.by_format import Traces
 from roundoff.trace.capture import UPSTREAM, trace_gradients
 from roundoff.trace.lowering import LOWERINGS
 from roundoff.trace.prune import needed, prune, reads, structural_zeros
@@ -29,6 +30,7 @@ __all__ = [
     "Reduce",
     "Step",
     "Trace",
+    "Traces",
     "needed",
     "prune",
     "reads",

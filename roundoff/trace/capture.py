@@ -10,6 +10,7 @@ import contextlib
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,75 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from roundoff.arguments import described
 from roundoff.errors import ArgumentError, RoundoffError, UnsupportedError
 from roundoff.exclusive import TORCH
+from roundoff.formats import Format, as_format, rounder
 from roundoff.trace.exactly import ExactConstants
-from roundoff.trace.lowering import Value, literal, lower
+from roundoff.trace.lowering import Value, computed_in, format_name, literal, lower, narrows
 from roundoff.trace.problem import check_problem
+from roundoff.trace.runs import Run
 from roundoff.trace.steps import Builder, Trace
 from roundoff.trace.writes import PutBack, declare_updates, drop_last_writes, lift
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 UPSTREAM = "upstream gradient"
 OUTPUT = "output"
+_NOT_RUN = "PyTorch could not run the function"
+
+
+class Subject:
+    """What is traced: the gradients of loss(function(**inputs)), and the output where `forward` says so.
+
+    Raises: ArgumentError for arguments that do not fit each other.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], inputs: Mapping[str, Any], wrt: Sequence[str] | None,
+        loss: Loss | None, upstream: Any, output: Any, *, forward: bool,
+    ) -> None:  # fmt: skip
+        check_problem(function, inputs, wrt, loss)
+        tensors = {name: as_tensor(name, value) for name, value in inputs.items()}
+        for name, tensor in tensors.items():
+            if tensor.numel() == 0:
+                raise ArgumentError(
+                    f"input {name!r} of shape {tuple(tensor.shape)} is empty; give elements"
+                )
+        self.wrt = check_wrt(tensors, wrt)
+        if upstream is not None:
+            if loss is not None:
+                raise ArgumentError("both loss and upstream are given; give one of them")
+            tensors[UPSTREAM] = as_tensor(UPSTREAM, upstream)
+        self.function, self.loss, self.output, self.forward = function, loss, output, forward
+        self.tensors = tensors
+
+    def examples(self, dtype: torch.dtype) -> list[torch.Tensor]:
+        """The inputs in a floating-point type; integers as they are."""
+        return [
+            t.detach().to(
+                device="cpu", dtype=dtype if t.is_floating_point() else t.dtype, copy=True
+            )
+            for t in self.tensors.values()
+        ]
+
+    def gradients(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The gradients, and the output where it is wanted."""
+        given = dict(zip(self.tensors, values, strict=True))
+        out, found = evaluate(self.function, given, self.wrt, self.loss, self.output)
+        return (*found, out.detach()) if self.forward else found
+
+    def trace(self, dtype: torch.dtype) -> Trace:
+        """The trace of a run in a type.  Raises: NotRunError where PyTorch cannot; UnsupportedError."""
+        examples = self.examples(dtype)
+        graph, brought = _capture(self.gradients, examples)
+        given = dict(zip(self.tensors, examples, strict=True))
+        outputs = (*self.wrt, OUTPUT) if self.forward else self.wrt
+        return _lower_graph(graph, given, brought, outputs, format_name(dtype))
+
+    def run(self, dtype: torch.dtype) -> Run:
+        """What a run in a type asks of PyTorch.  Raises: NotRunError where PyTorch cannot."""
+        examples = self.examples(dtype)
+        made = Run(dtype, examples)
+        with _plain_kernels(), ExactConstants(), _told(NotRunError, _NOT_RUN), PutBack(), made:
+            self.gradients(*examples)
+        return made
 
 
 @TORCH
@@ -41,10 +102,15 @@ def trace_gradients(
     *,
     output: Any = None,
     forward: bool = False,
+    format: Any = "float32",
 ) -> Trace:
     """The gradients of loss(function(**inputs)) as a Trace with one output per name in wrt.
 
-    inputs: tensors, arrays or numbers; their values do not matter, only shapes and types.
+    The function runs in the format's own type, so a step that it does not cast has the format None.  Where
+    torch computes no gradients in it, the trace is that of float32.
+
+    inputs: tensors, arrays or numbers; their values do not matter, only shapes and types.  Tensors that the
+    function brings along are inputs of the trace, too, in the type that they have.
     wrt: names of floating-point inputs (default: all of them).  loss maps the output to a scalar; without
     it the output itself is the scalar, or upstream is its fixed upstream gradient (an input of the trace
     then).  output: which of several outputs, an index or a key; forward: the trace has the function's
@@ -53,32 +119,34 @@ def trace_gradients(
     Raises: ArgumentError for arguments that do not fit each other; UnsupportedError for what cannot
     be traced, by name.
     """
-    check_problem(function, inputs, wrt, loss)
-    tensors = {name: as_tensor(name, value) for name, value in inputs.items()}
-    for name, tensor in tensors.items():
-        if tensor.numel() == 0:
+    subject = Subject(function, inputs, wrt, loss, upstream, output, forward=forward)
+    target = as_format(format)
+    own = target.torch_dtype
+    if own is not None and own.itemsize > 1:
+        with contextlib.suppress(NotRunError):
+            return subject.trace(own)
+    return for_format(subject.trace(torch.float32), target)
+
+
+class NotRunError(ArgumentError):
+    """PyTorch raised an error where it ran the function."""
+
+
+def for_format(trace: Trace, target: Format) -> Trace:
+    """The float32 trace for a format that torch does not run the function in, with rounded closures.
+
+    Raises: ArgumentError where that overflows.
+    """
+    for name, values in trace.closures.items():
+        most = np.abs(values).max(initial=0.0)
+        if target.overflow_threshold <= most < np.inf:
             raise ArgumentError(
-                f"input {name!r} of shape {tuple(tensor.shape)} is empty; give elements"
+                f"a tensor that the function brings along ({name}) holds {most:g}, beyond the largest "
+                f"{target} number {target.max:g}; scale it, or take a format with a wider range"
             )
-    wrt = check_wrt(tensors, wrt)
-    if upstream is not None:
-        if loss is not None:
-            raise ArgumentError("both loss and upstream are given; give one of them")
-        tensors[UPSTREAM] = as_tensor(UPSTREAM, upstream)
-    names = list(tensors)
-    examples = [
-        t.detach().to("cpu", torch.float32 if t.is_floating_point() else t.dtype, copy=True)
-        for t in tensors.values()
-    ]
-
-    def gradients(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        given = dict(zip(names, values, strict=True))
-        out, found = evaluate(function, given, wrt, loss, output)
-        return (*found, out.detach()) if forward else found
-
-    graph, brought = _capture(gradients, examples)
-    outputs = (*wrt, OUTPUT) if forward else wrt
-    return _lower_graph(graph, dict(zip(names, examples, strict=True)), brought, outputs)
+    to_format = rounder(target)
+    closures = {n: to_format(np.atleast_1d(v)).reshape(v.shape) for n, v in trace.closures.items()}
+    return replace(trace, closures=closures) if closures else trace
 
 
 def as_tensor(name: str, value: Any) -> torch.Tensor:
@@ -235,7 +303,7 @@ def _capture(
 ) -> tuple[torch.fx.GraphModule, dict[str, torch.Tensor]]:
     """A graph without writes, and what it takes behind the examples: what the function brings along."""
     with _plain_kernels(), ExactConstants():
-        with _told(ArgumentError, "PyTorch could not run the function"), PutBack() as writes:
+        with _told(NotRunError, _NOT_RUN), PutBack() as writes:
             graph = make_fx(function)(*examples)
         declare_updates(graph.graph)
         brought = lift(graph, writes.storages)
@@ -244,9 +312,32 @@ def _capture(
             graph = make_fx(functionalize(graph), tracing_mode="fake", _allow_non_fake_inputs=True)(
                 *examples, *brought.values()
             )
-    drop_last_writes(graph.graph)
-    graph.graph.eliminate_dead_code()
+        drop_last_writes(graph.graph)
+        graph.graph.eliminate_dead_code()
+        if len({dtype for node in graph.graph.nodes for dtype in _types_of(node)}) > 1:
+            with _told(UnsupportedError, "cannot trace the function"):
+                _AsRun(graph).run(*examples, *brought.values())
     return graph, brought
+
+
+def _types_of(node: torch.fx.Node) -> set[torch.dtype]:
+    leaves = torch.utils._pytree.tree_leaves(node.meta.get("val"))
+    return {t.dtype for t in leaves if isinstance(t, torch.Tensor) and t.is_floating_point()}
+
+
+class _AsRun(torch.fx.Interpreter):
+    """Notes the types that a graph's calls really return, which fake results of mixed calls may not have."""
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        found = super().run_node(n)
+        n.meta["val"] = torch.utils._pytree.tree_map(_without_numbers, found)
+        return found
+
+
+def _without_numbers(leaf: Any) -> Any:
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device="meta")
 
 
 def _lower_graph(
@@ -254,15 +345,17 @@ def _lower_graph(
     examples: Mapping[str, torch.Tensor],
     brought: Mapping[str, torch.Tensor],
     wrt: Sequence[str],
+    declared: str,
 ) -> Trace:
-    build = Builder()
+    build = Builder(declared)
     closures: dict[str, np.ndarray[Any, Any]] = {}
     values: dict[torch.fx.Node, Any] = {}
     given, behind = list(examples.items()), list(brought.items())
     result: Any = ()
 
-    def argument(tree: Any) -> Any:
-        return torch.fx.node.map_arg(tree, values.__getitem__)
+    def argument(tree: Any, out: Any = None) -> Any:
+        own = computed_in(out)
+        return torch.fx.node.map_arg(tree, lambda node: _as_read(values[node], node, own))
 
     for node in module.graph.nodes:
         if node.op == "placeholder":
@@ -277,8 +370,9 @@ def _lower_graph(
         elif node.op == "call_function" and node.target is operator.getitem:
             values[node] = argument(node.args[0])[node.args[1]]
         elif node.op == "call_function":
-            args, kwargs = argument(node.args), argument(node.kwargs)
-            values[node] = lower(build, node.target, args, kwargs, node.meta.get("val"))
+            out = node.meta.get("val")
+            args, kwargs = argument(node.args, out), argument(node.kwargs, out)
+            values[node] = lower(build, node.target, args, kwargs, out)
         elif node.op == "output":
             result = argument(node.args[0])
     steps = {
@@ -286,6 +380,13 @@ def _lower_graph(
         for name, value in zip(wrt, result, strict=True)
     }
     return Trace(tuple(build.steps), steps, closures)
+
+
+def _as_read(value: Any, node: torch.fx.Node, own: torch.dtype | None) -> Any:
+    """A folded tensor of literals, as a call in a wider type reads it: rounded to the type that it has."""
+    folded = isinstance(value, torch.Tensor) and value.is_floating_point()
+    stored = node.meta["val"].dtype if folded and "val" in node.meta else None
+    return value.to(stored).to(value.dtype) if narrows(own, stored) else value
 
 
 def _constant_output(build: Builder, value: torch.Tensor) -> int:

@@ -3,7 +3,7 @@
 Attention's 1/sqrt(d), the 2/(n - 1) of a variance's gradient and the 2/sqrt(pi) of erf's reach the graph
 as doubles, and no precision can tell them from what they stand for (design decision 4).  While a function
 is traced these calls are replaced: constants become tensors of whole numbers, on which the graph records
-the operation.  Tensors that the function makes in the type it runs in, float32 here, keep their doubles.
+the operation.  Literals keep their doubles, whatever the type of the tensor that they are put in.
 """
 
 from __future__ import annotations
@@ -107,14 +107,14 @@ def _with_mean(spread: Callable[..., torch.Tensor]) -> Callable[..., Any]:
 def _rms_norm(
     input: torch.Tensor, normalized_shape: Any, weight: Any = None, eps: Any = None
 ) -> torch.Tensor:
+    """In float32 or wider, and rounded at the end, as torch computes it; the default eps is that type's."""
+    wide = torch.promote_types(input.dtype, torch.float32)
+    x = input.to(wide)
     if eps is None:
-        raise UnsupportedError(
-            "rms_norm without eps takes the spacing of the format it runs in, so it is another function in "
-            "every format; pass eps=, for instance 1e-6"
-        )
+        eps = torch.finfo(wide).eps
     dims = list(range(-len(normalized_shape), 0))
-    found = input * (input.pow(2).mean(dims, keepdim=True) + eps).rsqrt()
-    return found if weight is None else found * weight
+    found = x * (x.pow(2).mean(dims, keepdim=True) + eps).rsqrt()
+    return (found if weight is None else found * weight).to(input.dtype)
 
 
 class _Elementwise(torch.autograd.Function):
@@ -189,23 +189,15 @@ def _prod(input: torch.Tensor, dim: Any = None, keepdim: bool = False, **kwargs:
     return found if keepdim else found.squeeze(dim)
 
 
-def _doubles(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """A factory whose numbers are not rounded to the type that it is told, be it float32."""
-
-    def made(*args: Any, **kwargs: Any) -> torch.Tensor:
-        if kwargs.get("dtype") != torch.float32:
-            return function(*args, **kwargs)
-        found = function(*args, **{**kwargs, "dtype": torch.float64}).to(torch.float32)
-        return found.requires_grad_() if kwargs.get("requires_grad") else found
-
-    return made
-
-
 def _tensor(data: Any, **kwargs: Any) -> torch.Tensor:
-    """A number is a constant, exact in every format; arrays are inputs, as captured tensors are."""
+    """A number is a literal; arrays are inputs, cast to the type that they are told."""
     if isinstance(data, int | float):
-        return _doubles(torch.full)((), data, **kwargs)
-    return _doubles(torch.tensor)(data, **kwargs)
+        return torch.full((), data, **kwargs)
+    told = kwargs.get("dtype")
+    if told is None or not told.is_floating_point:
+        return torch.tensor(data, **kwargs)
+    found = torch.tensor(data, **{**kwargs, "dtype": torch.float64}).to(told)
+    return found.requires_grad_() if kwargs.get("requires_grad") else found
 
 
 def _new_tensor(like: torch.Tensor, data: Any, **kwargs: Any) -> torch.Tensor:

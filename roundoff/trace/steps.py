@@ -277,6 +277,10 @@ class Builder:
         self.kernel: str | None = None
         self.call: Call | None = None
 
+    def named(self, format: str | None) -> str | None:
+        """A format as steps state it: None where it is the declared one."""
+        return None if format == self.declared else format
+
     def shape(self, value: int) -> Shape:
         return self.steps[value].shape
 

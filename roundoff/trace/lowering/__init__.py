@@ -11,7 +11,16 @@ from roundoff.trace.lowering import (
     pooling,
     reductions,
 )
-from roundoff.trace.lowering.registry import LOWERINGS, MOVES, Value, literal, lower
+from roundoff.trace.lowering.registry import (
+    LOWERINGS,
+    MOVES,
+    Value,
+    computed_in,
+    format_name,
+    literal,
+    lower,
+    narrows,
+)
 
 __all__ = [
     "LOWERINGS",
@@ -19,12 +28,15 @@ __all__ = [
     "Value",
     "accumulation",
     "activations",
+    "computed_in",
     "contractions",
     "elementwise",
     "factories",
+    "format_name",
     "literal",
     "losses",
     "lower",
+    "narrows",
     "norms",
     "pooling",
     "reductions",

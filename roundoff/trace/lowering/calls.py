@@ -21,7 +21,9 @@ def call_of(
             plain = tree.detach().cpu().contiguous()
             return Given(tuple(tree.shape), _name(tree.dtype), plain.numpy().tobytes())
         if isinstance(tree, torch.Tensor):
-            return Operand(tuple(tree.shape), tuple(tree.stride()), own(tree.dtype))
+            # Constants that no float depends on are kept in float64, whatever they are in PyTorch.
+            dtype = None if tree.dtype == torch.float64 else tree.dtype
+            return Operand(tuple(tree.shape), tuple(tree.stride()), own(dtype))
         if hasattr(tree, "candidates"):  # indices that depend on floats: other steps make them
             return "indices", tuple(tree.candidates.shape[:-1])
         if hasattr(tree, "strides"):  # a lowered value
@@ -32,10 +34,7 @@ def call_of(
         return tree
 
     def own(dtype: torch.dtype | None) -> str | None:
-        """Constants that no float depends on are kept in float64, whatever they are in PyTorch."""
-        if dtype in (None, torch.float64) or _name(dtype) == declared:
-            return None
-        return _name(dtype)
+        return None if dtype is None or _name(dtype) == declared else _name(dtype)
 
     keywords = tuple((name, recorded(value)) for name, value in sorted(kwargs.items()))
     return Call(str(target), recorded(tuple(args)), keywords, number=number)

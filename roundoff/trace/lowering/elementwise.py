@@ -19,6 +19,7 @@ from roundoff.trace.lowering.registry import (
     exact_to,
     formula,
     lowers,
+    narrows,
 )
 from roundoff.trace.steps import MAPS, Builder, Constant, Map
 
@@ -255,14 +256,11 @@ def _new_full(build: Builder, x: Any, size: Any, value: Any, *, out: Any) -> Any
 def _to_copy(build: Builder, x: Any, *, out: Any) -> Any:
     """A cast to a type that holds all numbers of the former one is no step; any other may round."""
     if isinstance(x, torch.Tensor):
-        return x.to(torch.float64 if out.dtype == torch.float32 else out.dtype)
+        return x.to(torch.float64 if out.is_floating_point() else out.dtype)
     if out.dtype == torch.bool:
         return truth(build, x)
     number = as_number(build, x.step)
-    former = x.dtype if x.dtype is not None and x.dtype.is_floating_point else out.dtype
-    if torch.promote_types(former, out.dtype) == out.dtype:
-        return Value(number, x.shape)
-    return Value(build.map("cast", number), x.shape)
+    return Value(build.map("cast", number) if narrows(x.dtype, out.dtype) else number, x.shape)
 
 
 @formula("addcmul")

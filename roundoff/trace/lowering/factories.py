@@ -22,13 +22,19 @@ def _listed(build: Builder, values: Sequence[Fraction]) -> Expression:
 
 @makes("arange", "range")
 def _arange(build: Builder, count: int, *ends_and_step: Any) -> Value:
-    """start + k step, from 0 where there is one number, by 1 where there are two."""
+    """start + k step, from 0 where there is one number, by 1 where there are two.
+
+    What is not whole is rounded as the kernels compute it.
+    """
     start, step = Fraction(0), Fraction(1)
     if len(ends_and_step) > 1:
         start = Fraction(ends_and_step[0])
     if len(ends_and_step) > 2:
         step = Fraction(ends_and_step[2])
-    return _listed(build, [start + k * step for k in range(count)]).value
+    if start.denominator == step.denominator == 1:
+        return _listed(build, [start + k * step for k in range(count)]).value
+    places = _listed(build, [Fraction(k) for k in range(count)])
+    return (places * step + start).value
 
 
 def _spaced(start: Any, end: Any, count: int) -> list[Fraction]:
@@ -38,7 +44,11 @@ def _spaced(start: Any, end: Any, count: int) -> list[Fraction]:
 
 @makes("linspace")
 def _linspace(build: Builder, count: int, start: Any, end: Any, steps: int) -> Value:
-    return _listed(build, _spaced(start, end, count)).value
+    """start + k (end - start) / (n - 1); the kernels count from the nearer end, with smaller errors."""
+    places = _listed(build, [Fraction(k) for k in range(count)])
+    first = places.constant(float(start))
+    step = (places.constant(float(end)) - first) * Fraction(1, max(count - 1, 1))
+    return (places * step + first).value
 
 
 @makes("logspace")

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 
 from roundoff.errors import RoundoffError, UnsupportedError
+from roundoff.formats import as_format
+from roundoff.orders import holds
 from roundoff.trace.lowering.arguments import arguments_of, check_form
 from roundoff.trace.lowering.calls import call_of
 from roundoff.trace.steps import Builder, Index, Rounded, Shape, numbered
@@ -68,7 +70,7 @@ LOWERINGS: dict[str, Lowering] = {}
 #: What makes the numbers of a factory exactly: functions (build, how many, *the operation's arguments).
 FACTORIES: dict[str, Callable[..., Value]] = {}
 
-#: Factories of numbers that the code states: doubles.
+#: Factories of numbers that the code states.  Those are literals: the doubles that they are, in any type.
 LITERALS = frozenset(("full", "scalar_tensor"))
 
 #: Movement operations: run on element numbers, their result is the index.  Only what moves whole
@@ -159,15 +161,21 @@ def _lowered(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> A
             "be followed; use one that returns its result"
         )
     found = _floats(args, kwargs)
-    build.kernel, build.format = name, _format(build, out, found)
+    own = computed_in(out, found)
+    build.kernel, build.format = name, build.named(None if own is None else format_name(own))
     if not found and (name not in LOWERINGS or not _floating(out)):
         return _folded(target, name, args, kwargs, out)
     if name in (*MOVES, *LOWERINGS):
         _refuse_whole(name, found, out)
+    asked = args, kwargs
+    if _floating(out) and name != "_to_copy":
+        args, kwargs = torch.utils._pytree.tree_map(
+            lambda leaf: _converted(build, leaf, own), (args, kwargs)
+        )
     if name in MOVES:
         if isinstance(args[0], Selection):
             return _move_selection(build, target, args, kwargs)
-        return _laid(lower_move(build, target, args, kwargs, out), out)
+        return _laid(lower_move(build, target, args, kwargs, out), out, own)
     if any(isinstance(each, Selection) for each in found) and name not in SELECTING:
         raise UnsupportedError(
             f"cannot trace aten::{name} of indices that depend on floats (an arg-max); they may only choose "
@@ -185,14 +193,14 @@ def _lowered(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> A
         named["out"] = out
     check_form(target, LOWERINGS[name], positional, named)
     first = len(build.steps)
-    build.call = call_of(target, args, kwargs, build.declared, number=first)
+    build.call = call_of(target, *asked, build.declared, number=first)
     try:
         result = LOWERINGS[name](build, *positional, **named)
     finally:
         build.call = None
     if isinstance(result, tuple):
         _name_results(build, first, result)
-    return _laid(result, out)
+    return _laid(result, out, own)
 
 
 def _name_results(build: Builder, first: int, results: tuple[Any, ...]) -> None:
@@ -212,16 +220,35 @@ def _name_results(build: Builder, first: int, results: tuple[Any, ...]) -> None:
             build.steps[at] = replace(step, call=call)
 
 
-def _format(build: Builder, out: Any, operands: list[Any]) -> str | None:
-    """The format of a call's steps: the narrowest floating-point type of its results, or of its operands."""
-    results = torch.utils._pytree.tree_leaves(out)
-    for leaves in (results, operands):
-        types = [getattr(leaf, "dtype", None) for leaf in leaves]
-        floating = [t for t in types if t is not None and t.is_floating_point]
-        if floating:
-            narrowest = max(floating, key=lambda t: torch.finfo(t).eps)
-            return None if format_name(narrowest) == build.declared else format_name(narrowest)
-    return None
+def computed_in(out: Any, operands: Sequence[Any] = ()) -> torch.dtype | None:
+    """The type that a call computes in: the narrowest floating-point one of its results.
+
+    Where no result is floating-point (a comparison), the type that the operands are promoted to.
+    """
+    results = _types(torch.utils._pytree.tree_leaves(out))
+    if results:
+        return max(results, key=lambda dtype: torch.finfo(dtype).eps)
+    given = _types([v for v in operands if isinstance(v, Value) and v.shape]) or _types(operands)
+    return functools.reduce(torch.promote_types, given) if given else None
+
+
+def _types(leaves: Sequence[Any]) -> list[torch.dtype]:
+    types = [getattr(leaf, "dtype", None) for leaf in leaves]
+    return [dtype for dtype in types if dtype is not None and dtype.is_floating_point]
+
+
+def narrows(source: torch.dtype | None, target: torch.dtype | None) -> bool:
+    """Whether a conversion between floating-point types may round."""
+    if source is None or target in (None, source) or not source.is_floating_point:
+        return False
+    return not holds(as_format(target), as_format(source))
+
+
+def _converted(build: Builder, leaf: Any, own: torch.dtype | None) -> Any:
+    """An operand as the call reads it: in the type that the call computes in."""
+    if not isinstance(leaf, Value) or not narrows(leaf.dtype, own):
+        return leaf
+    return replace(leaf, step=build.map("cast", leaf.step), dtype=own)
 
 
 def format_name(dtype: Any) -> str:
@@ -229,13 +256,13 @@ def format_name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _laid(result: Any, out: Any) -> Any:
-    """Results with the strides and types that PyTorch gives them: later views and casts depend on those."""
+def _laid(result: Any, out: Any, own: torch.dtype | None) -> Any:
+    """Results with their strides in PyTorch, on which a later view depends, and the call's type."""
     if isinstance(result, tuple | list) and isinstance(out, tuple | list):
-        return type(result)(map(_laid, result, out))
+        return type(result)(_laid(r, o, own) for r, o in zip(result, out, strict=False))
     if isinstance(result, Value) and isinstance(out, torch.Tensor):
         strides = tuple(out.stride()) if result.strides is None else result.strides
-        return replace(result, strides=strides, dtype=out.dtype)
+        return replace(result, strides=strides, dtype=own if out.is_floating_point() else out.dtype)
     return result
 
 

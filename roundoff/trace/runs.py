@@ -1,0 +1,72 @@
+"""What a function asks of PyTorch, call by call: whether it takes the same steps in two types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+#: Stands for the type of the function's inputs, whichever that is.
+DECLARED = "declared"
+
+
+class Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The ATen calls of one run, with every tensor by the number of the call that made it.
+
+    declared: the type of the run; given: its inputs.  Tensors that no call made, such as those that the
+    function brings along, are kept as they are.
+    """
+
+    def __init__(self, declared: torch.dtype, given: Sequence[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.declared = declared
+        self.calls: list[tuple[Any, ...]] = []
+        self.numbers = {id(tensor): number for number, tensor in enumerate(given)}
+        self.kept: list[torch.Tensor] = list(given)  # or another tensor may get its identity
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        asked = [self._asked(leaf) for leaf in tree_leaves((args, sorted(kwargs.items())))]
+        found = func(*args, **kwargs)
+        self.calls.append((func, asked, [self._made(leaf) for leaf in tree_leaves(found)]))
+        return found
+
+    def _asked(self, leaf: Any) -> Any:
+        if isinstance(leaf, torch.dtype):
+            return self._named(leaf)
+        if not isinstance(leaf, torch.Tensor):
+            return type(leaf), leaf
+        return self.numbers.get(id(leaf), leaf)
+
+    def _made(self, leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        self.numbers[id(leaf)] = len(self.kept)
+        self.kept.append(leaf)
+        return tuple(leaf.shape), leaf.stride(), self._named(leaf.dtype)
+
+    def _named(self, dtype: torch.dtype) -> Any:
+        return DECLARED if dtype == self.declared else dtype
+
+    def alike(self, other: Run) -> bool:
+        """Whether both runs are one and the same, but for the type that the inputs have."""
+        return len(self.calls) == len(other.calls) and all(
+            one[0] is two[0] and len(one[1]) == len(two[1]) and all(map(_same, one[1], two[1]))
+            and one[2] == two[2]
+            for one, two in zip(self.calls, other.calls, strict=True)
+        )  # fmt: skip
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        return first is second or (
+            first.dtype == second.dtype
+            and first.stride() == second.stride()
+            and torch.equal(first, second)
+        )
+    return type(first) is type(second) and bool(first == second)
