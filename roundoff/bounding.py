@@ -23,7 +23,7 @@ from roundoff.bounds import Bound, Statement
 from roundoff.bounds.theorems import check_failure
 from roundoff.errors import ArgumentError
 from roundoff.formats import as_format
-from roundoff.kernels.facts import Kernels
+from roundoff.kernels.facts import Described, Kernels
 from roundoff.orders import accumulator, as_order
 from roundoff.reference import float64_array, round_inputs
 from roundoff.trace.steps import Map, Trace
@@ -32,11 +32,7 @@ Array = npt.NDArray[np.float64]
 
 _STEPS = (
     "a kernel that takes the steps of the trace, each rounded once at most, to the format or wider (where "
-    "the code casts, to that of its own), "
-)
-_DESCRIBED = "with sums in the accumulator or wider and without flush to zero"
-_PROBED = (
-    "with sums and subnormals kept as probes show on this machine (print roundoff.contracts())"
+    "the code casts, to that of its own)"
 )
 
 
@@ -142,7 +138,8 @@ def bounds_of_trace(
         return _whole(walked(float(failure))[name].error, trace.shape(name))
 
     maps = {step.function for step in trace.steps if isinstance(step, Map)}
-    assumed = _STEPS + (_DESCRIBED if kernels is None else _PROBED)
+    words = (kernels or Described()).words()
+    assumed = f"{_STEPS}; {words}" if words else _STEPS
     found = {}
     for name in trace.outputs:
         statements = (

@@ -34,10 +34,14 @@ FAILURE = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Of one trace at one set of inputs in one format: the exact outputs and the bounds on their errors."""
+    """Of one trace at one set of inputs in one format: the exact outputs and the bounds on their errors.
+
+    kernels: what was probed of those that the bounds are for, in words.
+    """
 
     reference: Reference
     bounds: Mapping[str, Bound]
+    kernels: str = ""
 
     def of(self, output: str, side: str, computed: Array, *, traced: bool = True) -> Judged:
         """One computed output of a side, with what it is judged by; traced: whether by its own trace."""
@@ -98,7 +102,7 @@ def evidence_of_trace(
     bounds = bounds_of_trace(
         trace, rounded, target, accumulate=accumulate, shared=shared, kernels=kernels
     )
-    return Evidence(reference, bounds)
+    return Evidence(reference, bounds, kernels.words() if kernels else "")
 
 
 def tolerance_pair(first: Judged, second: Judged) -> tuple[float, float]:

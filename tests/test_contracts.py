@@ -1,13 +1,17 @@
 """Contracts: every fact has a stand-in that violates it, and what is claimed of real kernels holds."""
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import roundoff as ro
 from roundoff import provenance
+from roundoff.evidence import evidence_of_trace
 from roundoff.kernels.machine import Machine
 from roundoff.kernels.probes import kernel_of, probe_flush, probe_sums
-from roundoff.trace.capture import trace_gradients
+from roundoff.native import native_gradients, threads
+from roundoff.trace.capture import UPSTREAM, trace_gradients
 from roundoff.trace.lowering.calls import call_of
 from roundoff.trace.prune import prune
 from roundoff.trace.steps import Contract
@@ -155,6 +159,22 @@ def test_sums_without_products(dtype, name):
             assert probe_flush(call, terms, lambda v: [flushed(v[0].sum(1), dtype)]) == (True,)
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_bias_gradient_that_is_stored_after_every_sample_is_noticed(dtype):
+    """It sums the upstream gradient alone, without products."""
+    operands = [torch.empty(s, dtype=dtype) for s in ((2, 3, 4), (2, 2, 6), (3, 2, 3))]
+    arguments = (*operands, [3], [1], [0], [1], False, [0], 1, [True, True, True])
+    call = call_of(aten.convolution_backward.default, arguments, {})
+
+    def by_sample(values):
+        found = [v.float().to(dtype) for v in aten.convolution_backward(*values, *arguments[3:])]
+        samples = [kept(values, dtype)[0][k].sum(-1).to(dtype) for k in range(2)]
+        return [*found[:2], samples[0] + samples[1]]
+
+    facts = probe_sums(call, 8, by_sample)
+    assert [each.accumulate.name == "float32" for each in facts] == [True, True, False]
+
+
 def test_strides_indices_and_absent_results_are_those_of_the_call():
     x = torch.empty(3, 8, dtype=torch.bfloat16).t()
     one = torch.empty(1, 1, dtype=torch.bfloat16).expand(3, 5)
@@ -199,3 +219,97 @@ def test_the_table_names_every_kernel_that_was_probed():
     assert "3x9 9x2 (1,9)" in shown
     assert {row[0] for row in ro.contracts().rows} >= {"mm"}
     assert any("mm 3x9" in name for name in provenance.contracts())
+
+
+INDEX = torch.from_numpy(np.random.default_rng(3).integers(0, 5, 60))
+
+
+def convolved(dims, **geometry):
+    convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[dims]
+    return lambda x, w, b: convolve(x, w, b, **geometry)
+
+
+def channels_last(x, w, b):
+    return F.conv2d(x.contiguous(memory_format=torch.channels_last), w, b, padding=1)
+
+
+KERNELS = {
+    "mm": (lambda a, b: a @ b, {"a": (16, 70), "b": (70, 5)}),
+    "small mm": (lambda a, b: a @ b, {"a": (2, 3), "b": (3, 2)}),
+    "mv": (lambda a, b: a @ b, {"a": (8, 90), "b": (90,)}),
+    "dot": (lambda a, b: a.dot(b), {"a": (90,), "b": (90,)}),
+    "linear": (F.linear, {"input": (2, 5, 32), "weight": (7, 32), "bias": (7,)}),
+    "bmm": (lambda a, b: a @ b, {"a": (3, 4, 40), "b": (3, 40, 5)}),
+    "addmm": (lambda a, b, c: torch.addmm(c, a, b), {"a": (8, 33), "b": (33, 4), "c": (8, 4)}),
+    "baddbmm": (lambda a, b, c: torch.baddbmm(c, a, b), {"a": (2, 5, 33), "b": (2, 33, 4), "c": (2, 5, 4)}),
+    "conv1d": (convolved(1), {"x": (3, 4, 30), "w": (6, 4, 3), "b": (6,)}),
+    "conv1d, stride": (convolved(1, stride=2, padding=1), {"x": (2, 4, 30), "w": (6, 4, 3), "b": (6,)}),
+    "conv2d, groups": (convolved(2, groups=2), {"x": (2, 4, 6, 6), "w": (6, 2, 3, 3), "b": (6,)}),
+    "conv2d, dilation": (convolved(2, dilation=2), {"x": (2, 3, 7, 7), "w": (4, 3, 3, 3), "b": (4,)}),
+    "conv2d, channels last": (channels_last, {"x": (2, 4, 5, 5), "w": (3, 4, 3, 3), "b": (3,)}),
+    "conv3d": (convolved(3), {"x": (1, 2, 4, 4, 4), "w": (3, 2, 2, 2, 2), "b": (3,)}),
+    "sum": (lambda x, y: (x * y).sum(1), {"x": (4, 90), "y": (4, 90)}),
+    "mean": (lambda x, y: (x * y).mean(0), {"x": (90, 4), "y": (90, 4)}),
+    "embedding": (lambda w: F.embedding(INDEX, w), {"w": (5, 4)}),
+    "index_add": (lambda a, b: a.index_add(0, INDEX, b), {"a": (5, 4), "b": (60, 4)}),
+}  # fmt: skip
+
+#: Exponents of factors: ordinary; products that are subnormal; subnormal numbers.
+SCALES = {"float16": (0, -7, -16), "bfloat16": (0, -63, -128)}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("format", SCALES)
+@np.errstate(all="ignore")
+def test_kernels_stay_within_the_bounds_that_rest_on_their_contracts(kernel, format) -> None:
+    function, shapes = KERNELS[kernel]
+    generator = np.random.default_rng(11)
+    for exponent in SCALES[format]:
+        for count in (1, 2):
+            inputs = {
+                name: generator.standard_normal(shape) * 2.0 ** (exponent + generator.integers(-4, 5, shape))
+                for name, shape in shapes.items()
+            }  # fmt: skip
+            shape = function(**{name: torch.from_numpy(v) for name, v in inputs.items()}).shape
+            upstream = generator.standard_normal(tuple(shape))
+            with threads(count):
+                trace = prune(trace_gradients(function, inputs, None, None, upstream, forward=True))
+                found = evidence_of_trace(trace, {**inputs, UPSTREAM: upstream}, format)
+                native = native_gradients(
+                    function, inputs, None, None, upstream, format=format, forward=True
+                )
+                for name, computed in native.items():
+                    of, bound = found.reference[name], found.bounds[name]
+                    error = np.abs((computed - of.high) - of.low)
+                    beyond = error > np.minimum(bound.certain, bound.likely(1e-9)) + of.error
+                    assert not (beyond & np.isfinite(computed)).any(), (exponent, count, name)
+
+
+def test_flushed_products_of_a_linear_layer_are_within_its_bounds() -> None:
+    """On a CPU whose kernel flushes them the gradient is 0 in place of 1.9e-37."""
+    inputs = {"x": np.full((32, 32), 2.0**-64), "w": np.full((32, 32), 2.0**-63)}
+    problem = dict(inputs=inputs, loss=lambda o: (o * 2.0**-63).sum())
+    result = ro.compare(
+        lambda x, w: F.linear(x, w),
+        lambda x, w: (x.float() @ w.float().t()).to(x.dtype),
+        **problem, formats=("bfloat16",),
+    )  # fmt: skip
+    assert {str(v) for v in result.table["verdict"]} <= {"IDENTICAL", "ROUNDOFF", "UNDECIDED"}
+    assert any("bounds in bfloat16: sums in" in note for note in result.notes)
+
+
+def test_a_stated_accumulator_or_order_describes_a_kernel_and_nothing_is_probed() -> None:
+    x = np.random.default_rng(2).standard_normal((3, 41))
+    before = len(ro.contracts().entries)
+    for how in ({"accumulate": "bfloat16"}, {"order": "sequential"}, {"accumulate": "float32"}):
+        found = ro.gradient_bounds(lambda x: (x @ x.t()).sum(), {"x": x}, format="bfloat16", **how)[
+            "x"
+        ]
+        assert "probed" not in str(found)
+    assert len(ro.contracts().entries) == before
+    wide = ro.gradient_bounds(lambda x: (x @ x.t()).sum(), {"x": x}, format="bfloat16")["x"]
+    assert "probed on this machine" in str(wide) or "not probed" in str(wide)
+    narrow = ro.gradient_bounds(
+        lambda x: (x @ x.t()).sum(), {"x": x}, format="bfloat16", accumulate="bfloat16"
+    )["x"]
+    assert (wide.certain <= narrow.certain * (1 + 2.0**-20) + 2.0**-100).all()

@@ -365,6 +365,9 @@ class Problem:
         found = evidence_of_trace(
             trace, self.values, target, accumulate=wide, shared=shared, device=self.device
         )
+        note = f"bounds in {target.name}: {found.kernels}"
+        if found.kernels and note not in self.notes:
+            self.notes.append(note)
         if (
             is_large(trace)
             and not trace.polynomial

@@ -58,6 +58,10 @@ class Kernels(Protocol):
         """Whether numbers below the smallest normal one may be read, kept or returned as zero."""
         ...
 
+    def words(self) -> str:
+        """What they do with sums, for people."""
+        ...
+
 
 @dataclass(frozen=True)
 class Described:
@@ -74,6 +78,9 @@ class Described:
 
     def flushes(self, step: Rounded, format: Format) -> bool:
         return False
+
+    def words(self) -> str:
+        return "sums in the accumulator or wider, without flush to zero"
 
 
 @dataclass(frozen=True)

@@ -177,16 +177,17 @@ class Machine:
         return found
 
     def words(self) -> str:
-        """Which kernels keep their sums in what, for people."""
+        """Which kernels keep their sums in what; nothing of formats that no probe is for."""
         of: dict[str, set[str]] = {}
         for step in self.trace.steps:
-            own = _own(step, self.format) if isinstance(step, Reduce | Contract) else None
-            if own is not None and own.name in HALVES:
-                facts = self.facts(step, own)  # type: ignore[arg-type]
+            if not isinstance(step, Reduce | Contract):
+                continue
+            own = _own(step, self.format)
+            if own.name in HALVES:
+                facts = self.facts(step, own)
                 known = own.name if facts is None else facts.accumulate.name
-                shown = "assumed" if facts is None else "probed on this machine"
-                name = step.kernel or "sums"  # type: ignore[union-attr]
-                of.setdefault(f"sums in {known}, {shown}", set()).add(name)
+                shown = "not probed" if facts is None else "probed on this machine"
+                of.setdefault(f"sums in {known} ({shown})", set()).add(step.kernel or "sums")
         return "; ".join(f"{fact}: {', '.join(sorted(names))}" for fact, names in of.items())
 
     def _call(self, step: Rounded) -> Call | None:

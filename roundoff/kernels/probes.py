@@ -183,10 +183,13 @@ def _ordinary(call: Call, format: Format, terms: int) -> Operands:
     if call.name not in PRODUCTS:
         share = min(1.0, MOST_UNITS / max(1, terms) / (1 << (format.precision - 1)))
         return Operands((format.precision,) * count, share, (-10,) * count)
-    share = min(1.0, math.sqrt(MOST_UNITS / max(1, terms)) / (1 << (FACTOR_BITS - 1)))
+    added = ADDED.get(call.name) if count > 2 else None
     bits, units = [FACTOR_BITS] * count, [-4] * count
-    added = ADDED.get(call.name)
-    if added is not None and count > 2:
+    # The first factor has all the bits of the format: a bias gradient sums that alone.
+    bits[1 if added == 0 else 0] = format.precision
+    size = 1 << (format.precision + FACTOR_BITS - 2)  # of a product, on average
+    share = min(1.0, math.sqrt(MOST_UNITS / size / max(1, terms)))
+    if added is not None:
         bits[added], units[added] = format.precision, -8
     return Operands(tuple(bits), share, tuple(units))
 
