@@ -366,13 +366,13 @@ def test_gradients_that_are_several_sums_are_refused():
 
 
 def test_bad_arguments_say_what_to_do():
-    with pytest.raises(ArgumentError, match="at least one"):
+    with pytest.raises(ArgumentError, match="a whole number from 1"):
         ro.reveal(torch.sum, 0)
     with pytest.raises(ArgumentError, match="neither one vector"):
         ro.reveal(lambda: 1, 3)
     with pytest.raises(ArgumentError, match="return a number"):
         ro.reveal(lambda v: "sum", 3)
-    with pytest.raises(ArgumentError, match="at least 64"):
+    with pytest.raises(ArgumentError, match="from 64"):
         ro.reveal(torch.sum, 3, trials=5)
     with pytest.raises(UnsupportedError, match="cannot be probed"):
         ro.reveal(torch.sum, 3, "float8_e5m2")
