@@ -309,10 +309,10 @@ def _placed(plot: Plot, problem: Problem) -> Plot:
 
 
 def _bounds(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Median bounds per format and length, as rows."""
+    """Median bounds per format and length, as rows; of kernels that sum in the format."""
     names = {
-        "bound_certified": "certified", "bound_loop": "certified, plain loop",
-        "bound_probabilistic": "probabilistic", "bound_expected": "expected",
+        "described_certified": "certified", "bound_loop": "certified, plain loop",
+        "described_probabilistic": "probabilistic", "described_expected": "expected",
     }  # fmt: skip
     chosen = pairs[pairs["gradient"] == "weight"].rename(columns=names)
     wide = chosen.groupby(["format", "n"])[list(names.values())].median().reset_index()

@@ -45,10 +45,10 @@ class Measured:
             for name, trace in traces.items()
         }
         second = traces[self.names[1]]
-        self.stated = [
-            bounds_of_trace(second, round_inputs(second, each, format), format, order="sequential")
-            for each in self.inputs
-        ]
+        rounded = [round_inputs(second, each, format) for each in self.inputs]
+        self.stated = [bounds_of_trace(second, r, format, order="sequential") for r in rounded]
+        # What simulated kernels, which sum in the format, cannot exceed in any order.
+        self.described = [bounds_of_trace(second, r, format) for r in rounded]
         self._stacks: dict[tuple[str, str], list[Array]] = {}
         self.native = {name: self._native(name, self.inputs) for name in self.names}
 
@@ -186,6 +186,7 @@ class Measured:
             "reference_radius": _radius(of[one.name].reference, gradient, self.format),
             "reference_gap": _largest(np.abs(first.high - second.high) / first.scale),
             **_bound_columns(bounds, np.where(known, first.scale, np.nan)),
+            **_described_columns(self.described[k][gradient], second.scale),
             "rtol": rtol,
             "atol": atol,
             "bound_loop": _largest(
@@ -297,6 +298,16 @@ def _bound_columns(bounds: Sequence[Bound], scale: Array) -> dict[str, float]:
         "bound_probabilistic": _largest(likely / unit),
         "bound_certified": _largest(certain / unit),
         "bound_expected": _largest(np.maximum(*(np.asarray(b.expected) for b in bounds)) / unit),
+    }
+
+
+def _described_columns(bound: Bound, scale: Array) -> dict[str, float]:
+    """For kernels that sum in the format, in any order."""
+    unit = _unit(bound.format, scale)
+    return {
+        "described_probabilistic": _largest(bound.likely(FAILURE) / unit),
+        "described_certified": _largest(bound.certain / unit),
+        "described_expected": _largest(np.asarray(bound.expected) / unit),
     }
 
 
