@@ -26,7 +26,7 @@ docs: $(STAMP)
 	$(RUN) -m roundoff.trace.operations > docs/operations.md
 
 test: $(STAMP)
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n auto
 
 env: $(STAMP)
 

@@ -28,8 +28,6 @@ def write_report(result: Comparison | Report, folder: Path | str) -> Path:
     Raises: ArgumentError where the folder cannot be written.
     """
     found = comparison_report(result) if isinstance(result, Comparison) else result
-    if not callable(getattr(found, "report", None)):  # what makes a report is as good as one
-        instance("the result", found, Report, "what ro.compare returned, or a Report")
     instance("the folder", folder if str(folder) else None, (str, Path), "a path")
     return report.write_report(found, folder)
 

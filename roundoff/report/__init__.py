@@ -17,7 +17,9 @@ from typing import Any
 import pandas as pd
 
 from roundoff import __version__
+from roundoff.arguments import described
 from roundoff.bounding import rounded_up
+from roundoff.errors import ArgumentError
 from roundoff.figures import Plot
 from roundoff.files import make_folder, write_whole
 
@@ -67,6 +69,10 @@ def write_report(result: Any, folder: Path | str) -> Path:
 
     Raises: ArgumentError for a folder that cannot be written.
     """
+    if not (isinstance(result, Report) or callable(getattr(result, "report", None))):
+        raise ArgumentError(
+            f"the result is {described(result)}; give what ro.compare returned, or a Report"
+        )
     report: Report = result if isinstance(result, Report) else result.report()
     folder = Path(folder)
     figures, tables = (make_folder(folder / name) for name in ("figures", "tables"))
