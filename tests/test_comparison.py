@@ -410,3 +410,19 @@ def test_bad_input_gets_one_sentence() -> None:
     flow = ro.compare(lambda x: x.sum() if x.sum() > 0 else -x.sum(), total, {"x": normal(3).abs()},
                       formats=("float32",))  # fmt: skip
     assert any("Python number" in note for note in flow.notes)
+
+
+def test_outputs_of_two_shapes_under_one_loss_leave_the_gradients_to_compare() -> None:
+    x = {"x": torch.randn(3, generator=torch.Generator().manual_seed(0))}
+
+    def compared(factor):
+        return ro.compare(
+            lambda x: 2 * x, lambda x: (factor * x)[:, None], x, loss=lambda out: (out**2).sum(),
+            formats=("float32", "float64"),
+        )  # fmt: skip
+
+    same, other = compared(2), compared(3)
+    assert {name for name, _ in same.pairs} == {"x"}
+    assert same.verdict("x", "float32") in ("IDENTICAL", "ROUNDOFF")
+    assert other.verdict("x", "float32") == "DIFFERENT"
+    assert any("(3,)" in note and "(3, 1)" in note for note in same.notes)

@@ -85,6 +85,7 @@ class Problem:
             raise ArgumentError(f"an input is called {OUTPUT!r}, as the output is; rename it")
         self.loss, self.output = loss, output
         self.upstream = self._upstream(upstream)
+        self.names = self._compared()
         self.formats = self._formats(formats)
         self.opaque: dict[str, list[Format]] = {}
         self.traces = self._traced()
@@ -99,23 +100,36 @@ class Problem:
         """A random one where the output is no scalar and the caller gave nothing."""
         if self.loss is not None or upstream is not None:
             return upstream
-        from roundoff.native import native_output
-
-        shapes = {
-            side.name: tuple(native_output(side.function, self.inputs, output=self.output).shape)
-            for side in self.sides
-            if side.function is not None
-        }
+        shapes = self._shapes()
         if len(set(shapes.values())) > 1:
-            listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise ArgumentError(
-                f"the outputs differ in shape ({listed}); give a loss, or make them alike"
+                f"the outputs differ in shape ({_shown(shapes)}); give a loss, or make them alike"
             )
         shape = next(iter(shapes.values()), ())
         if prod(shape) == 1:
             return None
         self.notes.append("upstream gradient: random, normal (no loss was given)")
         return self.generator.standard_normal(shape).astype(np.float32).astype(np.float64)
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Those of the outputs of the sides that are functions."""
+        from roundoff.native import native_output
+
+        return {
+            side.name: tuple(native_output(side.function, self.inputs, output=self.output).shape)
+            for side in self.sides
+            if side.function is not None
+        }
+
+    def _compared(self) -> list[str]:
+        """The gradients' names, and the output's unless a loss makes one number of outputs of two shapes."""
+        shapes = {} if self.loss is None else self._shapes()
+        if len(set(shapes.values())) < 2:
+            return [OUTPUT, *self.wrt]
+        self.notes.append(
+            f"the outputs differ in shape ({_shown(shapes)}): gradients alone are compared"
+        )
+        return list(self.wrt)
 
     def _traced(self) -> dict[Format, Both]:
         """The traces of both sides by format; equal ones are one object."""
@@ -153,7 +167,7 @@ class Problem:
     def _source(self, side: Side, inputs: Mapping[str, Any]) -> Traces:
         return Traces(
             cast(Callable[..., Any], side.function), inputs, self.wrt, self.loss, self.upstream,
-            output=self.output, forward=True,
+            output=self.output, forward=OUTPUT in self.names,
         )  # fmt: skip
 
     def _runs(self, side: Side, error: Exception) -> None:
@@ -217,7 +231,7 @@ class Problem:
         upstream = None if self.upstream is None else values[UPSTREAM]
         return native_gradients(
             side.function, tensors, self.wrt, self.loss, upstream, format=target,
-            device=self.device, output=self.output, forward=True,
+            device=self.device, output=self.output, forward=OUTPUT in self.names,
         )  # fmt: skip
 
     # ----------------------------------------------------------------------------- same or not
@@ -337,12 +351,11 @@ class Problem:
             known = _of_traces(both, lambda trace: self._known(trace, target, accumulate))
         except (UndecidedError, PrecisionError, UnsupportedError, ArgumentError) as error:
             reason = Judgement(Verdict.UNDECIDED, str(error))
-            names = [OUTPUT, *self.wrt]
-            return [Pair(name, target, elsewhere.get(name, reason)) for name in names]
+            return [Pair(name, target, elsewhere.get(name, reason)) for name in self.names]
         errors = self._errors_in_general(target, seeds)
-        names = [n for n in (OUTPUT, *self.wrt) if n in computed[0] and n in computed[1]]
+        names = [n for n in self.names if n in computed[0] and n in computed[1]]
         if not names:
-            raise ArgumentError(f"the given tensors name none of {OUTPUT}, {', '.join(self.wrt)}")
+            raise ArgumentError(f"the given tensors name none of {', '.join(self.names)}")
         pairs = [
             self._pair(name, target, computed, known, elsewhere.get(name), errors.get(name, ()))
             for name in names
@@ -461,3 +474,7 @@ def _of_traces(both: Both, make: Callable[[Trace], Any]) -> list[Any]:
 
 def _listed(formats: Sequence[Format]) -> str:
     return ", ".join(map(str, formats))
+
+
+def _shown(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
