@@ -144,7 +144,7 @@ RESULTS = {ro.Bound, ro.Comparison, ro.Explanation, ro.GradientReference, ro.Ker
            ro.Report, ro.Revealed, ro.Tolerance, ro.Verdict}  # fmt: skip
 
 #: Parts that other rooms are built of; they take what those have checked.
-PARTS = {"add_up", "alike", "dots", "names", "rounder", "sums", "suspect", "Order"}
+PARTS = {"add_up", "alike", "dots", "holds", "names", "rounder", "sums", "suspect", "Order"}
 
 
 def public() -> set:

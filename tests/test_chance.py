@@ -69,8 +69,9 @@ def test_few_large_terms_swallow_many_small_ones() -> None:
     for k in range(10):
         for order in ("sequential", None):
             bound = ro.gradient_bounds(
-                function, {"w": [1.0], "x": x[k]}, ("w",), format="float16", order=order
-            )["w"]
+                function, {"w": [1.0], "x": x[k]}, ("w",), format="float16", accumulate="float16",
+                order=order,
+            )["w"]  # fmt: skip
             assert error[k] <= float(bound.probabilistic(1e-3)) <= float(bound.certified)
 
 
@@ -87,7 +88,12 @@ def test_sums_and_gradients_follow_one_rule() -> None:
         x = ro.round_to(DATA[kind](rng, (1000,)), "float16")
         one = bounds.sum(x, "float16", order).probabilistic(1e-3)
         gradient = ro.gradient_bounds(
-            function, {"w": [1.0], "x": x}, ("w",), format="float16", order=order
+            function,
+            {"w": [1.0], "x": x},
+            ("w",),
+            format="float16",
+            accumulate="float16",
+            order=order,
         )["w"].probabilistic(1e-3)
         assert float(one) == pytest.approx(float(gradient), rel=0.1)
 

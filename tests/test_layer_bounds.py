@@ -33,7 +33,11 @@ def test_convolution_shortcuts_agree_with_the_trace(size, taps, options, format)
     x, w, g = (ro.round_to(v, format) for v in (x, w, rng.standard_normal(out.shape)))
     found = ro.bounds.conv_gradients(x, w, g, format, **options)
     traced = ro.gradient_bounds(
-        function, {"x": x, "weight": w, "bias": np.zeros(6)}, upstream=g, format=format
+        function,
+        {"x": x, "weight": w, "bias": np.zeros(6)},
+        upstream=g,
+        format=format,
+        accumulate=format,
     )
     sizes = [torch.from_numpy(np.abs(v)).requires_grad_() for v in (x, w)]
     scale = torch.autograd.grad(function(*sizes, None), sizes, torch.from_numpy(np.abs(g)))

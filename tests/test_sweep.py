@@ -24,10 +24,10 @@ def test_bounds_are_above_every_measured_error(rows) -> None:
     assert set(rows["quantity"]) == {"measured", *figures.LOOKS}
     measured = rows[rows["quantity"] == "measured"]
     assert (measured["largest"] >= measured["value"]).all()
-    # A stagnating loop has no probabilistic bound.
+    # A stagnating loop has a probabilistic bound, too, and the errors reach a good part of it.
     stagnant = rows.query("format == 'bfloat16' and order == 'sequential' and data == 'uniform'")
-    assert 300 not in set(stagnant.loc[stagnant["quantity"] == "probabilistic", "n"])
-    assert 300 in set(stagnant.loc[stagnant["quantity"] == "certified, this order", "n"])
+    likely = stagnant.query("quantity == 'probabilistic' and n == 300")
+    assert len(likely) == 1 and 0.1 < likely["worst"].item() <= 1
 
 
 def test_the_exact_error_is_exact() -> None:
@@ -91,7 +91,6 @@ def test_the_report_says_what_the_tables_say(rows, tmp_path) -> None:
             findings.Question("t", "q"), Configuration(), rows, attained, table
         )
         assert words in report.answer
-        assert any("bfloat16: from n = 300" in text for _, text in report.notes)
     path = ro.write_report(report, tmp_path)
     assert path.read_bytes().startswith(b"%PDF")
     middle = tightness_rows(soundness_rows(0)).set_index("bound").loc["smallest certified"]

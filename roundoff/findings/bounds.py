@@ -224,25 +224,8 @@ def _notes(
         "What the data show to be no chance counts in full: operands below 4 u times their sum, and the mean "
         "error of terms that repeat or hardly vary.",
     )
-    withheld = _withheld(sweep)
-    if withheld:
-        yield ("Withheld.", withheld)
     if soundness is None:
         yield (
             "Soundness.",
             "There is no soundness run beside this report; benchmarks/soundness.py makes one.",
         )
-
-
-def _withheld(sweep: pd.DataFrame) -> str:
-    """Where the probabilistic line ends."""
-    parts = []
-    plain = sweep[
-        sweep["order"].isin(set(sweep.loc[sweep["quantity"] == "probabilistic", "order"]))
-    ]
-    for (name, order, data), part in plain.groupby(["format", "order", "data"], sort=False):
-        have = part.loc[part["quantity"] == "probabilistic", "n"]
-        missing = sorted(set(part["n"]) - set(have))
-        if missing and len(have):
-            parts.append(f"{data} terms, {order}, {name}: from n = {missing[0]}")
-    return f"No probabilistic bound for {'; '.join(parts)}." if parts else ""

@@ -11,6 +11,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from roundoff.arguments import described
+from roundoff.arguments import described, instance
 from roundoff.errors import ArgumentError, RoundoffError, UnsupportedError
 from roundoff.exclusive import TORCH
 from roundoff.formats import Format, as_format, rounder
@@ -242,6 +243,9 @@ def call(
             f"the function could not be called with the inputs {', '.join(values)}: {error}"
         ) from error
     if output is not None:
+        instance(
+            "output", output, (Integral, str), "an index or a key of what the function returns"
+        )
         try:
             out = out[output]
         except (IndexError, KeyError, TypeError, ValueError, RuntimeError):
