@@ -62,7 +62,8 @@ def gradient_bounds(
     The steps are those of torch 2.13's CPU kernels.  Not covered, where they differ: prod, if some order of
     its factors underflows; layer and group norms, if the square of the mean overflows (torch returns NaN);
     products scaled by alpha= out of the format's range; float32 LSTMs by oneDNN, which adds one matrix
-    product to another; attention without batch dimensions, if scaled queries or keys are subnormal.
+    product to another; attention without batch dimensions, if scaled queries or keys are subnormal; what
+    overflows before a factor that is a literal zero, or a structural one, drops it (torch returns NaN).
     Means that a kernel updates (layer, group norm) are covered as measured, not proven.
 
     Shapes: those of the gradients, as tensors.

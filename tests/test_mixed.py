@@ -342,16 +342,43 @@ def test_random_points_are_those_of_the_type_that_is_judged() -> None:
 
 
 def test_formats_in_which_a_function_makes_the_same_calls_share_a_trace() -> None:
+    """A cast that rounds in one format and not in another makes two traces, whichever is made first."""
     inputs = {"x": normal(4, 8), "w": normal(8, 3)}
-    plain = Traces(lambda x, w: loss(torch.tanh(x @ w) * 0.1), inputs)
-    assert len({id(plain.of(format)) for format in (*FORMATS, "float8_e4m3fn")}) == 1
-    cast = Traces(lambda x, w: loss((x.float() @ w.float()).to(x.dtype)), inputs)
-    assert len({id(cast.of(format)) for format in FORMATS}) == 2  # there the casts are none
-    eps = Traces(lambda x, w: (x * torch.finfo(x.dtype).eps).sum() + w.sum(), inputs)
-    assert len({id(eps.of(format)) for format in FORMATS}) == 4
-    for target in FORMATS:
-        for traces, function in ((plain, lambda x, w: loss(torch.tanh(x @ w) * 0.1)),):
-            assert traces.of(target).equals(prune(trace_gradients(function, inputs, format=target)))
+    brought = torch.from_numpy(normal(4, 3, seed=1)).float()
+    functions = {
+        1: lambda x, w: loss(torch.tanh(x @ w) * 0.1),
+        # No calls in float32, narrower in float64.
+        3: lambda x, w: loss((x.float() @ w.float()).to(x.dtype)),
+        4: lambda x, w: (x * torch.finfo(x.dtype).eps).sum() + w.sum(),
+    }
+    for count, function in functions.items():
+        traces = Traces(function, inputs)
+        assert len({id(traces.of(format)) for format in FORMATS}) == count
+    plain = Traces(functions[1], inputs)
+    assert plain.of("float8_e4m3fn") is plain.of("float32")
+    functions[0] = lambda x, w: loss((x @ w) * brought.to(x.dtype))
+    for function, formats in product(functions.values(), (FORMATS, FORMATS[::-1])):
+        traces = Traces(function, inputs)
+        for target in formats:
+            own = prune(trace_gradients(function, inputs, format=target))
+            found = traces.of(target)
+            assert found.same_function(own), target
+            rounds = [[getattr(s, "format", None) for s in t.steps] for t in (found, own)]
+            assert rounds[0] == rounds[1], target
+
+
+def test_verdicts_do_not_depend_on_the_formats_that_are_asked_for_beside() -> None:
+    inputs = {"x": normal(5)}
+
+    def first(x):
+        return (x.tanh().float() ** 2).sum()
+
+    def second(x):
+        return (((x.exp() - (-x).exp()) / (x.exp() + (-x).exp())).float() ** 2).sum()
+
+    for formats in (("float16", "float64"), ("float64", "float16")):
+        found = ro.compare(first, second, inputs, formats=formats)
+        assert {str(found.verdict("x", f)) for f in formats} <= {"IDENTICAL", "ROUNDOFF"}, found
 
 
 def test_what_the_type_decides_is_in_the_reference() -> None:

@@ -9,6 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from roundoff.trace.lowering.registry import narrows
+
 #: Stands for the type of the function's inputs, whichever that is.
 DECLARED = "declared"
 
@@ -31,17 +33,20 @@ class Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        asked = [self._asked(leaf) for leaf in tree_leaves((args, sorted(kwargs.items())))]
+        leaves = tree_leaves((args, sorted(kwargs.items())))
+        asked = [part for leaf in leaves for part in self._asked(leaf)]
         found = func(*args, **kwargs)
         self.calls.append((func, asked, [self._made(leaf) for leaf in tree_leaves(found)]))
         return found
 
-    def _asked(self, leaf: Any) -> Any:
+    def _asked(self, leaf: Any) -> Sequence[Any]:
         if isinstance(leaf, torch.dtype):
-            return self._named(leaf)
+            return (self._named(leaf),)
         if not isinstance(leaf, torch.Tensor):
-            return type(leaf), leaf
-        return self.numbers.get(id(leaf), leaf)
+            return ((type(leaf), leaf),)
+        if id(leaf) in self.numbers:
+            return (self.numbers[id(leaf)],)
+        return leaf, self._named(leaf.dtype)
 
     def _made(self, leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor):
@@ -51,7 +56,12 @@ class Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tuple(leaf.shape), leaf.stride(), self._named(leaf.dtype)
 
     def _named(self, dtype: torch.dtype) -> Any:
-        return DECLARED if dtype == self.declared else dtype
+        """A type as it stands to the declared one: a cast between the two may round in one run alone."""
+        if dtype == self.declared:
+            return DECLARED
+        if not dtype.is_floating_point:
+            return dtype
+        return dtype, narrows(self.declared, dtype), narrows(dtype, self.declared)
 
     def alike(self, other: Run) -> bool:
         """Whether both runs are one and the same, but for the type that the inputs have."""
