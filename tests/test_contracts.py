@@ -313,3 +313,17 @@ def test_a_stated_accumulator_or_order_describes_a_kernel_and_nothing_is_probed(
         lambda x: (x @ x.t()).sum(), {"x": x}, format="bfloat16", accumulate="bfloat16"
     )["x"]
     assert (wide.certain <= narrow.certain * (1 + 2.0**-20) + 2.0**-100).all()
+
+
+@pytest.mark.parametrize("reduce", [torch.sum, torch.cumsum])
+def test_a_call_that_names_the_declared_type_is_probed_in_the_format_that_is_judged(reduce) -> None:
+    x = {"x": torch.rand(300, 4, generator=torch.Generator().manual_seed(0))}
+
+    def function(x):
+        return (reduce(x, 0, dtype=x.dtype) ** 2).sum()
+
+    def bound(*formats):
+        table = ro.compare(function, function, x, formats=formats).table
+        return table.set_index(["gradient", "format"]).loc[("x", "float16"), "bound_certified"]
+
+    assert bound("bfloat16", "float16") == bound("float16") == bound("float16", "bfloat16")

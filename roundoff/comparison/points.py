@@ -97,14 +97,20 @@ class Points:
         return np.clip(moved * 2.0**exponent, -most, most).astype(np.float32).astype(np.float64)
 
     def rechosen(self, name: str, *, permuted: bool) -> Array:
-        """An integer input permuted, or redrawn between its extremes; booleans drawn anew."""
+        """An integer input permuted, or redrawn between 0 and its extremes; booleans drawn anew.
+
+        One of several is 0: the first index is often another one (padding, the end of a text).
+        """
         value = self.values[name]
         if set(np.unique(value)) <= {0.0, 1.0}:
             return self.generator.integers(0, 2, value.shape).astype(np.float64)
         if permuted:
             return self.generator.permutation(value.ravel()).reshape(value.shape)
-        low, high = int(value.min()), int(value.max())
-        return self.generator.integers(low, high + 1, value.shape).astype(np.float64)
+        low, high = min(int(value.min()), 0), max(int(value.max()), 0)
+        drawn = self.generator.integers(low, high + 1, value.shape).astype(np.float64)
+        if drawn.size > 1:
+            drawn.flat[self.generator.integers(drawn.size)] = 0.0
+        return drawn
 
     def _integers(self, value: Array) -> npt.NDArray[np.int64]:
         return self.generator.integers(-(VALUES // 2), VALUES // 2, value.shape)

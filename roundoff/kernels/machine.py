@@ -14,7 +14,7 @@ from roundoff.exclusive import TORCH
 from roundoff.formats import Format, as_format
 from roundoff.kernels.facts import Entry, Facts, Place, Table
 from roundoff.kernels.probes import ADDED, is_linear, probe_flush, probe_sums
-from roundoff.trace.call import Call, Operand
+from roundoff.trace.call import Call, Declared, Operand
 from roundoff.trace.steps import Contract, Map, Move, Reduce, Rounded, Trace
 
 #: Formats whose kernels may keep wider sums than their results.
@@ -211,6 +211,8 @@ def _own(step: Rounded, declared: Format) -> Format:
 def _named(tree: Any, declared: str) -> Any:
     if isinstance(tree, Operand):
         return replace(tree, format=tree.format or declared)
+    if isinstance(tree, Declared):
+        return as_format(declared).torch_dtype
     return tuple(_named(each, declared) for each in tree) if isinstance(tree, tuple) else tree
 
 

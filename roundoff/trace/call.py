@@ -28,6 +28,11 @@ class Operand:
 
 
 @dataclass(frozen=True)
+class Declared:
+    """The declared type, given as an argument (dtype=x.dtype): it is another one in every format."""
+
+
+@dataclass(frozen=True)
 class Given:
     """A tensor of integers or booleans, with its numbers: indices decide what is added to what."""
 

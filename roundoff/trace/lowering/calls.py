@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from roundoff.trace.call import Call, Given, Operand, contiguous
+from roundoff.trace.call import Call, Declared, Given, Operand, contiguous
 
 
 def call_of(
@@ -17,6 +17,8 @@ def call_of(
     def recorded(tree: Any) -> Any:
         if isinstance(tree, tuple | list):
             return tuple(recorded(each) for each in tree)
+        if isinstance(tree, torch.dtype) and _name(tree) == declared:
+            return Declared()
         if isinstance(tree, torch.Tensor) and not tree.is_floating_point():
             plain = tree.detach().cpu().contiguous()
             return Given(tuple(tree.shape), _name(tree.dtype), plain.numpy().tobytes())
