@@ -293,3 +293,20 @@ def test_twins_are_found_and_the_place_shows_it_in_torch_itself(name) -> None:
             )[gradient][parting.element]
             assert torchs == pytest.approx(exact, rel=1e-6, abs=1e-9)
         assert all(part in str(found) for part in str(parting).split("): "))
+
+
+def test_redrawn_integers_reach_zero() -> None:
+    x = {
+        "j": torch.tensor([1, 2, 3]),
+        "w": torch.rand(4, 3, generator=torch.Generator().manual_seed(0)),
+    }
+    found = ro.compare(
+        lambda j, w: torch.nn.functional.embedding(j, w, padding_idx=0),
+        lambda j, w: torch.nn.functional.embedding(j, w),
+        x,
+        formats="float32",
+    )
+    assert found.verdict("w", "float32") == "IDENTICAL"
+    assert any(
+        "j[" in str(parting) and "= 0" in str(parting) for parting in found.elsewhere.values()
+    )
