@@ -26,7 +26,7 @@ docs: $(STAMP)
 	$(RUN) -m roundoff.trace.operations > docs/operations.md
 
 test: $(STAMP)
-	$(RUN) -m pytest -q -n auto
+	$(RUN) -m pytest -q -n auto --dist worksteal
 
 env: $(STAMP)
 

@@ -426,3 +426,23 @@ def test_outputs_of_two_shapes_under_one_loss_leave_the_gradients_to_compare() -
     assert same.verdict("x", "float32") in ("IDENTICAL", "ROUNDOFF")
     assert other.verdict("x", "float32") == "DIFFERENT"
     assert any("(3,)" in note and "(3, 1)" in note for note in same.notes)
+
+
+def test_inference_mode_around_a_call_changes_nothing() -> None:
+    with torch.inference_mode():
+        x = {"x": torch.rand(4, generator=torch.Generator().manual_seed(0))}
+        found = ro.compare(lambda x: x**2, lambda x: x * x, x, formats="float32")
+        assert ro.native_gradients(lambda x: (x**2).sum(), x)["x"].shape == (4,)
+    assert found.verdict("x", "float32") in ("IDENTICAL", "ROUNDOFF")
+
+
+def test_nobody_is_closer_where_all_bits_are_equal() -> None:
+    def one(t):
+        return (6.283185307179586 * t / 365.25).sin()
+
+    def two(t):
+        return (t * (6.283185307179586 / 365.25)).sin()
+
+    rows = ro.compare(one, two, {"t": torch.arange(1.0, 9.0)}).table
+    for row in rows[rows["bitwise_equal"]].to_dict("records"):
+        assert row["closer"] == "neither"

@@ -84,3 +84,24 @@ def test_masks_and_indices_are_made_of_a_factory_s_numbers() -> None:
     plain = lambda x: x[3:].sum() + x[::2].sum()
     one, two = (ro.reference_gradients(f, INPUTS)["x"] for f in (masked, plain))
     assert one.exact and np.array_equal(one.high, two.high)
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        lambda: torch.linspace(0, 0.7, 50), lambda: torch.hann_window(50), lambda: torch.hamming_window(50),
+        lambda: torch.logspace(0, 1, 50, dtype=torch.float16), lambda: torch.arange(0, 5, 0.1),
+        lambda: torch.linspace(0, 0.7, 50, dtype=torch.bfloat16),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("format", ["float64", "float32", "bfloat16"])
+def test_a_factory_of_another_type_has_the_numbers_that_are_made_in_it(factory, format) -> None:
+    x = {"x": torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))}
+
+    def function(x):
+        return (x * factory().to(x.dtype) ** 2).sum()
+
+    bound = ro.gradient_bounds(function, x, format=format)["x"].certified.numpy()
+    exact = ro.reference_gradients(function, x, format=format)["x"]
+    computed = ro.native_gradients(function, x, format=format)["x"]
+    assert (np.abs((computed - exact.high) - exact.low) <= bound).all()

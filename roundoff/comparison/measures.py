@@ -32,7 +32,8 @@ def row(pair: Pair, names: tuple[str, str]) -> dict[str, Any]:
     if pair.sides is not None:
         found |= measures(*pair.sides)
         if one_question(pair):
-            closer, ratio = _closer((found["error_first"], found["error_second"]), names)
+            errors = found["error_first"], found["error_second"]
+            closer, ratio = ("neither", 1.0) if found["bitwise_equal"] else _closer(errors, names)
             found |= {"closer": closer, "ratio": ratio}
         else:
             found |= {"closer": NO_QUESTION, "ratio": np.nan}

@@ -201,11 +201,9 @@ def evaluate(
 
     Raises: ArgumentError where the output is not one tensor, or not a scalar and there is no loss.
     """
-    with torch.enable_grad():
-        values = {
-            name: t.detach().requires_grad_() if name in wrt else t.detach()
-            for name, t in tensors.items()
-        }
+    with torch.inference_mode(False), torch.enable_grad():
+        plain = {n: t.clone() if t.is_inference() else t.detach() for n, t in tensors.items()}
+        values = {name: t.requires_grad_() if name in wrt else t for name, t in plain.items()}
         upstream = values.pop(UPSTREAM, None)
         result = call(function, values, output)
         out = result if loss is None else loss(result)

@@ -164,7 +164,7 @@ def _lowered(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> A
     own = computed_in(out, found)
     build.kernel, build.format = name, build.named(None if own is None else format_name(own))
     if not found and (name not in LOWERINGS or not _floating(out)):
-        return _folded(target, name, args, kwargs, out)
+        return _folded(target, name, args, kwargs, out, stated=build.format is not None)
     if name in (*MOVES, *LOWERINGS):
         _refuse_whole(name, found, out)
     asked = args, kwargs
@@ -266,11 +266,14 @@ def _laid(result: Any, out: Any, own: torch.dtype | None) -> Any:
     return result
 
 
-def _folded(target: Any, name: str, args: Any, kwargs: Any, out: Any) -> Any:
+def _folded(target: Any, name: str, args: Any, kwargs: Any, out: Any, *, stated: bool) -> Any:
     """A call that depends on no float: a plain result, for masks and indices that are made of it.
 
-    What a factory makes by a formula, and views of it, know how to make their numbers exactly.
+    What a factory makes by a formula, and views of it, know how to make their numbers exactly.  stated: in
+    another type than the declared one; then the numbers are those that PyTorch makes in that type.
     """
+    if name in FACTORIES and stated and _floating(out):
+        return target(*args, **kwargs).to(torch.float64)
     if (name in FACTORIES or name in LITERALS) and _floating(out):
         result = target(*args, **{**kwargs, "dtype": torch.float64})
         if name in FACTORIES:
