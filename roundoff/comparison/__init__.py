@@ -17,6 +17,9 @@ from roundoff.trace.problem import check_device, check_inputs
 
 __all__ = ["Comparison", "Pair", "Power", "compare"]
 
+#: Points and seeds beyond this would take days.
+MOST = 1_000_000
+
 FORMATS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -54,8 +57,9 @@ def compare(
 
     Raises: ArgumentError for arguments that do not fit; UnsupportedError where neither side can be traced.
     """
-    for name, count in (("points", points), ("seeds", seeds), ("seed", seed)):
-        whole(name, count, 0)
+    for name, count in (("points", points), ("seeds", seeds)):
+        whole(name, count, 0, MOST)
+    whole("seed", seed, 0)
     check_device(device)
     check_inputs(inputs, wrt, loss)
     if rename is not None:
