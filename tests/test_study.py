@@ -154,19 +154,29 @@ def test_a_process_killed_in_the_middle_loses_no_finished_row(tmp_path) -> None:
     assert same(resumed, rows(config, tmp_path / "fresh"))
 
 
+def heed_interruptions() -> None:
+    """Tests may run where they are ignored, as in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interruption_ends_in_one_sentence(tmp_path) -> None:
     command = [sys.executable, str(SCRIPT), "--N", "1", "--T", "8", "--keep", "3", "--seeds", "4000",
                "--formats", "float32", "float64", "--out", str(tmp_path)]  # fmt: skip
     for at_work in (False, True):
         run = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        )
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            preexec_fn=heed_interruptions,
+        )  # fmt: skip
         deadline = time.monotonic() + 120
-        time.sleep(1.0)  # loading PyTorch takes longer
+        time.sleep(2.0)  # loading PyTorch takes longer
         while at_work and time.monotonic() < deadline and not (tmp_path / "cells").exists():
             time.sleep(0.02)
         os.killpg(run.pid, signal.SIGINT)
-        _, said = run.communicate(timeout=120)
+        try:
+            _, said = run.communicate(timeout=120)
+        finally:
+            run.kill()
+            run.communicate()
         lines = [
             line for line in re.split(r"[\r\n]+", said.decode()) if line and "cell/s" not in line
         ]
