@@ -28,8 +28,8 @@ import roundoff as ro
 from roundoff import bounds, orders
 from roundoff.errors import InapplicableError
 from roundoff.files import write_whole
-from roundoff.formats import FLOAT32, Format
-from roundoff.machine import two_product
+from roundoff.numbers.formats import FLOAT32, Format
+from roundoff.numbers.machines import two_product
 
 LENGTHS = (1, 2, 3, 5, 8, 13, 21, 40)
 #: Longer sums: how many terms, in which orders, of which data.
@@ -201,8 +201,8 @@ def functions() -> dict[str, tuple[Callable[..., Any], dict[str, tuple[int, ...]
 def gradients(job: tuple[str, str, int, int]) -> tuple[Tally, int]:
     """Simulated gradients of one function and format in every order; native ones where torch has them."""
     from roundoff.arithmetic.simulated import Simulated, simulate
-    from roundoff.bounding import bounds_of_trace
-    from roundoff.reference import reference_of_trace
+    from roundoff.gradients.bounds import bounds_of_trace
+    from roundoff.gradients.reference import reference_of_trace
     from roundoff.trace import prune, trace_gradients
 
     case, name, seeds, seed = job
@@ -258,7 +258,7 @@ def native(
     tally: Tally, case: str, target: Format, trace: Any, each: list[Any], exact: list[Any]
 ) -> int:
     """What torch's own kernels return, where it has the format."""
-    from roundoff.bounding import bounds_of_trace
+    from roundoff.gradients.bounds import bounds_of_trace
 
     if target.torch_dtype is None or target.precision < 8:
         return 0

@@ -9,8 +9,8 @@ from soundness_data import Tally, draw, exact_sums
 
 import roundoff as ro
 from roundoff import bounds, orders
-from roundoff.formats import Format
-from roundoff.machine import two_sum
+from roundoff.numbers.formats import Format
+from roundoff.numbers.machines import two_sum
 
 # --------------------------------------------------------------------------------- probabilistic
 

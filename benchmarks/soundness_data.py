@@ -10,8 +10,8 @@ import pandas as pd
 from scipy import stats
 
 import roundoff as ro
-from roundoff.formats import FORMATS, Format
-from roundoff.machine import two_sum
+from roundoff.numbers.formats import FORMATS, Format
+from roundoff.numbers.machines import two_sum
 
 OWN = Format(
     "p8e10", 8, -9, 10

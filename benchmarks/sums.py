@@ -8,7 +8,7 @@ from timing import compare, head, show
 
 import roundoff as ro
 from roundoff import orders
-from roundoff.machine import machine
+from roundoff.numbers.machines import machine
 
 ROUNDS = 15
 OWN = ro.Format("own", 6, -20, 21)

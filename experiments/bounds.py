@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ in ("__main__", "__mp_main__"):
-    from roundoff.command import guard
+    from roundoff.cli import guard
 
     guard()
 
@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 
 from roundoff import study
-from roundoff.command import main
+from roundoff.cli import main
 from roundoff.errors import ArgumentError
-from roundoff.findings import Question, bounds_report
-from roundoff.report import write_report
+from roundoff.report.findings import Question, bounds_report
+from roundoff.report.document import write_report
 
 QUESTION = Question(
     title="How large may a rounding error be?",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ in ("__main__", "__mp_main__"):
-    from roundoff.command import guard
+    from roundoff.cli import guard
 
     guard()
 
@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from roundoff import study
-from roundoff.command import main
+from roundoff.cli import main
 from roundoff.errors import ArgumentError
-from roundoff.findings import Question, kernels_report
-from roundoff.report import write_report
+from roundoff.report.findings import Question, kernels_report
+from roundoff.report.document import write_report
 
 QUESTION = Question(
     title="In which order do kernels add?",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ in ("__main__", "__mp_main__"):
-    from roundoff.command import guard
+    from roundoff.cli import guard
 
     guard()
 
@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import roundoff as ro
-from roundoff.command import main
-from roundoff.findings import Question, layers_report
-from roundoff.report import write_report
+from roundoff.cli import main
+from roundoff.report.findings import Question, layers_report
+from roundoff.report.document import write_report
 from roundoff.study import Layer, measured
 
 QUESTION = Question(

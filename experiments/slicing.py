@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ in ("__main__", "__mp_main__"):
-    from roundoff.command import guard
+    from roundoff.cli import guard
 
     guard()
 
@@ -17,13 +17,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from roundoff import data, native, study
-from roundoff.command import main
+from roundoff.study import series
+from roundoff.gradients import native
+from roundoff import study
+from roundoff.cli import main
 from roundoff.errors import ArgumentError
-from roundoff.explanation import Explanation, explain
-from roundoff.findings import Question, slicing_report
+from roundoff.judging.explanation import Explanation, explain
+from roundoff.report.findings import Question, slicing_report
 from roundoff.orders import names
-from roundoff.report import write_report
+from roundoff.report.document import write_report
 from roundoff.trace import UPSTREAM
 
 FORMATS = ("float16", "bfloat16", "float32", "float64")

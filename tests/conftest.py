@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from roundoff.known import VARIABLE
+from roundoff.judging.reference_cache import VARIABLE
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from roundoff.formats import Format
+from roundoff.numbers.formats import Format
 
 NARROW = Format("narrow", 8, -9, 12)
 

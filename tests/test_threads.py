@@ -16,8 +16,8 @@ from problems import squares
 
 import roundoff as ro
 from roundoff import study
-from roundoff.exclusive import NUMBERS
-from roundoff.native import threads
+from roundoff.locks import NUMBERS
+from roundoff.gradients.native import threads
 
 THREADS = 8
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.arithmetic.scale import FUNCTIONS
+from roundoff.arithmetic.condition_scale import FUNCTIONS
 from roundoff.arithmetic.slopes import STEEPEST
 
 Array = npt.NDArray[np.float64]

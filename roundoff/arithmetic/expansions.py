@@ -1,6 +1,6 @@
 """Error-free transformations: unevaluated sums of float64 arrays, shortened with a proven remainder.
 
-Written apart from roundoff.machine on purpose: a reference shares no arithmetic code with what it
+Written apart from roundoff.numbers.machines on purpose: a reference shares no arithmetic code with what it
 judges.  All of it is for rounding to nearest with gradual underflow; overflow leaves infinities or NaN.
 """
 

@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from roundoff.arithmetic import move_elements
 from roundoff.arithmetic.per_step import Rounding
-from roundoff.arithmetic.scale import FUNCTIONS, SLOPES
-from roundoff.bounds.along import along
+from roundoff.arithmetic.condition_scale import FUNCTIONS, SLOPES
+from roundoff.bounds.tree_errors import along
 from roundoff.bounds.theorems import RMS_ROUNDING
-from roundoff.formats import Format
-from roundoff.kernels.facts import Kernels
+from roundoff.numbers.formats import Format
+from roundoff.contracts.facts import Kernels
 from roundoff.orders import as_order
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
 

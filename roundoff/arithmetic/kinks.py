@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import walk
-from roundoff.arithmetic.scale import FUNCTIONS, Scale, Scaled
+from roundoff.arithmetic.condition_scale import FUNCTIONS, Scale, Scaled
 from roundoff.arithmetic.ties import OF_ONE, OF_TWO
 from roundoff.trace.steps import Constant, Input, Map, Move, Trace
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import move_elements, walk
-from roundoff.arithmetic.scale import FUNCTIONS, SLOPES
+from roundoff.arithmetic.condition_scale import FUNCTIONS, SLOPES
 from roundoff.arithmetic.slopes import STEEPEST
 from roundoff.trace.steps import BOOLEAN, Constant, Contract, Input, Map, Move, Reduce, Trace
 

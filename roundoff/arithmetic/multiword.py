@@ -25,8 +25,8 @@ from roundoff.arithmetic.ball import FUNCTIONS as OF_BALLS
 from roundoff.arithmetic.ball import without_value
 from roundoff.arithmetic.expansions import LOST, TINY, UPWARD, products, shorten
 from roundoff.arithmetic.multiprecision import Multiprecision, Numbers, from_words
-from roundoff.arithmetic.scale import FUNCTIONS
-from roundoff.arithmetic.shared import Alone, Shared
+from roundoff.arithmetic.condition_scale import FUNCTIONS
+from roundoff.arithmetic.memo import Alone, Shared
 from roundoff.arithmetic.words import (
     Array,
     Mask,

@@ -35,9 +35,9 @@ from roundoff.arithmetic.enclosed import (
     unary,
 )
 from roundoff.arithmetic.flushing import reach, read, taken_for_granted
-from roundoff.arithmetic.laws import Certain, Law, Sums, present
+from roundoff.arithmetic.sum_laws import Certain, Law, Sums, present
 from roundoff.arithmetic.per_step import Rounding
-from roundoff.arithmetic.products import (
+from roundoff.arithmetic.enclosed_products import (
     blocks,
     count_products,
     enclosed_products,
@@ -47,10 +47,10 @@ from roundoff.arithmetic.products import (
     product,
     rounding_part,
 )
-from roundoff.arithmetic.scale import FUNCTIONS
-from roundoff.arithmetic.shared import Alone, Shared
+from roundoff.arithmetic.condition_scale import FUNCTIONS
+from roundoff.arithmetic.memo import Alone, Shared
 from roundoff.arithmetic.slopes import absolute_of, ulp_of
-from roundoff.arithmetic.unrounded import (
+from roundoff.arithmetic.exact_operations import (
     exact_in_float64,
     given,
     held_by,
@@ -61,13 +61,13 @@ from roundoff.arithmetic.unrounded import (
     terms_on_a_grid,
 )
 from roundoff.bounds import theorems
-from roundoff.bounds.along import along, sizes_along
-from roundoff.bounds.chance import in_any_order, rounding_of_products
+from roundoff.bounds.tree_errors import along, sizes_along
+from roundoff.bounds.random_errors import in_any_order, rounding_of_products
 from roundoff.bounds.terms import rounded_products
 from roundoff.errors import InapplicableError
-from roundoff.formats import FLOAT64, Format, round_to
-from roundoff.kernels.facts import Described, Kernels
-from roundoff.machine import two_product
+from roundoff.numbers.formats import FLOAT64, Format, round_to
+from roundoff.contracts.facts import Described, Kernels
+from roundoff.numbers.machines import two_product
 from roundoff.orders import Order, ReductionTree, as_order
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
 

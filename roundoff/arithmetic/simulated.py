@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.per_step import Rounding
-from roundoff.arithmetic.scale import FUNCTIONS
-from roundoff.formats import Format, round_to, rounder
-from roundoff.machine import machine
+from roundoff.arithmetic.condition_scale import FUNCTIONS
+from roundoff.numbers.formats import Format, round_to, rounder
+from roundoff.numbers.machines import machine
 from roundoff.orders import ReductionTree, accumulator, as_order, dots, sums
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Trace
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.formats import Format
+from roundoff.numbers.formats import Format
 
 Array = npt.NDArray[np.float64]
 
@@ -17,7 +17,7 @@ Array = npt.NDArray[np.float64]
 #: those with a 2 here, and its erfc was within 4.5 in 10^10 samples of [-5, 5] (commit acaad9ab, which
 #: replaces it); sigmoid is an exponential, a sum and a quotient (1.97 measured in float32).
 #: sqrt of arrays is MKL's vectorised one, below 1 and not always the nearest; with a quotient it stands
-#: for rsqrt, for which CUDA states 2.  Checked in tests/test_elementwise.py against torch's own.
+#: for rsqrt, for which CUDA states 2.  Checked in tests/arithmetic/test_elementwise.py against torch's own.
 #: Everything else, + - * /, is rounded correctly.
 ULP: dict[str, float] = {
     **dict.fromkeys("exp expm1 log log1p log2 sin cos tan asin acos atan erf pow".split(), 1.0),
@@ -26,7 +26,7 @@ ULP: dict[str, float] = {
 }  # fmt: skip
 
 #: Absolute errors beside.  torch's erf of 16-bit numbers comes from a polynomial for large arguments
-#: (3.26e-7 is the largest over all of them: tests/test_elementwise.py).  oneDNN's GELU takes erf from a
+#: (3.26e-7 is the largest over all of them: tests/arithmetic/test_elementwise.py).  oneDNN's GELU takes erf from a
 #: polynomial, up to float32: Abramowitz and Stegun, 7.1.26, errs by 1.5e-7 and its evaluation by a few u.
 ABSOLUTE_16 = {"erf": 2.0**-21}
 ABSOLUTE_32 = {"gelu_erf": 2.0**-20}

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import walk
-from roundoff.arithmetic.scale import Scale, Scaled
+from roundoff.arithmetic.condition_scale import Scale, Scaled
 from roundoff.trace.steps import Map, Trace
 
 Array = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from roundoff.bounds.theorems import check_failure
 from roundoff.errors import InapplicableError
-from roundoff.formats import Format
+from roundoff.numbers.formats import Format
 
 Array = npt.NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.formats import FLOAT64, Format
+from roundoff.numbers.formats import FLOAT64, Format
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -16,7 +16,7 @@ from roundoff.arguments import instance, whole
 from roundoff.bounds import sums
 from roundoff.bounds.bound import Bound
 from roundoff.errors import ArgumentError, InapplicableError
-from roundoff.formats import as_float64
+from roundoff.numbers.formats import as_float64
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]

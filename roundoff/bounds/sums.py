@@ -21,7 +21,7 @@ from roundoff.bounds.terms import (
     measure_products,
 )
 from roundoff.errors import ArgumentError
-from roundoff.formats import as_float64, as_format
+from roundoff.numbers.formats import as_float64, as_format
 from roundoff.orders import Order, ReductionTree, accumulator, as_order
 
 Array = npt.NDArray[np.float64]

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.bounds import theorems
-from roundoff.bounds.along import Recorder, Walked, along
-from roundoff.bounds.chance import in_any_order, rounding_of_products
+from roundoff.bounds.tree_errors import Recorder, Walked, along
+from roundoff.bounds.random_errors import in_any_order, rounding_of_products
 from roundoff.bounds.exactness import lowest_bits, powers_of_two, without_rounding
 from roundoff.errors import ArgumentError
-from roundoff.formats import FLOAT64, Format, round_to
-from roundoff.machine import Machine, machine, two_product
+from roundoff.numbers.formats import FLOAT64, Format, round_to
+from roundoff.numbers.machines import Machine, machine, two_product
 from roundoff.orders import Order, ReductionTree, dots, sums
 
 Array = npt.NDArray[np.float64]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from roundoff.arguments import described, fraction, whole
 from roundoff.errors import ArgumentError, InapplicableError
-from roundoff.formats import as_float64
+from roundoff.numbers.formats import as_float64
 
 Array = npt.NDArray[np.float64]
 

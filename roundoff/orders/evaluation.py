@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from roundoff.arguments import described, flag
 from roundoff.errors import ArgumentError
-from roundoff.formats import Format, as_float64, as_format
-from roundoff.machine import Machine, machine
+from roundoff.numbers.formats import Format, as_float64, as_format
+from roundoff.numbers.machines import Machine, machine
 from roundoff.orders.families import Order, as_order
 from roundoff.orders.trees import ReductionTree
 

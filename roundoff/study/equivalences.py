@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from roundoff.comparison import Comparison, Pair, compare
-from roundoff.evidence import FAILURE
-from roundoff.verdict import SEVERITY, Verdict
+from roundoff.judging.comparison import Comparison, Pair, compare
+from roundoff.judging.evidence import FAILURE
+from roundoff.judging.verdict import SEVERITY, Verdict
 
 Array = npt.NDArray[np.float64]
 

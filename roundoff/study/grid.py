@@ -24,8 +24,8 @@ import pandas as pd
 
 from roundoff.errors import ArgumentError, RoundoffError
 from roundoff.files import make_folder, unwritable
-from roundoff.formats import Format, as_format
-from roundoff.native import threads
+from roundoff.numbers.formats import Format, as_format
+from roundoff.gradients.native import threads
 from roundoff.orders import as_order
 from roundoff.study.problem import Problem
 from roundoff.study.rows import TABLES, Measured, Tables

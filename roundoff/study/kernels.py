@@ -10,8 +10,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from roundoff.errors import UnsupportedError
-from roundoff.native import threads
-from roundoff.probing import Revealed, reveal, reveal_gradient
+from roundoff.gradients.native import threads
+from roundoff.kernels import Revealed, reveal, reveal_gradient
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from roundoff.comparison import Comparison, compare
+from roundoff.judging.comparison import Comparison, compare
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ def measured(
 
     The upstream gradient is random.
     """
-    from roundoff.native import native_gradients
+    from roundoff.gradients.native import native_gradients
 
     def whole_batch(**values: torch.Tensor) -> torch.Tensor:
         return layer.function(**values)

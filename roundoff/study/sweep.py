@@ -12,7 +12,7 @@ import pandas as pd
 
 from roundoff import bounds
 from roundoff.errors import ArgumentError, InapplicableError
-from roundoff.formats import as_format, round_to
+from roundoff.numbers.formats import as_format, round_to
 from roundoff.orders import as_order, pairwise, sum_in_order
 
 Array = npt.NDArray[np.float64]

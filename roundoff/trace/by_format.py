@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from roundoff.exclusive import TORCH
-from roundoff.formats import Format, as_format
+from roundoff.locks import TORCH
+from roundoff.numbers.formats import Format, as_format
 from roundoff.trace.capture import Loss, NotRunError, Subject, for_format
 from roundoff.trace.prune import prune
-from roundoff.trace.runs import Run
+from roundoff.trace.call_records import Run
 from roundoff.trace.steps import Trace
 
 

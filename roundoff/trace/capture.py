@@ -21,14 +21,14 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from roundoff.arguments import described, instance
 from roundoff.errors import ArgumentError, RoundoffError, UnsupportedError
-from roundoff.exclusive import TORCH
-from roundoff.formats import Format, as_format, rounder
-from roundoff.trace.exactly import ExactConstants
+from roundoff.locks import TORCH
+from roundoff.numbers.formats import Format, as_format, rounder
+from roundoff.trace.exact_constants import ExactConstants
 from roundoff.trace.lowering import Value, computed_in, format_name, literal, lower, narrows
-from roundoff.trace.problem import check_problem
-from roundoff.trace.runs import Run
+from roundoff.trace.checks import check_problem
+from roundoff.trace.call_records import Run
 from roundoff.trace.steps import Builder, Trace
-from roundoff.trace.writes import PutBack, declare_updates, drop_last_writes, lift
+from roundoff.trace.in_place import PutBack, declare_updates, drop_last_writes, lift
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 UPSTREAM = "upstream gradient"

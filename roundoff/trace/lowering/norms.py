@@ -30,7 +30,7 @@ def _batch_norm(
     x: Expression, weight: Any, bias: Any, running_mean: Any, running_var: Any, training: bool,
     momentum: float, eps: float,
 ) -> Any:  # fmt: skip
-    """Running statistics are read alone; `roundoff.trace.writes` has the operation that updates them."""
+    """Running statistics are read alone; `roundoff.trace.in_place` has the operation that updates them."""
     if training:
         spread, mean = variance(x, _over(x.shape), 0)
     else:

@@ -66,7 +66,7 @@ def updated_mean(x: Expression, dims: Any) -> Expression:
     """The mean of kernels that update it, by Welford's way: every term is multiplied by a reciprocal.
 
     At worst n updates round more often than that, by some 3 ln n of n + 1 times; the largest error found by a
-    search was 0.87 of the bound (four terms, float32; tests/test_kernels.py has the kind).
+    search was 0.87 of the bound (four terms, float32; tests/gradients/test_torch_kernels.py has the kind).
     """
     return total(x * (x.constant(1) / count_of(x, dims)), dims, keepdim=True)
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from roundoff.errors import RoundoffError, UnsupportedError
-from roundoff.formats import as_format
+from roundoff.numbers.formats import as_format
 from roundoff.orders import holds
 from roundoff.trace.lowering.arguments import arguments_of, check_form
 from roundoff.trace.lowering.calls import call_of

@@ -1,0 +1,16 @@
+"""Kernels of this machine: contracts, each shown by one probe of the very call."""
+
+from roundoff.contracts.facts import Described, Facts, Kernels, Place, Table
+
+__all__ = ["Described", "Facts", "Kernels", "Place", "Table", "contracts"]
+
+
+def contracts() -> Table:
+    """What was probed so far in this process, on this machine; print it.
+
+    Bounds, tolerances and verdicts probe the kernels that they meet, once per call, dtype, number of
+    threads and torch's flags; nothing is probed beforehand.
+    """
+    from roundoff.contracts.this_machine import contracts
+
+    return contracts()

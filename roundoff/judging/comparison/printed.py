@@ -1,0 +1,99 @@
+"""A comparison as text, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from roundoff.gradients.bounds import rounded_up
+from roundoff.judging.comparison.elsewhere import told
+from roundoff.judging.comparison.measures import NO_QUESTION
+from roundoff.judging.evidence import FAILURE
+from roundoff.judging.verdict import Verdict
+
+if TYPE_CHECKING:
+    from roundoff.judging.comparison.result import Comparison
+
+
+_HEAD = (
+    "gradient",
+    "format",
+    "verdict",
+    "equal",
+    "max ulp",
+    "error 1",
+    "error 2",
+    "closer",
+    "bound",
+)
+
+
+def text(result: Comparison) -> str:
+    """The table, the reasons, the tolerances, the notes."""
+    table = result.table.to_dict("records")
+    one, two = result.names
+    rows = [_HEAD, *(_cells(row, one, two) for row in table)]
+    widths = [max(len(cells[k]) for cells in rows) for k in range(len(_HEAD))]
+    numbered = one.endswith("1") and two.endswith("2") and one[:-1] == two[:-1]
+    lines = [f"{one} against {two}" if numbered else f"{one} (1) against {two} (2)", ""]
+    for cells in rows:
+        left = [f"{c:<{w}}" for c, w in zip(cells[:3], widths[:3], strict=True)]
+        right = [f"{c:>{w}}" for c, w in zip(cells[3:], widths[3:], strict=True)]
+        lines.append("  ".join([*left, *right]))
+    apart = any(row.get("closer") == NO_QUESTION for row in table)
+    lines += [
+        "",
+        "errors: normwise relative, in u; closer: on these inputs; bound: probabilistic "
+        f"({FAILURE:g} per comparison), the largest, in u times the sum of |terms|"
+        + ("; each side is measured against its own, where closer is –" if apart else ""),
+        *_reasons(result),
+        *told(result.elsewhere.values()),
+    ]
+    for row in table:
+        where = f"{row['gradient']}, {row['format']}"
+        if row["verdict"] == Verdict.ROUNDOFF and np.isfinite(row["rtol"]):
+            pair = f"rtol={rounded_up(row['rtol'])}, atol={rounded_up(row['atol'])}"
+            lines.append(f"assert_close({where}): {pair}")
+        if row.get("seeds", 0) > 0:
+            low, high = row["ratio_low"], row["ratio_high"]
+            interval = (
+                "too few for an interval" if np.isnan(low) else f"95 %: {low:.3g} to {high:.3g}"
+            )
+            lines.append(
+                f"in general ({where}, {row['seeds']:.0f} seeds): closer is {row['in_general']}, median "
+                f"ratio {row['ratio_in_general']:.3g} ({interval})"
+            )
+    return "\n".join([*lines, *(f"note: {note}" for note in result.notes)])
+
+
+def _cells(row: Mapping[Any, Any], one: str, two: str) -> tuple[str, ...]:
+    first = (row["gradient"], row["format"], row["verdict"])
+    if not isinstance(row.get("closer"), str):
+        return (*first, *["–"] * 6)
+    closer = {one: "1", two: "2", NO_QUESTION: "–"}.get(row["closer"], "neither")
+    return (
+        *first,
+        f"{100 * row['fraction_equal']:.0f} %",
+        *(_number(row[name]) for name in ("ulp_between", "error_first", "error_second")),
+        f"{closer} by {row['ratio']:.3g}" if closer in "12" else closer,
+        _number(row["bound_probabilistic"]),
+    )
+
+
+def _number(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3g}"
+
+
+def _reasons(result: Comparison) -> list[str]:
+    """Each reason once, with what it is about; then the power of opaque checks."""
+    of: dict[tuple[str, str], list[str]] = {}
+    for (gradient, format), pair in result.pairs.items():
+        key = str(pair.judgement.verdict), pair.judgement.reason
+        of.setdefault(key, []).append(f"{gradient} {format}")
+    lines = [f"{verdict}: {reason} [{', '.join(where)}]" for (verdict, reason), where in of.items()]
+    for (gradient, format), pair in result.pairs.items():
+        if pair.power is not None:
+            lines.append(f"power ({gradient}, {format}): would have flagged {pair.power}")
+    return lines

@@ -1,0 +1,115 @@
+"""What computed gradients are judged by: references of a proven engine, bounds, and tolerances made of both.
+
+Every verdict and every tolerance takes its evidence from here, so that no two questions are answered from
+different references or bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.arithmetic.memo import Shared
+from roundoff.gradients.bounds import bounds_of_trace, tolerance
+from roundoff.bounds import Bound
+from roundoff.numbers.formats import as_format
+from roundoff.gradients.reference import (
+    GradientReference,
+    Reference,
+    reference_of_trace,
+    rigorous_engine,
+    round_inputs,
+)
+from roundoff.trace.steps import Trace
+
+Array = npt.NDArray[np.float64]
+
+#: Failure probability of the probabilistic bound per comparison (design decision 10).
+FAILURE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Of one trace at one set of inputs in one format: the exact outputs and the bounds on their errors.
+
+    kernels: what was probed of those that the bounds are for, in words.
+    """
+
+    reference: Reference
+    bounds: Mapping[str, Bound]
+    kernels: str = ""
+
+    def of(self, output: str, side: str, computed: Array, *, traced: bool = True) -> Judged:
+        """One computed output of a side, with what it is judged by; traced: whether by its own trace."""
+        return Judged(
+            side, computed, self.reference[output], self.bounds[output], self.reference.exact,
+            self.reference.rigorous, traced, "output" if output == "output" else "gradient",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """One computed gradient (or output: `what`) of a side, and what it is judged by.
+
+    Shapes: computed, the reference and the bound are alike.
+    exact: the references of all outputs have no error; rigorous: their radii are proven; traced: the
+    reference and the bound are the side's own, not those of the other side.
+    """
+
+    name: str
+    computed: Array
+    reference: GradientReference
+    bound: Bound
+    exact: bool
+    rigorous: bool
+    traced: bool = True
+    what: str = "gradient"
+
+
+def proven_reference(
+    trace: Trace, inputs: Mapping[str, Array], format: Any, shared: Shared | None = None
+) -> Reference:
+    """The reference that a verdict may rest on: exact, or with a proven radius."""
+    engine = rigorous_engine(trace)
+    return reference_of_trace(trace, inputs, format=format, engine=engine, shared=shared)
+
+
+def evidence_of_trace(
+    trace: Trace,
+    inputs: Mapping[str, Array],
+    format: Any,
+    *,
+    accumulate: Any = None,
+    shared: Shared | None = None,
+    device: Any = "cpu",
+) -> Evidence:
+    """The evidence of a pruned trace, for inputs that are rounded to the format here.
+
+    The bounds are for torch's kernels on this machine, as far as probes have shown what those do.
+    accumulate: for kernels that keep their sums in that format, wherever they run; shared: with other walks
+    of this trace at these inputs; device: kernels are probed on the CPU alone.
+    """
+    from roundoff.contracts.this_machine import of_this_machine
+
+    target = as_format(format)
+    reference = proven_reference(trace, inputs, target, shared)
+    rounded = round_inputs(trace, inputs, target)
+    kernels = of_this_machine(trace, target, device) if accumulate is None else None
+    bounds = bounds_of_trace(
+        trace, rounded, target, accumulate=accumulate, shared=shared, kernels=kernels
+    )
+    return Evidence(reference, bounds, kernels.words() if kernels else "")
+
+
+def tolerance_pair(first: Judged, second: Judged) -> tuple[float, float]:
+    """(rtol, atol) for `assert_close` between both, by the wider bound; infinite where that says nothing."""
+    reference = first.reference
+    known = reference.known & second.reference.known
+    likely = np.maximum(first.bound.likely(FAILURE), second.bound.likely(FAILURE))[known]
+    if not np.isfinite(likely).all():
+        return np.inf, np.inf
+    return tolerance(likely, reference.high[known])

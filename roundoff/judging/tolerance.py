@@ -1,0 +1,177 @@
+"""How far a gradient may be from the exact one: tolerances per element, and as (rtol, atol)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.gradients.bounds import rounded_up
+from roundoff.gradients.bounds import tolerance as pair_of
+from roundoff.bounds.theorems import check_failure
+from roundoff.errors import ArgumentError
+from roundoff.numbers.formats import Format, as_format, spacing
+from roundoff.judging.reference_cache import Known, known
+from roundoff.gradients.native import native_gradients
+from roundoff.judging.power import Power, power_of
+from roundoff.gradients.reference import float64_array
+from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
+from roundoff.trace.prune import prune
+
+Array = npt.NDArray[np.float64]
+
+#: An empirical tolerance is this many times the baseline's largest error, and at least this many ulp.
+TIMES, FLOOR = 3.0, 4.0
+
+
+KINDS = ("certified", "probabilistic", "empirical")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tolerance:
+    """Tolerances on |computed - exact| of one gradient in one format.  Units: absolute, per element.
+
+    certified: never exceeded by a kernel of the traced algorithm; probabilistic: exceeded with probability
+    `failure` at most; empirical: TIMES the error of PyTorch's own result relative to the sum of |terms|, and
+    at least FLOOR ulp, so that it does not break where the baseline improves; infinite where PyTorch's own
+    result is no number.  Print it for all three; its repr is one line.
+    """
+
+    name: str
+    format: Format
+    failure: float
+    certified: Array
+    probabilistic: Array
+    empirical: Array
+    exact: Array
+    terms: Array
+
+    def pair(self, kind: str = "probabilistic") -> tuple[float, float]:
+        """(rtol, atol) for `assert_close` between two results that both keep this tolerance.
+
+        rtol |exact| + atol is at least twice the tolerance of every element that has an exact value, and its
+        mean is the smallest of all such pairs: see `bounding.tolerance`.
+        Raises: ArgumentError where the tolerance is not finite, and for an unknown kind.
+        """
+        if kind not in KINDS:
+            raise ArgumentError(f"unknown kind {kind!r}; use one of: {', '.join(KINDS)}")
+        known = ~np.isnan(self.exact)
+        return pair_of(getattr(self, kind)[known], self.exact[known])
+
+    def power(self, kind: str = "probabilistic") -> Power:
+        """The faults that a check by this tolerance notices for sure."""
+        if kind not in KINDS:
+            raise ArgumentError(f"unknown kind {kind!r}; use one of: {', '.join(KINDS)}")
+        return power_of(self.exact, self.terms, getattr(self, kind))
+
+    @property
+    def rtol(self) -> float:
+        """Of the probabilistic pair."""
+        return self.pair()[0]
+
+    @property
+    def atol(self) -> float:
+        """Of the probabilistic pair."""
+        return self.pair()[1]
+
+    def __str__(self) -> str:
+        lines = [
+            f"Tolerances for {self.name!r} in {self.format} (u = {self.format.u:.3g}), absolute:"
+        ]
+        notes = {
+            "certified": "errors carried along the trace, any order of sums",
+            "probabilistic": f"independent rounding errors inside sums, failure {self.failure:g}",
+            "empirical": f"{TIMES:g} times PyTorch's own error per sum of |terms|, at least {FLOOR:g} ulp",
+        }
+        for kind, note in notes.items():
+            values = getattr(self, kind)[~np.isnan(self.exact)]
+            middle, most = np.median(values) if values.size else 0.0, np.max(values, initial=0.0)
+            lines.append(
+                f"  {kind:<14} median {middle:.3g}, largest {most:.3g}; {self._printed(kind)}"
+            )
+            lines.append(f"  {'':<14} {note}; notices {self.power(kind)}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"{self.name}, {self.format}: {self._printed('probabilistic')}"
+
+    def _printed(self, kind: str) -> str:
+        """The pair, rounded upward: it covers as printed."""
+        try:
+            rtol, atol = self.pair(kind)
+        except ArgumentError:
+            return f"no pair: the {kind} tolerance is infinite"
+        return f"rtol={rounded_up(rtol)}, atol={rounded_up(atol)}"
+
+
+class Tolerances(dict[str, Tolerance]):
+    """Tolerances by name.  Printed, a line for each gradient: its probabilistic pair."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(repr, self.values()))
+
+    __repr__ = __str__
+
+
+@np.errstate(all="ignore")
+def tolerance(
+    function: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    wrt: Sequence[str] | None = None,
+    loss: Callable[..., Any] | None = None,
+    upstream: Any = None,
+    *,
+    format: Any = "float32",
+    failure: float = 1e-9,
+    accumulate: Any = None,
+    output: Any = None,
+) -> Tolerances:
+    """The tolerances of every gradient of loss(function(**inputs)), and of the output, by name.
+
+    failure: of the probabilistic ones, per gradient; accumulate: the format of sums, where known.
+
+    Shapes: those of the gradients.
+    Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced.
+    """
+    check_failure(failure)
+    target = as_format(format)
+    of = traced(function, inputs, wrt, loss, upstream, target, failure, accumulate, output)
+    computed = native_gradients(
+        function, inputs, wrt, loss, upstream, format=target, output=output, forward=True
+    )
+    return Tolerances(
+        (name, _tolerance(name, each, computed[name], target, failure)) for name, each in of.items()
+    )
+
+
+def traced(
+    function: Callable[..., Any], inputs: Mapping[str, Any], wrt: Sequence[str] | None,
+    loss: Callable[..., Any] | None, upstream: Any, target: Format, failure: float, accumulate: Any,
+    output: Any,
+) -> dict[str, Known]:  # fmt: skip
+    """References and bounds of a function's gradients and output, from disk where they are known."""
+    trace = prune(
+        trace_gradients(
+            function, inputs, wrt, loss, upstream, output=output, forward=True, format=target
+        )
+    )
+    values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}
+    arrays = {name: float64_array(as_tensor(name, value)) for name, value in values.items()}
+    return known(trace, arrays, target, failure, accumulate)
+
+
+def _tolerance(name: str, of: Known, computed: Array, target: Format, failure: float) -> Tolerance:
+    error = np.abs((computed - of.high) - of.low)
+    relative = np.where(of.terms > 0, error / of.terms, 0.0)
+    # A NaN or an overflow of the baseline is the largest error.
+    far = np.where(np.isfinite(computed), relative, np.inf)
+    baseline = float(np.max(far, initial=0.0, where=~np.isnan(of.high)))
+    least = FLOOR * np.nan_to_num(spacing(of.high, of.low, target), nan=np.inf)
+    empirical = np.maximum(np.where(of.terms > 0, TIMES * baseline * of.terms, 0.0), least)
+    return Tolerance(name, target, failure, of.certain, of.likely, empirical, of.high, of.terms)
+
+
+__all__ = ["FLOOR", "TIMES", "Tolerance", "Tolerances", "tolerance", "traced"]

@@ -1,0 +1,257 @@
+"""Assertions for test suites: a result is within round-off, two functions are the same.
+
+    from roundoff.testing import assert_within_roundoff
+
+    assert_within_roundoff({"weight": layer.weight.grad}, function, inputs, loss=loss)
+
+References are kept on disk (`roundoff.judging.reference_cache`), so a suite pays for them once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.arguments import choice
+from roundoff.errors import ArgumentError, UndecidedError
+
+if TYPE_CHECKING:
+    from roundoff.numbers.formats import Format
+    from roundoff.judging.reference_cache import Known
+    from roundoff.judging.power import Power
+
+Array = npt.NDArray[np.float64]
+
+KINDS = ("probabilistic", "certified")
+
+#: An assertion that might not notice this factor on all elements decides nothing.
+LEAST = 2.0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How much of its tolerance an assertion used, and what it would have noticed.
+
+    share: the largest |error| / tolerance; factor: larger ones on all elements would have been noticed.
+    """
+
+    name: str
+    format: str
+    share: float
+    factor: float
+
+
+#: What assertions used since the pytest plugin last took it.
+usages: list[Usage] = []
+
+
+def assert_within_roundoff(
+    actual: Any,
+    function: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    wrt: Sequence[str] | None = None,
+    loss: Callable[..., Any] | None = None,
+    upstream: Any = None,
+    *,
+    kind: str = "probabilistic",
+    failure: float = 1e-9,
+    accumulate: Any = None,
+    output: Any = None,
+) -> None:
+    """Fail unless `actual` differs from the exact results of a function by no more than rounding.
+
+    actual: gradients by name ("output" is the function's output), or one tensor, the output.  Its type is the
+    format; inputs are rounded to it.  kind: "probabilistic" (failure per tensor) or "certified".
+
+    Raises: AssertionError with the worst element; UndecidedError where the tolerance is so near the exact
+    values that a factor of LEAST, or zeros, might pass.  That is no AssertionError: nothing is known to be
+    wrong, and a test that expects a bug to be caught must not take it for that.  ArgumentError and
+    UnsupportedError as `tolerance`.
+    """
+    from roundoff.numbers.formats import as_format
+    from roundoff.gradients.reference import float64_array
+    from roundoff.judging.tolerance import traced
+    from roundoff.trace.capture import OUTPUT, as_tensor
+
+    choice("kind", kind, KINDS)
+    given = dict(actual) if isinstance(actual, Mapping) else {OUTPUT: actual}
+    tensors = {name: as_tensor(name, value) for name, value in given.items()}
+    types = {str(t.dtype).removeprefix("torch.") for t in tensors.values()}
+    if len(types) != 1:
+        raise ArgumentError(
+            f"actual holds types {', '.join(sorted(types)) or 'none'}; give one or more tensors of one type"
+        )
+    target = as_format(types.pop())
+    if loss is None and upstream is None and set(tensors) == {OUTPUT}:
+        loss = _total  # its gradients are not asked for
+    with np.errstate(all="ignore"):
+        of = traced(function, inputs, wrt, loss, upstream, target, failure, accumulate, output)
+        for name, tensor in tensors.items():
+            if name not in of:
+                raise ArgumentError(f"actual names {name!r}; there are {', '.join(of)}")
+            _check(name, float64_array(tensor), of[name], kind, target, accumulate)
+
+
+def _total(out: Any) -> Any:
+    return out.sum()
+
+
+def assert_same_function(
+    first: Any,
+    second: Any,
+    inputs: Mapping[str, Any],
+    wrt: Sequence[str] | None = None,
+    loss: Callable[..., Any] | None = None,
+    upstream: Any = None,
+    *,
+    formats: Sequence[Any] = ("float32",),
+    elsewhere: bool = True,
+    **options: Any,
+) -> None:
+    """Fail unless `compare` says IDENTICAL or ROUNDOFF of every gradient, and finds them the same elsewhere.
+
+    elsewhere: whether functions that part at other points (other signs, zeros, magnitudes, integers, masks)
+    fail, too; False for those that are to be the same at inputs like the given ones alone, say on positive
+    numbers.  options: those of `compare`.
+    Raises: AssertionError with the verdicts and their reasons; UNDECIDED fails, too, as it decides nothing.
+    """
+    from roundoff.judging.comparison import compare
+    from roundoff.judging.evidence import FAILURE
+    from roundoff.judging.power import power_of
+    from roundoff.judging.verdict import Verdict
+
+    found = compare(first, second, inputs, wrt, loss, upstream, formats=formats, **options)
+    for row in found.table.to_dict("records"):
+        if row.get("bound_probabilistic", 0):
+            name, format = str(row["gradient"]), str(row["format"])
+            share = max(row["error_first"], row["error_second"]) / row["bound_probabilistic"]
+            factor = max(
+                power_of(
+                    side.reference.high, side.reference.terms, side.bound.likely(FAILURE)
+                ).factor
+                for side in found[name, format].sides or ()
+            )
+            usages.append(Usage(name, format, float(share), factor))
+    good = (Verdict.IDENTICAL, Verdict.ROUNDOFF)
+    if not all(pair.judgement.verdict in good for pair in found.pairs.values()):
+        raise AssertionError(f"not the same function to within rounding\n\n{found}")
+    if elsewhere and found.elsewhere:
+        first = next(iter(found.elsewhere.values()))
+        raise AssertionError(
+            f"{first}; elsewhere=False compares at inputs like the given ones alone\n\n{found}"
+        )
+
+
+def _check(name: str, actual: Array, of: Known, kind: str, target: Format, accumulate: Any) -> None:
+    from roundoff.judging.power import power_of
+
+    if actual.shape != of.high.shape:
+        raise AssertionError(f"{name!r} has shape {actual.shape}, the exact one {of.high.shape}")
+    bound = of.likely if kind == "probabilistic" else of.certain
+    error = of.distance(actual)
+    share = np.where(
+        bound > 0, error / np.where(bound > 0, bound, 1.0), np.where(error > of.error, np.inf, 0.0)
+    )
+    share = np.where(np.isnan(share), np.inf, share)
+    worst = float(np.max(share, initial=0.0))
+    known = ~np.isnan(of.high)
+    power = power_of(of.high[known], of.terms[known], (bound + of.error)[known])
+    usages.append(Usage(name, str(target), worst, power.factor))
+    if not (np.isfinite(error) & (error <= bound + of.error)).all():
+        raise AssertionError(_message(name, actual, of, bound, share, kind, target, power))
+    if power.factor > LEAST and (np.abs(of.high) > of.error).any():
+        raise UndecidedError(_powerless(name, of, bound, kind, target, accumulate))
+
+
+def _powerless(
+    name: str, of: Known, bound: Array, kind: str, target: Format, accumulate: Any
+) -> str:
+    """Why a check says nothing, and what to do."""
+    from roundoff.numbers.formats import FLOAT32, FLOAT64, as_format
+
+    part = bound / np.abs(of.high)
+    at = tuple(int(i) for i in np.unravel_index(int(np.nanargmin(part)), part.shape))
+    passes = "zeros would pass" if part[at] >= 1 else f"a factor of {LEAST:g} on all might pass"
+    remedies = ['kind="probabilistic"'] if kind == "certified" else []
+    wide = FLOAT32.precision
+    if target.precision < wide and (accumulate is None or as_format(accumulate).precision < wide):
+        remedies.append('accumulate="float32" if the sums are kept in it')
+    remedies.append(
+        "a wider format" if target.precision < FLOAT64.precision else "inputs that cancel less"
+    )
+    return (
+        f"{name!r} cannot be judged in {target}: at every element the {kind} tolerance is at least "
+        f"{part[at]:.2g} of the exact value (at {list(at)} {bound[at]:.3g} of {of.high[at]:.3g}), so that "
+        f"{passes}; use {', or '.join(remedies)}, or leave {name!r} out"
+    )
+
+
+def _message(
+    name: str, actual: Array, of: Known, bound: Array, share: Array, kind: str, target: Format,
+    power: Power,
+) -> str:  # fmt: skip
+    from roundoff.numbers.formats import spacing
+
+    at = tuple(int(i) for i in np.unravel_index(int(np.argmax(share)), share.shape))
+    error, none = of.distance(actual)[at], bool(np.isnan(of.high[at]))
+    ulp = error / float(np.asarray(spacing(of.high[at], of.low[at], target)))
+    count = int((share > 1).sum())
+    lines = [
+        f"{name!r} is not within round-off in {target}: {count} of {share.size} elements exceed the "
+        f"{kind} bound",
+        f"  worst element  {list(at)}",
+        f"  exact          {'none: the function has no value there' if none else float(of.high[at])}",
+        f"  actual         {float(actual[at])}",
+        f"  error          {error:.4g}" + ("" if none else f" = {ulp:.4g} ulp"),
+        f"  bound          {bound[at]:.4g} ({share[at]:.3g} times exceeded)",
+        f"  suspected      {suspect(actual, of, bound, target)}",
+        f"  power          notices {power}",
+    ]
+    return "\n".join(lines)
+
+
+def suspect(actual: Array, of: Known, bound: Array, target: Format) -> str:
+    """A guess at the cause, in words: each is checked on all elements."""
+    from roundoff.numbers.formats import BFLOAT16, FLOAT16, FLOAT32, round_to
+
+    none = np.isnan(of.high)
+    lost = ~np.isfinite(actual) & ~none
+    if lost.any():
+        return f"overflow or an undefined operation: {int(lost.sum())} elements are not finite"
+    made = none & ~np.isnan(actual)
+    if made.any():
+        return f"a number where the function has no value: at {int(made.sum())} elements"
+    exact = of.high
+    slack = 2.0 * bound + target.u * np.abs(
+        exact
+    )  # a bound may be 0, and a factor is found by rounding
+    if (
+        exact.ndim == 2
+        and exact.shape[0] == exact.shape[1]
+        and (np.abs(actual - exact.T) <= slack + slack.T).all()
+    ):
+        return "a transposition"
+    flat, other = np.sort(actual.ravel()), np.sort(exact.ravel())
+    if (np.abs(flat - other) <= np.max(slack, initial=0.0)).all():
+        return "elements in other places (a swapped index or permutation)"
+    size = float(np.sum(exact * exact))
+    factor = float(np.sum(actual * exact)) / size if size else 0.0
+    if size and factor and (np.abs(actual / factor - exact) <= slack / min(1.0, abs(factor))).all():
+        return f"a factor of {factor:.6g} on all elements"
+    shift = float(np.mean(actual - exact))
+    if (np.abs(actual - shift - exact) <= slack).all():
+        return f"a constant {shift:.6g} added to all elements"
+    for narrow in (BFLOAT16, FLOAT16, FLOAT32):
+        if narrow.precision < target.precision and (round_to(actual, narrow) == actual).all():
+            return f"a result rounded to {narrow}, a narrower format"
+    relative = np.abs(actual - exact).max() / max(np.abs(exact).max(), np.finfo(float).tiny)
+    if relative < 2.0**-8:
+        return "a step in a narrower format (TF32, bfloat16, a fast approximation), or another algorithm"
+    bad = np.abs(actual - exact) > slack
+    if bad.mean() < 0.5:
+        return f"{int(bad.sum())} of {bad.size} elements alone: an edge or an index, or terms left out there"
+    return "another function: terms left out, or a wrong operand"
