@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from timing import compare, head, show
 
-from roundoff.numbers.formats import round_to
 from roundoff.gradients.reference import reference_of_trace, work
+from roundoff.numbers.formats import round_to
 from roundoff.trace import prune, trace_gradients
 
 

@@ -15,8 +15,8 @@ import pandas as pd
 from roundoff import study
 from roundoff.cli import main
 from roundoff.errors import ArgumentError
-from roundoff.report.findings import Question, bounds_report
 from roundoff.report.document import write_report
+from roundoff.report.findings import Question, bounds_report
 
 QUESTION = Question(
     title="How large may a rounding error be?",

@@ -22,8 +22,8 @@ from torch import Tensor
 from roundoff import study
 from roundoff.cli import main
 from roundoff.errors import ArgumentError
-from roundoff.report.findings import Question, equivalences_report
 from roundoff.report.document import write_report
+from roundoff.report.findings import Question, equivalences_report
 
 QUESTION = Question(
     title="Rounding or a bug?",

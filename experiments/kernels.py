@@ -18,8 +18,8 @@ from torch import Tensor
 from roundoff import study
 from roundoff.cli import main
 from roundoff.errors import ArgumentError
-from roundoff.report.findings import Question, kernels_report
 from roundoff.report.document import write_report
+from roundoff.report.findings import Question, kernels_report
 
 QUESTION = Question(
     title="In which order do kernels add?",

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 import roundoff as ro
 from roundoff.cli import main
-from roundoff.report.findings import Question, layers_report
 from roundoff.report.document import write_report
+from roundoff.report.findings import Question, layers_report
 from roundoff.study import Layer, measured
 
 QUESTION = Question(

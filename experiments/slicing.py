@@ -17,15 +17,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from roundoff.study import series
-from roundoff.gradients import native
 from roundoff import study
 from roundoff.cli import main
 from roundoff.errors import ArgumentError
+from roundoff.gradients import native
 from roundoff.judging.explanation import Explanation, explain
-from roundoff.report.findings import Question, slicing_report
 from roundoff.orders import names
 from roundoff.report.document import write_report
+from roundoff.report.findings import Question, slicing_report
+from roundoff.study import series
 from roundoff.trace import UPSTREAM
 
 FORMATS = ("float16", "bfloat16", "float32", "float64")
@@ -183,7 +183,9 @@ def draw(s: Shape, source: str, upstream: str, generator: np.random.Generator) -
     shape = (s.N, s.CI, s.T)
     uniform = source == "uniform"
     inputs["x"] = (
-        generator.random(shape) if uniform else data.windows(data.series(source), shape, generator)
+        generator.random(shape)
+        if uniform
+        else series.windows(series.series(source), shape, generator)
     )
     if upstream == "random":
         inputs[UPSTREAM] = generator.standard_normal((s.N, s.CO, s.keep))
@@ -228,7 +230,7 @@ def problem(config: Slicing, s: Shape, case: str, seeds: int) -> study.Problem:
 
 def source_digest(source: str) -> str:
     """What the series is: its name where it is drawn, else a hash of its values."""
-    return source if source == "uniform" else data.digest(data.series(source))
+    return source if source == "uniform" else series.digest(series.series(source))
 
 
 def problems(config: Slicing) -> Iterator[study.Problem]:

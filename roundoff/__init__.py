@@ -1,7 +1,7 @@
 """roundoff: floating-point round-off analysis for PyTorch gradients.
 
 Public names are imported on first use, so that `import roundoff` loads neither torch nor matplotlib
-nor pandas.
+nor pandas.  `__init__.pyi` tells type checkers and editors the same (a test compares the two).
 """
 
 from __future__ import annotations
@@ -37,16 +37,24 @@ _HOMES = {
 }  # fmt: skip
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_ROOMS = ("accuracy", "bounds", "formats", "orders", "statistics", "testing")
+#: Rooms and files that are public as a whole.
+_MODULES = {
+    "accuracy": "roundoff.numbers.accuracy",
+    "bounds": "roundoff.bounds",
+    "formats": "roundoff.numbers.formats",
+    "orders": "roundoff.orders",
+    "statistics": "roundoff.numbers.statistics",
+    "testing": "roundoff.testing",
+}
 
-__all__ = sorted([*_HOME_OF, *_ROOMS, "__version__"])  # noqa: PLE0605
+__all__ = sorted([*_HOME_OF, *_MODULES, "__version__"])  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
         return getattr(importlib.import_module(_HOME_OF[name]), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"roundoff.{name}")
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     raise AttributeError(f"module 'roundoff' has no attribute {name!r}")
 
 

@@ -16,8 +16,8 @@ from problems import squares
 
 import roundoff as ro
 from roundoff import study
-from roundoff.locks import NUMBERS
 from roundoff.gradients.native import threads
+from roundoff.locks import NUMBERS
 
 THREADS = 8
 

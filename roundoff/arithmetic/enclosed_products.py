@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic.enclosed import Enclosed, exact, slack
-from roundoff.arithmetic.sum_laws import present
 from roundoff.arithmetic.exact_operations import known_powers
+from roundoff.arithmetic.sum_laws import present
 from roundoff.numbers.formats import FLOAT64, Format
 from roundoff.trace.steps import Contract
 

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import move_elements
-from roundoff.arithmetic.per_step import Rounding
 from roundoff.arithmetic.condition_scale import FUNCTIONS, SLOPES
-from roundoff.bounds.tree_errors import along
+from roundoff.arithmetic.per_step import Rounding
 from roundoff.bounds.theorems import RMS_ROUNDING
-from roundoff.numbers.formats import Format
+from roundoff.bounds.tree_errors import along
 from roundoff.contracts.facts import Kernels
+from roundoff.numbers.formats import Format
 from roundoff.orders import as_order
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
 

@@ -23,10 +23,10 @@ from mpmath.libmp import from_float, mpf_abs, mpf_gt, mpf_sub
 from roundoff.arithmetic import exact_sums, move_elements
 from roundoff.arithmetic.ball import FUNCTIONS as OF_BALLS
 from roundoff.arithmetic.ball import without_value
-from roundoff.arithmetic.expansions import LOST, TINY, UPWARD, products, shorten
-from roundoff.arithmetic.multiprecision import Multiprecision, Numbers, from_words
 from roundoff.arithmetic.condition_scale import FUNCTIONS
+from roundoff.arithmetic.expansions import LOST, TINY, UPWARD, products, shorten
 from roundoff.arithmetic.memo import Alone, Shared
+from roundoff.arithmetic.multiprecision import Multiprecision, Numbers, from_words
 from roundoff.arithmetic.words import (
     Array,
     Mask,

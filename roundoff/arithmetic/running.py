@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import move_elements
+from roundoff.arithmetic.condition_scale import FUNCTIONS
 from roundoff.arithmetic.enclosed import (
     CORRECT,
     PROPAGATED,
@@ -34,9 +35,6 @@ from roundoff.arithmetic.enclosed import (
     slack,
     unary,
 )
-from roundoff.arithmetic.flushing import reach, read, taken_for_granted
-from roundoff.arithmetic.sum_laws import Certain, Law, Sums, present
-from roundoff.arithmetic.per_step import Rounding
 from roundoff.arithmetic.enclosed_products import (
     blocks,
     count_products,
@@ -47,9 +45,6 @@ from roundoff.arithmetic.enclosed_products import (
     product,
     rounding_part,
 )
-from roundoff.arithmetic.condition_scale import FUNCTIONS
-from roundoff.arithmetic.memo import Alone, Shared
-from roundoff.arithmetic.slopes import absolute_of, ulp_of
 from roundoff.arithmetic.exact_operations import (
     exact_in_float64,
     given,
@@ -60,13 +55,18 @@ from roundoff.arithmetic.exact_operations import (
     products_on_a_grid,
     terms_on_a_grid,
 )
+from roundoff.arithmetic.flushing import reach, read, taken_for_granted
+from roundoff.arithmetic.memo import Alone, Shared
+from roundoff.arithmetic.per_step import Rounding
+from roundoff.arithmetic.slopes import absolute_of, ulp_of
+from roundoff.arithmetic.sum_laws import Certain, Law, Sums, present
 from roundoff.bounds import theorems
-from roundoff.bounds.tree_errors import along, sizes_along
 from roundoff.bounds.random_errors import in_any_order, rounding_of_products
 from roundoff.bounds.terms import rounded_products
+from roundoff.bounds.tree_errors import along, sizes_along
+from roundoff.contracts.facts import Described, Kernels
 from roundoff.errors import InapplicableError
 from roundoff.numbers.formats import FLOAT64, Format, round_to
-from roundoff.contracts.facts import Described, Kernels
 from roundoff.numbers.machines import two_product
 from roundoff.orders import Order, ReductionTree, as_order
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import walk
-from roundoff.arithmetic.per_step import Rounding
 from roundoff.arithmetic.condition_scale import FUNCTIONS
+from roundoff.arithmetic.per_step import Rounding
 from roundoff.numbers.formats import Format, round_to, rounder
 from roundoff.numbers.machines import machine
 from roundoff.orders import ReductionTree, accumulator, as_order, dots, sums

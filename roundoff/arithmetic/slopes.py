@@ -26,8 +26,9 @@ ULP: dict[str, float] = {
 }  # fmt: skip
 
 #: Absolute errors beside.  torch's erf of 16-bit numbers comes from a polynomial for large arguments
-#: (3.26e-7 is the largest over all of them: tests/arithmetic/test_elementwise.py).  oneDNN's GELU takes erf from a
-#: polynomial, up to float32: Abramowitz and Stegun, 7.1.26, errs by 1.5e-7 and its evaluation by a few u.
+#: (3.26e-7 is the largest over all of them: tests/arithmetic/test_elementwise.py).  oneDNN's GELU takes
+#: erf from a polynomial, up to float32: Abramowitz and Stegun, 7.1.26, errs by 1.5e-7 and its evaluation
+#: by a few u.
 ABSOLUTE_16 = {"erf": 2.0**-21}
 ABSOLUTE_32 = {"gelu_erf": 2.0**-20}
 

@@ -81,9 +81,9 @@ class Certain:
 class Likely:
     """Exceeded with probability at most `failure` by any of all sums of a trace.
 
-    The rounding errors inside each sum are told apart by `roundoff.bounds.random_errors`: certain, predicted, or
-    of mean zero given the earlier ones.  Errors of earlier steps are propagated by absolute values, so
-    nothing is assumed of how they combine.
+    The rounding errors inside each sum are told apart by `roundoff.bounds.random_errors`: certain,
+    predicted, or of mean zero given the earlier ones.  Errors of earlier steps are propagated by absolute
+    values, so nothing is assumed of how they combine.
 
     sums: how many of them share the failure probability.
     Source: Hallman and Ipsen, arXiv 2107.01604, Theorem 2.6, with the partial sums of the tree; in any

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.bounds import theorems
-from roundoff.bounds.tree_errors import Recorder, Walked, along
-from roundoff.bounds.random_errors import in_any_order, rounding_of_products
 from roundoff.bounds.exactness import lowest_bits, powers_of_two, without_rounding
+from roundoff.bounds.random_errors import in_any_order, rounding_of_products
+from roundoff.bounds.tree_errors import Recorder, Walked, along
 from roundoff.errors import ArgumentError
 from roundoff.numbers.formats import FLOAT64, Format, round_to
 from roundoff.numbers.machines import Machine, machine, two_product

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from roundoff.numbers.formats import FLOAT32, Format, as_format
 from roundoff.contracts.facts import Facts
+from roundoff.numbers.formats import FLOAT32, Format, as_format
 from roundoff.trace.call import Call, Given, Operand
 
 Results = Sequence[torch.Tensor | None]

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from roundoff.locks import TORCH
-from roundoff.numbers.formats import Format, as_format
 from roundoff.contracts.facts import Entry, Facts, Place, Table
 from roundoff.contracts.probes import ADDED, is_linear, probe_flush, probe_sums
+from roundoff.locks import TORCH
+from roundoff.numbers.formats import Format, as_format
 from roundoff.trace.call import Call, Declared, Operand
 from roundoff.trace.steps import Contract, Map, Move, Reduce, Rounded, Trace
 

@@ -13,19 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import walk
+from roundoff.arithmetic.condition_scale import Scale
 from roundoff.arithmetic.enclosed import Enclosed
 from roundoff.arithmetic.expected import Expected
-from roundoff.arithmetic.sum_laws import Certain, Likely, count_sums
-from roundoff.arithmetic.running import Running
-from roundoff.arithmetic.condition_scale import Scale
 from roundoff.arithmetic.memo import Shared
+from roundoff.arithmetic.running import Running
+from roundoff.arithmetic.sum_laws import Certain, Likely, count_sums
 from roundoff.bounds import Bound, Statement
 from roundoff.bounds.theorems import check_failure
-from roundoff.errors import ArgumentError
-from roundoff.numbers.formats import as_format
 from roundoff.contracts.facts import Described, Kernels
-from roundoff.orders import accumulator, as_order
+from roundoff.errors import ArgumentError
 from roundoff.gradients.reference import float64_array, round_inputs
+from roundoff.numbers.formats import as_format
+from roundoff.orders import accumulator, as_order
 from roundoff.trace.steps import Map, Trace
 
 Array = npt.NDArray[np.float64]

@@ -12,9 +12,9 @@ import torch
 
 from roundoff.arguments import flag, whole
 from roundoff.errors import ArgumentError, UnsupportedError
+from roundoff.gradients.reference import float64_array
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format, rounder
-from roundoff.gradients.reference import float64_array
 from roundoff.trace.capture import OUTPUT, UPSTREAM, as_tensor, call, check_wrt, evaluate
 from roundoff.trace.checks import check_device, check_problem
 

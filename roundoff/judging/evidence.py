@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic.memo import Shared
-from roundoff.gradients.bounds import bounds_of_trace, tolerance
 from roundoff.bounds import Bound
-from roundoff.numbers.formats import as_format
+from roundoff.gradients.bounds import bounds_of_trace, tolerance
 from roundoff.gradients.reference import (
     GradientReference,
     Reference,
@@ -24,6 +23,7 @@ from roundoff.gradients.reference import (
     rigorous_engine,
     round_inputs,
 )
+from roundoff.numbers.formats import as_format
 from roundoff.trace.steps import Trace
 
 Array = npt.NDArray[np.float64]

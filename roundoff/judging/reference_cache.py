@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from roundoff import __version__
 from roundoff.errors import ArgumentError
-from roundoff.judging.evidence import evidence_of_trace
 from roundoff.files import make_folder, write_whole
-from roundoff.numbers.formats import Format
 from roundoff.gradients.reference import round_inputs
+from roundoff.judging.evidence import evidence_of_trace
+from roundoff.numbers.formats import Format
 from roundoff.trace.steps import Trace
 
 Array = npt.NDArray[np.float64]
@@ -131,7 +131,7 @@ def _compute(
 def _source() -> str:
     """A hash of this package: what another version computed is not taken."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.gradients.bounds import rounded_up
-from roundoff.gradients.bounds import tolerance as pair_of
 from roundoff.bounds.theorems import check_failure
 from roundoff.errors import ArgumentError
-from roundoff.numbers.formats import Format, as_format, spacing
-from roundoff.judging.reference_cache import Known, known
+from roundoff.gradients.bounds import rounded_up
+from roundoff.gradients.bounds import tolerance as pair_of
 from roundoff.gradients.native import native_gradients
-from roundoff.judging.power import Power, power_of
 from roundoff.gradients.reference import float64_array
+from roundoff.judging.power import Power, power_of
+from roundoff.judging.reference_cache import Known, known
+from roundoff.numbers.formats import Format, as_format, spacing
 from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
 from roundoff.trace.prune import prune
 

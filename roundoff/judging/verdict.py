@@ -10,9 +10,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.numbers.accuracy import bitwise_equal
-from roundoff.judging.evidence import FAILURE, Judged
 from roundoff.gradients.reference import GradientReference
+from roundoff.judging.evidence import FAILURE, Judged
+from roundoff.numbers.accuracy import bitwise_equal
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

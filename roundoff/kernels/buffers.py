@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from roundoff.numbers.formats import Format
 from roundoff.gradients.native import native_dtype
+from roundoff.numbers.formats import Format
 
 Array = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]

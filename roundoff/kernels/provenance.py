@@ -184,7 +184,7 @@ def build() -> dict[str, str]:
 
 def git_commit() -> str:
     """The last commit that changed the source, and whether the work tree differs from it."""
-    source = Path(__file__).parent
+    source = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(source), *arguments]

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from roundoff.numbers.formats import FLOAT64, Format, as_format, rounder, spacing
-from roundoff.numbers.machines import fused_multiply_add, two_product
 from roundoff.gradients.native import native_dtype
 from roundoff.kernels.kernel_tree import KernelTree
+from roundoff.numbers.formats import FLOAT64, Format, as_format, rounder, spacing
+from roundoff.numbers.machines import fused_multiply_add, two_product
 
 Array = npt.NDArray[np.float64]
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from roundoff.arguments import described, whole
 from roundoff.errors import ArgumentError
+from roundoff.orders.notation import pattern
 
 Ids = npt.NDArray[np.int64]
 
@@ -125,8 +126,6 @@ class ReductionTree:
 
     def __str__(self) -> str:
         if self.n > 64:
-            from roundoff.orders.patterns import pattern  # which knows trees
-
             return pattern(self)
         text = [str(leaf) for leaf in range(self.n)]
         for left, right in self.children.tolist():

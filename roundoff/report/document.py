@@ -18,10 +18,10 @@ import pandas as pd
 
 from roundoff import __version__
 from roundoff.arguments import described
-from roundoff.gradients.bounds import rounded_up
 from roundoff.errors import ArgumentError
-from roundoff.report.figures import Plot
 from roundoff.files import make_folder, write_whole
+from roundoff.gradients.bounds import rounded_up
+from roundoff.report.figures import Plot
 
 TEMPLATE = Path(__file__).with_name("report.typ")
 

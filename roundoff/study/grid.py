@@ -24,8 +24,8 @@ import pandas as pd
 
 from roundoff.errors import ArgumentError, RoundoffError
 from roundoff.files import make_folder, unwritable
-from roundoff.numbers.formats import Format, as_format
 from roundoff.gradients.native import threads
+from roundoff.numbers.formats import Format, as_format
 from roundoff.orders import as_order
 from roundoff.study.problem import Problem
 from roundoff.study.rows import TABLES, Measured, Tables
@@ -63,7 +63,7 @@ class Cell:
 
 
 #: Rooms that come after the rows: what they say of them does not change them.
-AFTERWARDS = ("figures", "report", "findings", "provenance.py", "command.py")
+AFTERWARDS = ("report", "kernels/provenance.py", "cli.py")
 
 
 def code_fingerprint() -> str:
@@ -73,7 +73,7 @@ def code_fingerprint() -> str:
     digest = hashlib.sha256(f"{torch.__version__} {np.__version__}".encode())
     package = Path(__file__).parents[1]
     for path in sorted(package.rglob("*.py")):
-        if path.relative_to(package).parts[0] not in AFTERWARDS:
+        if not path.relative_to(package).as_posix().startswith(AFTERWARDS):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -9,19 +9,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from roundoff.numbers import accuracy, statistics
 from roundoff.arithmetic.simulated import Simulated, simulate
-from roundoff.gradients.bounds import bounds_of_trace
 from roundoff.bounds import Bound
+from roundoff.gradients.bounds import bounds_of_trace
+from roundoff.gradients.native import as_native, native_gradients
+from roundoff.gradients.reference import Reference, round_inputs
 from roundoff.judging.comparison.equality import off_kinks
 from roundoff.judging.comparison.points import Points
 from roundoff.judging.evidence import FAILURE, evidence_of_trace, tolerance_pair
+from roundoff.judging.verdict import Judgement, Verdict, equal_bits, judge
+from roundoff.numbers import accuracy, statistics
 from roundoff.numbers.formats import FLOAT32, Format, round_to, spacing
-from roundoff.gradients.native import as_native, native_gradients
-from roundoff.gradients.reference import Reference, round_inputs
 from roundoff.study.problem import Inputs, Problem
 from roundoff.trace import UPSTREAM, Input
-from roundoff.judging.verdict import Judgement, Verdict, equal_bits, judge
 
 Array = npt.NDArray[np.float64]
 Tables = dict[str, pd.DataFrame]

@@ -20,9 +20,9 @@ from roundoff.arguments import choice
 from roundoff.errors import ArgumentError, UndecidedError
 
 if TYPE_CHECKING:
-    from roundoff.numbers.formats import Format
-    from roundoff.judging.reference_cache import Known
     from roundoff.judging.power import Power
+    from roundoff.judging.reference_cache import Known
+    from roundoff.numbers.formats import Format
 
 Array = npt.NDArray[np.float64]
 
@@ -72,9 +72,9 @@ def assert_within_roundoff(
     wrong, and a test that expects a bug to be caught must not take it for that.  ArgumentError and
     UnsupportedError as `tolerance`.
     """
-    from roundoff.numbers.formats import as_format
     from roundoff.gradients.reference import float64_array
     from roundoff.judging.tolerance import traced
+    from roundoff.numbers.formats import as_format
     from roundoff.trace.capture import OUTPUT, as_tensor
 
     choice("kind", kind, KINDS)

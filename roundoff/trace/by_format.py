@@ -10,9 +10,9 @@ import torch
 
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format
+from roundoff.trace.call_records import Run
 from roundoff.trace.capture import Loss, NotRunError, Subject, for_format
 from roundoff.trace.prune import prune
-from roundoff.trace.call_records import Run
 from roundoff.trace.steps import Trace
 
 

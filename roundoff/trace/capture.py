@@ -23,12 +23,12 @@ from roundoff.arguments import described, instance
 from roundoff.errors import ArgumentError, RoundoffError, UnsupportedError
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format, rounder
-from roundoff.trace.exact_constants import ExactConstants
-from roundoff.trace.lowering import Value, computed_in, format_name, literal, lower, narrows
-from roundoff.trace.checks import check_problem
 from roundoff.trace.call_records import Run
-from roundoff.trace.steps import Builder, Trace
+from roundoff.trace.checks import check_problem
+from roundoff.trace.exact_constants import ExactConstants
 from roundoff.trace.in_place import PutBack, declare_updates, drop_last_writes, lift
+from roundoff.trace.lowering import Value, computed_in, format_name, literal, lower, narrows
+from roundoff.trace.steps import Builder, Trace
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 UPSTREAM = "upstream gradient"

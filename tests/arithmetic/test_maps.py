@@ -11,12 +11,12 @@ import pytest
 import roundoff as ro
 from roundoff.arithmetic import scale, walk
 from roundoff.arithmetic.ball import Ball
+from roundoff.arithmetic.condition_scale import FUNCTIONS, RULES, SLOPES, Scale, Scaled
 from roundoff.arithmetic.expected import Expected
 from roundoff.arithmetic.literals import Literals
 from roundoff.arithmetic.multiprecision import Multiprecision
 from roundoff.arithmetic.multiword import Multiword
 from roundoff.arithmetic.running import Running
-from roundoff.arithmetic.condition_scale import FUNCTIONS, RULES, SLOPES, Scale, Scaled
 from roundoff.arithmetic.simulated import Simulated
 from roundoff.arithmetic.ties import Ties
 from roundoff.gradients.reference.rounding import nearest

@@ -8,9 +8,9 @@ import torch
 
 import roundoff as ro
 from roundoff.arithmetic.ball import Ball
+from roundoff.arithmetic.missing_values import walk_partly
 from roundoff.arithmetic.multiprecision import Multiprecision
 from roundoff.arithmetic.multiword import Multiword
-from roundoff.arithmetic.missing_values import walk_partly
 from roundoff.numbers.formats import as_format
 from roundoff.study.problem import Problem
 from roundoff.study.rows import Measured

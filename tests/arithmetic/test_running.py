@@ -14,9 +14,9 @@ from problems import NARROW, holds, squares
 import roundoff as ro
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.enclosed import PROPAGATED, Enclosed
-from roundoff.arithmetic.sum_laws import Certain, Likely, Sums
 from roundoff.arithmetic.running import Running
 from roundoff.arithmetic.simulated import Simulated, simulate
+from roundoff.arithmetic.sum_laws import Certain, Likely, Sums
 from roundoff.gradients.bounds import bounds_of_trace
 from roundoff.gradients.reference import reference_of_trace
 from roundoff.trace import prune, trace_gradients

@@ -11,15 +11,15 @@ import pytest
 
 from roundoff import bounds, orders
 from roundoff.arithmetic import enclosed
+from roundoff.arithmetic.condition_scale import FUNCTIONS, SLOPES, Scale, Scaled
 from roundoff.arithmetic.enclosed import PROPAGATED, Enclosed, compared, extreme, selected, sign_of
 from roundoff.arithmetic.expected import Expected, Varied
-from roundoff.arithmetic.sum_laws import Likely
 from roundoff.arithmetic.running import Running
-from roundoff.arithmetic.condition_scale import FUNCTIONS, SLOPES, Scale, Scaled
 from roundoff.arithmetic.slopes import STEEPEST
-from roundoff.bounds.tree_errors import along
-from roundoff.bounds.random_errors import in_any_order, predicted
+from roundoff.arithmetic.sum_laws import Likely
 from roundoff.bounds.exactness import lowest_bits, powers_of_two, without_rounding
+from roundoff.bounds.random_errors import in_any_order, predicted
+from roundoff.bounds.tree_errors import along
 from roundoff.numbers.formats import FLOAT32, FLOAT64, Format, as_format, round_to
 from roundoff.numbers.machines import Emulated, fused_multiply_add, machine, two_product, two_sum
 from roundoff.trace.steps import Contract, Map, Reduce

@@ -13,13 +13,13 @@ from problems import NARROW, holds, squares
 
 import roundoff as ro
 from roundoff.arithmetic import walk
+from roundoff.arithmetic.condition_scale import Scale
 from roundoff.arithmetic.enclosed import Enclosed, compared, sign_of
-from roundoff.arithmetic.sum_laws import Certain, Likely, count_sums
+from roundoff.arithmetic.memo import Shared
 from roundoff.arithmetic.multiword import Multiword
 from roundoff.arithmetic.running import Running
-from roundoff.arithmetic.condition_scale import Scale
-from roundoff.arithmetic.memo import Shared
 from roundoff.arithmetic.simulated import Simulated, simulate
+from roundoff.arithmetic.sum_laws import Certain, Likely, count_sums
 from roundoff.gradients.bounds import bounds_of_trace
 from roundoff.gradients.reference import reference_of_trace, round_inputs
 from roundoff.trace import prune, trace_gradients

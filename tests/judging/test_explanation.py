@@ -13,19 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import roundoff as ro
-from roundoff.report import figures
 from roundoff import orders, study
 from roundoff.errors import ArgumentError
 from roundoff.judging.explanation import Cause, Explanation
-from roundoff.report.findings import kernels_report
-from roundoff.report.findings.why import tree_rows, why_figure, why_notes, why_tables
-from roundoff.numbers.formats import as_format, round_to
-from roundoff.orders.patterns import describe, parting, pattern
-from roundoff.orders.trees import ReductionTree
 from roundoff.kernels import Revealed, TreeClass
+from roundoff.kernels.kernel_tree import KernelTree, differences
 from roundoff.kernels.replay import partial_sums, replay, terms_of
 from roundoff.kernels.tightness import along_tree, any_order
-from roundoff.kernels.kernel_tree import KernelTree, differences
+from roundoff.numbers.formats import as_format, round_to
+from roundoff.orders.notation import pattern
+from roundoff.orders.patterns import describe, parting
+from roundoff.orders.trees import ReductionTree
+from roundoff.report import figures
+from roundoff.report.findings import kernels_report
+from roundoff.report.findings.why import tree_rows, why_figure, why_notes, why_tables
 
 
 def slice_then_conv(weight, bias, x):

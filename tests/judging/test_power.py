@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import roundoff as ro
 from roundoff import testing
 from roundoff.judging.power import factor_in_words, power_of
-from roundoff.testing import assert_within_roundoff
 from roundoff.judging.tolerance import traced
+from roundoff.testing import assert_within_roundoff
 
 FORMATS = ("float16", "bfloat16", "float32", "float64")
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from roundoff.gradients.reference import float64_array
 from roundoff.judging import reference_cache as disk
 from roundoff.numbers.formats import FLOAT32
-from roundoff.gradients.reference import float64_array
 from roundoff.trace.capture import trace_gradients
 from roundoff.trace.prune import prune
 

@@ -8,17 +8,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from roundoff.numbers import accuracy
 from roundoff.arithmetic.condition_scale import Scaled
+from roundoff.errors import no_value
+from roundoff.gradients.reference import GradientReference, Reference
 from roundoff.judging.comparison.equality import Agreement, agreement_of, chance
-from roundoff.judging.comparison.measures import _closer, _in_general, _largest, measures, one_question
+from roundoff.judging.comparison.measures import (
+    _closer,
+    _in_general,
+    _largest,
+    measures,
+    one_question,
+)
 from roundoff.judging.comparison.points import VALUES, Points
 from roundoff.judging.comparison.result import Pair
-from roundoff.errors import no_value
 from roundoff.judging.evidence import FAILURE, Judged, tolerance_pair
-from roundoff.numbers.formats import as_format
-from roundoff.gradients.reference import GradientReference, Reference
-from roundoff.study.rows import _bound_columns, _radius, _ratios, accumulators, passes
 from roundoff.judging.verdict import (
     Judgement,
     Verdict,
@@ -28,6 +31,9 @@ from roundoff.judging.verdict import (
     judge,
     same_reference,
 )
+from roundoff.numbers import accuracy
+from roundoff.numbers.formats import as_format
+from roundoff.study.rows import _bound_columns, _radius, _ratios, accumulators, passes
 
 INFINITY = float("inf")
 U = 2.0**-24

@@ -12,15 +12,15 @@ import torch
 import torch.nn.functional as F
 
 import roundoff as ro
-from roundoff.judging import verdict as verdicts
 from roundoff.arithmetic.condition_scale import Scaled
 from roundoff.arithmetic.simulated import Simulated, simulate
 from roundoff.gradients.bounds import bounds_of_trace
-from roundoff.judging.evidence import Judged, evidence_of_trace
 from roundoff.gradients.native import native_gradients, threads
 from roundoff.gradients.reference import GradientReference, reference_of_trace
-from roundoff.trace import prune, trace_gradients
+from roundoff.judging import verdict as verdicts
+from roundoff.judging.evidence import Judged, evidence_of_trace
 from roundoff.judging.verdict import Verdict, judge
+from roundoff.trace import prune, trace_gradients
 
 FORMATS = ("float16", "bfloat16", "float32", "float64")
 WRT = ("weight", "bias")

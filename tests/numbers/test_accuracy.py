@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roundoff.numbers import accuracy
 from roundoff.errors import ArgumentError
+from roundoff.numbers import accuracy
 from roundoff.numbers.formats import FLOAT64, FORMATS, Format, round_to
 
 U = 2.0**-53

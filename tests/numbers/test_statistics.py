@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from roundoff.numbers import statistics
 from roundoff.errors import ArgumentError
+from roundoff.numbers import statistics
 
 U = 2.0**-53
 INF, NAN = math.inf, math.nan

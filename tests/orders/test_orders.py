@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import roundoff as ro
-from roundoff.numbers import machines as machines
 from roundoff import orders
+from roundoff.numbers import machines
 from roundoff.numbers.formats import Format
 from roundoff.orders import families
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from roundoff.report import figures
 from roundoff.errors import ArgumentError
-from roundoff.report.figures.base import LogWithZero, not_finite
 from roundoff.numbers.formats import as_format
+from roundoff.report import figures
+from roundoff.report.figures.base import LogWithZero, not_finite
 
 METHODS = ("slice_then_conv", "conv_then_slice")
 ORDERS = ("native", "time permuted", "sequential", "kahan", "an order of tomorrow")

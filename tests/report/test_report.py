@@ -14,9 +14,9 @@ import slicing
 from test_study import Inline, grid_of
 
 import roundoff as ro
-from roundoff.report import figures, findings
-from roundoff.kernels import provenance
 from roundoff import files, study
+from roundoff.kernels import provenance
+from roundoff.report import figures, findings
 from roundoff.report.document import Report, Table, number, percent, typeset, upward
 
 

@@ -19,11 +19,11 @@ import slicing
 import torch
 
 import roundoff as ro
-from roundoff.study import series
-from roundoff.report import findings
 from roundoff import study
 from roundoff.numbers.formats import FLOAT16, FLOAT32
+from roundoff.report import findings
 from roundoff.study import grid as grids
+from roundoff.study import series
 from roundoff.trace import UPSTREAM
 
 SCRIPT = Path(slicing.__file__)
@@ -420,11 +420,11 @@ def test_the_command_line_prints_no_traceback(tmp_path) -> None:
 
 
 def test_real_data(tmp_path) -> None:
-    ecg = data.series("ecg")
+    ecg = series.series("ecg")
     assert ecg.shape == (1, 1024) and np.abs(ecg).max() == 1.0
     np.save(tmp_path / "mine.npy", np.arange(60, dtype=np.int16).reshape(2, 30))
-    mine = data.series(str(tmp_path / "mine.npy"))
-    cut = data.windows(mine, (4, 3, 7), np.random.default_rng(0))
+    mine = series.series(str(tmp_path / "mine.npy"))
+    cut = series.windows(mine, (4, 3, 7), np.random.default_rng(0))
     assert cut.shape == (4, 3, 7)
     assert np.allclose(np.diff(cut, axis=-1) * 59, 1.0)
     config = small(data=str(tmp_path / "mine.npy"), kernel_size=1)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import roundoff as ro
-from roundoff.report import figures, findings
 from roundoff import study
+from roundoff.report import figures, findings
 from roundoff.report.findings.bounds import coverage_rows, tightness_rows
 
 

@@ -107,5 +107,5 @@ def test_functional_keeps_buffers_and_names() -> None:
 
 
 def test_the_table_of_operations_is_current() -> None:
-    found = Path(__file__).parents[1] / "docs" / "operations.md"
+    found = Path(__file__).parents[2] / "docs" / "operations.md"
     assert found.read_text() == table(), "run make docs"

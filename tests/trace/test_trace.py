@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 import roundoff as ro
 from roundoff.arithmetic import walk
-from roundoff.arithmetic.multiprecision import Multiprecision
 from roundoff.arithmetic.condition_scale import Scale
+from roundoff.arithmetic.multiprecision import Multiprecision
 from roundoff.gradients.reference import float64_array
 from roundoff.trace import (
     LOWERINGS,

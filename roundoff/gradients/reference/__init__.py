@@ -16,12 +16,12 @@ import numpy.typing as npt
 from roundoff.arguments import choice
 from roundoff.arithmetic.memo import Alone, Shared
 from roundoff.errors import ArgumentError, PrecisionError
-from roundoff.locks import NUMBERS
-from roundoff.numbers.formats import Format, as_format, rounder
 from roundoff.gradients.reference import engines
 from roundoff.gradients.reference.result import GradientReference, Reference
 from roundoff.gradients.reference.rounding import split
 from roundoff.gradients.reference.size import is_large, rigorous_engine, work
+from roundoff.locks import NUMBERS
+from roundoff.numbers.formats import Format, as_format, rounder
 from roundoff.trace.prune import prune
 from roundoff.trace.steps import Input, Move, Trace
 

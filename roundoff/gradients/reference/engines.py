@@ -14,13 +14,13 @@ import numpy.typing as npt
 from mpmath.libmp import finf, fnan, fninf, from_man_exp, fzero, mpf_abs, mpf_shift, mpf_sub
 
 from roundoff.arithmetic import walk
+from roundoff.arithmetic.condition_scale import Scale, Scaled
 from roundoff.arithmetic.elementary import Number
 from roundoff.arithmetic.expansions import above, swept
 from roundoff.arithmetic.literals import of_literals
-from roundoff.arithmetic.multiprecision import Multiprecision, text_of
-from roundoff.arithmetic.missing_values import walk_partly
-from roundoff.arithmetic.condition_scale import Scale, Scaled
 from roundoff.arithmetic.memo import Shared
+from roundoff.arithmetic.missing_values import walk_partly
+from roundoff.arithmetic.multiprecision import Multiprecision, text_of
 from roundoff.errors import (
     PrecisionError,
     RoundoffError,
@@ -28,10 +28,10 @@ from roundoff.errors import (
     UnsupportedError,
     infinite_value,
 )
-from roundoff.numbers.formats import Format, spacing
 from roundoff.gradients.reference.result import GradientReference, Reference
 from roundoff.gradients.reference.rounding import float_up, split
 from roundoff.gradients.reference.size import is_large
+from roundoff.numbers.formats import Format, spacing
 from roundoff.trace.prune import prune
 from roundoff.trace.steps import Trace
 

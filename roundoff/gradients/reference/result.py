@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arithmetic.condition_scale import Scaled
 from roundoff.arithmetic.elementary import Number
 from roundoff.arithmetic.expansions import swept
 from roundoff.arithmetic.multiprecision import from_words
-from roundoff.arithmetic.condition_scale import Scaled
 from roundoff.errors import ArgumentError, RoundoffError
 from roundoff.numbers.formats import Format
 

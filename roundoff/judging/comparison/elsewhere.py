@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from roundoff.arithmetic.kinks import Seen, never_crossed, sides
 from roundoff.arithmetic.ties import first_tie
-from roundoff.judging.comparison.points import Points
 from roundoff.errors import RoundoffError
-from roundoff.judging.evidence import proven_reference
-from roundoff.numbers.formats import FLOAT32
 from roundoff.gradients.reference import Reference, is_large, round_inputs
-from roundoff.trace import Trace
+from roundoff.judging.comparison.points import Points
+from roundoff.judging.evidence import proven_reference
 from roundoff.judging.verdict import by_literals, same_reference
+from roundoff.numbers.formats import FLOAT32
+from roundoff.trace import Trace
 
 Array = npt.NDArray[np.float64]
 Inputs = dict[str, Array]

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic.ties import first_tie
+from roundoff.gradients.reference import Reference, round_inputs
 from roundoff.judging.comparison.points import VALUES, Points
 from roundoff.judging.evidence import proven_reference
-from roundoff.numbers.formats import as_format
-from roundoff.gradients.reference import Reference, round_inputs
-from roundoff.trace import Trace
 from roundoff.judging.verdict import Judgement, Verdict, different, same_reference
+from roundoff.numbers.formats import as_format
+from roundoff.trace import Trace
 
 Array = npt.NDArray[np.float64]
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.numbers import accuracy, statistics
 from roundoff.judging.evidence import FAILURE, tolerance_pair
 from roundoff.judging.verdict import Verdict, agree, equal_bits
+from roundoff.numbers import accuracy, statistics
 
 if TYPE_CHECKING:
     from roundoff.judging.comparison.result import Pair

@@ -12,8 +12,15 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.numbers import accuracy
 from roundoff.arithmetic.memo import Shared
+from roundoff.errors import (
+    ArgumentError,
+    PrecisionError,
+    RoundoffError,
+    UndecidedError,
+    UnsupportedError,
+)
+from roundoff.gradients.reference import Reference, float64_array, is_large, spot_check
 from roundoff.judging.comparison.elsewhere import Search
 from roundoff.judging.comparison.equality import (
     Agreement,
@@ -26,20 +33,13 @@ from roundoff.judging.comparison.equality import (
 from roundoff.judging.comparison.points import Points
 from roundoff.judging.comparison.result import Pair
 from roundoff.judging.comparison.sides import OUTPUT, Side
-from roundoff.errors import (
-    ArgumentError,
-    PrecisionError,
-    RoundoffError,
-    UndecidedError,
-    UnsupportedError,
-)
 from roundoff.judging.evidence import FAILURE, Evidence, evidence_of_trace, proven_reference
-from roundoff.numbers.formats import Format, as_format
 from roundoff.judging.power import power_of
-from roundoff.gradients.reference import Reference, float64_array, is_large, spot_check
+from roundoff.judging.verdict import Judgement, Verdict, judge
+from roundoff.numbers import accuracy
+from roundoff.numbers.formats import Format, as_format
 from roundoff.trace import UPSTREAM, Trace, Traces
 from roundoff.trace.degree import degree
-from roundoff.judging.verdict import Judgement, Verdict, judge
 
 Array = npt.NDArray[np.float64]
 Inputs = Mapping[str, Array]

@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.bounds import Bound
+from roundoff.errors import ArgumentError
+from roundoff.gradients.reference import GradientReference
 from roundoff.judging.comparison.elsewhere import Parting
 from roundoff.judging.comparison.measures import row
 from roundoff.judging.comparison.printed import text
-from roundoff.errors import ArgumentError
 from roundoff.judging.evidence import Judged
-from roundoff.numbers.formats import Format, as_format
 from roundoff.judging.power import Power
-from roundoff.gradients.reference import GradientReference
 from roundoff.judging.verdict import Judgement, Verdict
+from roundoff.numbers.formats import Format, as_format
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,18 +11,19 @@ import torch
 
 from roundoff.arguments import instance, whole
 from roundoff.errors import ArgumentError, UnsupportedError
-from roundoff.locks import TORCH
-from roundoff.judging.explanation.result import Cause, Explanation
+from roundoff.gradients.native import threads
+from roundoff.judging.explanation.causes import Cause
+from roundoff.judging.explanation.result import Explanation
 from roundoff.judging.explanation.surroundings import environment_of, kernels_of
 from roundoff.judging.explanation.swap import Swap
 from roundoff.judging.explanation.words import order_in_words
-from roundoff.gradients.native import threads
-from roundoff.orders.patterns import describe
 from roundoff.kernels import Revealed
 from roundoff.kernels.gate import TRIALS, same
 from roundoff.kernels.gradient_reductions import Gradients, Reduction
-from roundoff.kernels.revealed import check_trials, own_upstream, revealed_gradient
 from roundoff.kernels.kernel_tree import KernelTree, roundings
+from roundoff.kernels.revealed import check_trials, own_upstream, revealed_gradient
+from roundoff.locks import TORCH
+from roundoff.orders.patterns import describe
 from roundoff.trace.checks import check_problem
 
 __all__ = ["Cause", "Explanation", "explain", "order_in_words", "roundings"]

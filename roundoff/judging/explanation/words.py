@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from roundoff.orders.patterns import describe, pattern
+from roundoff.judging.explanation.causes import Cause, Explained
 from roundoff.kernels import Revealed, TreeClass
 from roundoff.kernels.kernel_tree import detail, differences, roundings
+from roundoff.orders.notation import pattern
+from roundoff.orders.patterns import describe
 
-if TYPE_CHECKING:
-    from roundoff.judging.explanation.result import Cause, Explanation
 
-
-def sentence_of(why: Explanation) -> str:
+def sentence_of(why: Explained) -> str:
     """The answer, for a newcomer."""
     one, two = why.names
     apart = [c for c in why.causes.values() if c.equal < c.elements]
@@ -115,9 +114,9 @@ def _listed(names: Any) -> str:
     return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} and {found[-1]}"
 
 
-def lines_of(why: Explanation) -> list[str]:
+def lines_of(why: Explained) -> list[str]:
     """All that is known, for print."""
-    lines = [why.sentence, ""]
+    lines = [sentence_of(why), ""]
     equal, of = why.forward
     lines.append(f"outputs: {equal} of {of} elements equal in {why.format}")
     for cause in why.causes.values():

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from roundoff.numbers import statistics
+from roundoff.numbers.formats import as_format
 from roundoff.report.figures.base import (
     COLORS,
     GREY,
@@ -26,7 +27,6 @@ from roundoff.report.figures.base import (
     some,
     style,
 )
-from roundoff.numbers.formats import as_format
 
 _POINTS = 200  # of one curve, in the data beside the figure
 _DOTS = 1000  # of one panel of a scatter

@@ -6,7 +6,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from roundoff.report.figures.base import COLORS, GREY, LogWithZero, Plot, formats_of, panels, some, style
+from roundoff.report.figures.base import (
+    COLORS,
+    GREY,
+    LogWithZero,
+    Plot,
+    formats_of,
+    panels,
+    some,
+    style,
+)
 
 
 def apart(rows: pd.DataFrame) -> Plot:

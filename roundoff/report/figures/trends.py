@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from roundoff.numbers import statistics
+from roundoff.numbers.formats import as_format
 from roundoff.report.figures.base import (
     COLORS,
     GREY,
@@ -27,7 +28,6 @@ from roundoff.report.figures.base import (
     style,
     usable,
 )
-from roundoff.numbers.formats import as_format
 
 #: How each bound is drawn; others are drawn as the last.
 _BOUNDS = {

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from roundoff.report import figures
 from roundoff.kernels import provenance
-from roundoff.report.findings.verdicts import Question
+from roundoff.report import figures
 from roundoff.report.document import Report, Table, number
+from roundoff.report.findings.verdicts import Question
 
 #: The order of the theorems in tables.
 _CERTIFIED = (

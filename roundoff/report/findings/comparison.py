@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from roundoff.kernels import provenance
-from roundoff.report import document
 from roundoff.arguments import instance
 from roundoff.judging.comparison import Comparison
-from roundoff.report.document import Report, Table, percent, upward
 from roundoff.judging.verdict import Verdict, gravest
+from roundoff.kernels import provenance
+from roundoff.report import document
+from roundoff.report.document import Report, Table, percent, upward
 
 VERDICT_COLUMNS = {
     "gradient": "gradient", "format": "format", "verdict": "verdict", "fraction_equal": "bits equal",
@@ -30,7 +30,7 @@ def write_report(result: Comparison | Report, folder: Path | str) -> Path:
     """
     found = comparison_report(result) if isinstance(result, Comparison) else result
     instance("the folder", folder if str(folder) else None, (str, Path), "a path")
-    return report.write_report(found, folder)
+    return document.write_report(found, folder)
 
 
 def comparison_report(result: Comparison) -> Report:

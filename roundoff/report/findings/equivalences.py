@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from roundoff.report import figures
 from roundoff.kernels import provenance
-from roundoff.report.findings.verdicts import Question
+from roundoff.report import figures
 from roundoff.report.document import Report, Table
+from roundoff.report.findings.verdicts import Question
 from roundoff.study import FLAGS, Equivalence
 
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from roundoff.report import figures
-from roundoff.kernels import provenance
 from roundoff.judging.explanation import order_in_words, roundings
+from roundoff.kernels import Revealed, TreeClass, provenance
+from roundoff.report import figures
+from roundoff.report.document import Report, Table
 from roundoff.report.findings.verdicts import Question
 from roundoff.report.findings.why import DRAWN, tree_rows
-from roundoff.kernels import Revealed, TreeClass
-from roundoff.report.document import Report, Table
 from roundoff.study.kernels import kernel_rows
 
 Found = Sequence[tuple[dict[str, Any], Revealed | None]]

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from roundoff.report import figures
+from roundoff.judging.verdict import Verdict
 from roundoff.kernels import provenance
+from roundoff.report import figures
+from roundoff.report.document import Report, Table, percent, upward
 from roundoff.report.findings.comparison import VERDICT_COLUMNS
 from roundoff.report.findings.verdicts import Question
-from roundoff.report.document import Report, Table, percent, upward
 from roundoff.study import Measured
-from roundoff.judging.verdict import Verdict
 
 
 def layers_report(question: Question, configuration: Any, found: Sequence[Measured]) -> Report:

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from roundoff.report import figures
-from roundoff.kernels import provenance
-from roundoff.study.series import digest
 from roundoff.judging.explanation import Explanation
+from roundoff.judging.verdict import Verdict
+from roundoff.kernels import provenance
+from roundoff.numbers.formats import as_format
+from roundoff.report import figures
+from roundoff.report.document import Report, Table, number, percent, upward
 from roundoff.report.figures import Plot
 from roundoff.report.findings.verdicts import ENOUGH, Question, by_order, listed, summary, verdicts
 from roundoff.report.findings.why import why_figure, why_notes, why_tables
-from roundoff.numbers.formats import as_format
-from roundoff.report.document import Report, Table, number, percent, upward
 from roundoff.study import Inputs, Problem, Tables
-from roundoff.judging.verdict import Verdict
+from roundoff.study.series import digest
 
 
 def slicing_report(

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from roundoff.numbers import statistics
-from roundoff.report.figures import REAL
-from roundoff.numbers.formats import as_format
 from roundoff.judging.verdict import Verdict, gravest
+from roundoff.numbers import statistics
+from roundoff.numbers.formats import as_format
+from roundoff.report.figures import REAL
 
 #: Who is called closer: false discovery rate, and the fewest seeds with which anybody can be.
 LEVEL = 0.01

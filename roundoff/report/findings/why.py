@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from roundoff.report import figures
 from roundoff.judging.explanation import Cause, Explanation, order_in_words, roundings
-from roundoff.report.figures import Plot
-from roundoff.numbers.formats import round_to
 from roundoff.kernels import KernelTree, Revealed, TreeClass
 from roundoff.kernels.replay import partial_sums
+from roundoff.numbers.formats import round_to
+from roundoff.report import figures
 from roundoff.report.document import Table
+from roundoff.report.figures import Plot
 
 #: Trees with more leaves are told in words, not drawn.
 DRAWN = 32

@@ -1,0 +1,52 @@
+"""The public names, for type checkers and editors; the same as in `__init__.py`."""
+
+from roundoff import bounds as bounds
+from roundoff import orders as orders
+from roundoff import testing as testing
+from roundoff.bounds.bound import Bound as Bound
+from roundoff.contracts import contracts as contracts
+from roundoff.errors import ArgumentError as ArgumentError
+from roundoff.errors import InapplicableError as InapplicableError
+from roundoff.errors import PrecisionError as PrecisionError
+from roundoff.errors import RoundoffError as RoundoffError
+from roundoff.errors import UndecidedError as UndecidedError
+from roundoff.errors import UnsupportedError as UnsupportedError
+from roundoff.gradients.bounds import gradient_bounds as gradient_bounds
+from roundoff.gradients.modules import functional as functional
+from roundoff.gradients.native import native_gradients as native_gradients
+from roundoff.gradients.reference import GradientReference as GradientReference
+from roundoff.gradients.reference import Reference as Reference
+from roundoff.gradients.reference import reference_gradients as reference_gradients
+from roundoff.judging.comparison import Comparison as Comparison
+from roundoff.judging.comparison import compare as compare
+from roundoff.judging.explanation import Explanation as Explanation
+from roundoff.judging.explanation import explain as explain
+from roundoff.judging.tolerance import Tolerance as Tolerance
+from roundoff.judging.tolerance import tolerance as tolerance
+from roundoff.judging.verdict import Verdict as Verdict
+from roundoff.kernels import KernelTree as KernelTree
+from roundoff.kernels import Revealed as Revealed
+from roundoff.kernels import reveal as reveal
+from roundoff.kernels import reveal_gradient as reveal_gradient
+from roundoff.numbers import accuracy as accuracy
+from roundoff.numbers import formats as formats
+from roundoff.numbers import statistics as statistics
+from roundoff.numbers.formats import BFLOAT16 as BFLOAT16
+from roundoff.numbers.formats import FLOAT8_E4M3FN as FLOAT8_E4M3FN
+from roundoff.numbers.formats import FLOAT8_E5M2 as FLOAT8_E5M2
+from roundoff.numbers.formats import FLOAT16 as FLOAT16
+from roundoff.numbers.formats import FLOAT32 as FLOAT32
+from roundoff.numbers.formats import FLOAT64 as FLOAT64
+from roundoff.numbers.formats import FORMATS as FORMATS
+from roundoff.numbers.formats import TFLOAT32 as TFLOAT32
+from roundoff.numbers.formats import Format as Format
+from roundoff.numbers.formats import as_format as as_format
+from roundoff.numbers.formats import round_to as round_to
+from roundoff.numbers.formats import spacing as spacing
+from roundoff.orders import ReductionTree as ReductionTree
+from roundoff.orders import dot_in_order as dot_in_order
+from roundoff.orders import sum_in_order as sum_in_order
+from roundoff.report.document import Report as Report
+from roundoff.report.findings import write_report as write_report
+
+__version__: str

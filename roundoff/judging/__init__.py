@@ -1,0 +1,1 @@
+"""Two functions, or a function and a result: the verdict, what it rests on, why bits differ, tolerances."""

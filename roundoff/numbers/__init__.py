@@ -1,0 +1,1 @@
+"""Formats, correctly rounded operations, errors in every unit, statistics; no PyTorch functions."""

@@ -1,0 +1,1 @@
+"""Rows to findings, figures and a PDF."""
