@@ -53,7 +53,7 @@ class Tolerance:
         """(rtol, atol) for `assert_close` between two results that both keep this tolerance.
 
         rtol |exact| + atol is at least twice the tolerance of every element that has an exact value, and its
-        mean is the smallest of all such pairs: see `bounding.tolerance`.
+        mean is the smallest of all such pairs: see `gradients.bounds.tolerance`.
         Raises: ArgumentError where the tolerance is not finite, and for an unknown kind.
         """
         if kind not in KINDS:
