@@ -28,7 +28,8 @@ class Sums:
     Shapes: those of the sums, or numbers.
     count: terms that are not zero; size: at least the sum of the magnitudes of the computed terms (of
     products before they are rounded); rounded: the part of it that comes from products that round; total: at
-    least |sum| of the computed terms; by_chance: as `random_errors.in_any_order`, given the largest partial sum.
+    least |sum| of the computed terms; by_chance: as `random_errors.in_any_order`, given the largest partial
+    sum.
     """
 
     count: Any

@@ -76,8 +76,8 @@ class Terms:
     count: non-zero terms; scale: S, rounded upward; total: at least |sum|; value: the sum in float64;
     squares: sum of the squares of the terms; tiny: products that may underflow; given: what rounding the
     inputs to the format changed; rounded: the part of S from products that are rounded; grid: the terms are
-    added without error in any order; by_chance: `random_errors.in_any_order` of the terms; walked: partial sums
-    along the tree, of computed products; rounded_squares: of the products that are rounded, and
+    added without error in any order; by_chance: `random_errors.in_any_order` of the terms; walked: partial
+    sums along the tree, of computed products; rounded_squares: of the products that are rounded, and
     product_drift their predicted errors, added; depth_weighted, running, running_ufp: those bounds, before
     the final rounding; height, roundings: of the tree with its products.
     """
@@ -171,7 +171,7 @@ def most_of(scale: Array, total: Array) -> Array:
 
 
 def _by_chance(x: Array, y: Array | None, most: Array, kernel: Kernel) -> tuple[Array, Array]:
-    """`random_errors.in_any_order` of the terms or, for products that the accumulator rounds, of those as well."""
+    """`random_errors.in_any_order` of the terms; of products that the accumulator rounds, of those as well."""
     with np.errstate(all="ignore"):
         products, lost = (x, None) if y is None else two_product(x, y)
         rounded = None if kernel.exact_products else lost
