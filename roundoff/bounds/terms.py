@@ -171,7 +171,7 @@ def most_of(scale: Array, total: Array) -> Array:
 
 
 def _by_chance(x: Array, y: Array | None, most: Array, kernel: Kernel) -> tuple[Array, Array]:
-    """`random_errors.in_any_order` of the terms; of products that the accumulator rounds, of those as well."""
+    """`random_errors.in_any_order` of the terms; of products that round, of those too."""
     with np.errstate(all="ignore"):
         products, lost = (x, None) if y is None else two_product(x, y)
         rounded = None if kernel.exact_products else lost

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_orders import by_rational, scalar_compensated
+from scalar import by_rational, scalar_compensated
 
 import roundoff as ro
 from roundoff import orders

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scalar import by_rational, scalar_compensated
 
 import roundoff as ro
 from roundoff import orders
@@ -20,21 +21,6 @@ from roundoff.orders import families
 TOY = Format("toy", 5, -10, 11)
 ALL = [*ro.FORMATS, TOY]
 TREES = [name for name in orders.names() if name not in orders.EVALUATIONS]
-
-
-def by_rational(x: Fraction, target: Format) -> float:
-    """x rounded once: numerator / denominator is correctly rounded by Python, then checked exact."""
-    if x == 0:
-        return 0.0
-    exponent = max(target.emin, math.floor(math.log2(abs(x))) - 1)
-    while abs(x) >= Fraction(2) ** (exponent + 1):
-        exponent += 1
-    unit = Fraction(2) ** (exponent - target.precision + 1)
-    value = round(x / unit) * unit  # Python rounds half to even
-    if abs(value) > Fraction(target.max):
-        saturates = not target.infinity
-        return math.copysign(target.max if saturates else math.inf, x)
-    return float(value)
 
 
 def scalar_sum(values, tree, target) -> float:
@@ -183,38 +169,6 @@ def test_compensated_sums() -> None:
         for name in orders.COMPENSATIONS:
             expected = [scalar_compensated(row, target, name) for row in y]
             np.testing.assert_array_equal(ro.sum_in_order(y, name, target), expected)
-
-
-def scalar_compensated(values, target, name) -> float:
-    """values: numbers of the format; for "sum2" exact products, too."""
-
-    def add(a, b):
-        return by_rational(Fraction(a) + Fraction(b), target)
-
-    if name == "sum2":
-        total = lost = None
-        for x in values:
-            term = by_rational(Fraction(x), target)
-            rest = by_rational(Fraction(x) - Fraction(term), target)
-            if total is None:
-                total, lost = term, rest
-                continue
-            longer = add(total, term)
-            error = Fraction(total) + Fraction(term) - Fraction(longer)  # a number of the format
-            total, lost = longer, add(lost, add(error, rest))
-        return add(total, lost)
-    total, carry = 0.0, 0.0
-    for x in map(float, values):
-        if name == "kahan":
-            y = add(x, -carry)
-            t = add(total, y)
-            carry = add(add(t, -total), -y)
-        else:
-            t = add(total, x)
-            big, small = (total, x) if abs(total) >= abs(x) else (x, total)
-            carry = add(carry, add(add(big, -t), small))
-        total = t
-    return total if name == "kahan" else add(total, carry)
 
 
 def test_check_values() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import slicing
-from test_study import Inline, grid_of
+from running_studies import Inline, grid_of
 
 import roundoff as ro
 from roundoff import files, study

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import pandas as pd
 import pytest
 import slicing
 import torch
+from running_studies import Inline, grid_of
 
 import roundoff as ro
 from roundoff import study
@@ -27,24 +27,6 @@ from roundoff.study import series
 from roundoff.trace import UPSTREAM
 
 SCRIPT = Path(slicing.__file__)
-
-
-class Inline(Executor):
-    """Runs what is submitted at once; stops after `most` cells, as an interruption would."""
-
-    def __init__(self, most=10**9) -> None:
-        self.left = most
-
-    def submit(self, function, /, *arguments, **options):
-        future: Future = Future()
-        if not self.left:
-            raise KeyboardInterrupt
-        self.left -= 1
-        try:
-            future.set_result(function(*arguments, **options))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 def small(**changes):
@@ -59,16 +41,6 @@ def small(**changes):
         orders=("sequential", "blocked(4)"),
     )
     return slicing.Slicing(**{**options, **changes})
-
-
-def grid_of(config):
-    return study.cells(
-        list(slicing.problems(config)),
-        config.formats,
-        config.orders,
-        seed=config.seed,
-        threads=config.threads,
-    )
 
 
 def rows(config, folder, executor=None):
