@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from timing import seconds
 
 import roundoff as ro
-from roundoff.kernels import revealed
-from roundoff.kernels.direct_calls import Direct
-from roundoff.kernels.gradient_reductions import Gradients, Reduction
-from roundoff.kernels.recovery import Question, recover
+from roundoff.probing import revealed
+from roundoff.probing.direct_calls import Direct
+from roundoff.probing.gradient_reductions import Gradients, Reduction
+from roundoff.probing.recovery import Question, recover
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from definition import one_pair_per_call

@@ -4,7 +4,6 @@ from roundoff import bounds as bounds
 from roundoff import orders as orders
 from roundoff import testing as testing
 from roundoff.bounds.bound import Bound as Bound
-from roundoff.contracts import contracts as contracts
 from roundoff.errors import ArgumentError as ArgumentError
 from roundoff.errors import InapplicableError as InapplicableError
 from roundoff.errors import PrecisionError as PrecisionError
@@ -24,10 +23,7 @@ from roundoff.judging.explanation import explain as explain
 from roundoff.judging.tolerance import Tolerance as Tolerance
 from roundoff.judging.tolerance import tolerance as tolerance
 from roundoff.judging.verdict import Verdict as Verdict
-from roundoff.kernels import KernelTree as KernelTree
-from roundoff.kernels import Revealed as Revealed
-from roundoff.kernels import reveal as reveal
-from roundoff.kernels import reveal_gradient as reveal_gradient
+from roundoff.kernels import contracts as contracts
 from roundoff.numbers import accuracy as accuracy
 from roundoff.numbers import formats as formats
 from roundoff.numbers import statistics as statistics
@@ -46,6 +42,10 @@ from roundoff.numbers.formats import spacing as spacing
 from roundoff.orders import ReductionTree as ReductionTree
 from roundoff.orders import dot_in_order as dot_in_order
 from roundoff.orders import sum_in_order as sum_in_order
+from roundoff.probing import KernelTree as KernelTree
+from roundoff.probing import Revealed as Revealed
+from roundoff.probing import reveal as reveal
+from roundoff.probing import reveal_gradient as reveal_gradient
 from roundoff.report.document import Report as Report
 from roundoff.report.findings import write_report as write_report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 import subprocess
@@ -32,6 +33,27 @@ def test_every_public_name_resolves_and_is_listed() -> None:
         assert name in dir(ro)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = ro.no_such_name
+
+
+def test_no_room_hides_a_public_name() -> None:
+    rooms = {path.stem for path in Path(ro.__file__).parent.iterdir()}
+    assert rooms & set(ro.__all__) == {"bounds", "orders", "testing"}  # which are those rooms
+
+
+def test_type_checkers_see_the_public_names() -> None:
+    stub = ast.parse(Path(ro.__file__).with_suffix(".pyi").read_text())
+    seen = {
+        alias.asname: f"{node.module}.{alias.name}"
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen.keys() | {"__version__"} == set(ro.__all__)
+    for name, place in seen.items():
+        room, _, last = place.rpartition(".")
+        found = importlib.import_module(place if inspect.ismodule(getattr(ro, name)) else room)
+        assert getattr(ro, name) is (found if inspect.ismodule(found) and found.__name__ == place
+                                     else getattr(found, last)), name  # fmt: skip
 
 
 def test_public_names_have_docstrings() -> None:

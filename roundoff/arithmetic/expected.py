@@ -18,7 +18,7 @@ from roundoff.arithmetic.condition_scale import FUNCTIONS, SLOPES
 from roundoff.arithmetic.per_step import Rounding
 from roundoff.bounds.theorems import RMS_ROUNDING
 from roundoff.bounds.tree_errors import along
-from roundoff.contracts.facts import Kernels
+from roundoff.kernels.facts import Kernels
 from roundoff.numbers.formats import Format
 from roundoff.orders import as_order
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce

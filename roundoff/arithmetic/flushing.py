@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from roundoff.arithmetic.enclosed import Enclosed, exact
-from roundoff.contracts.facts import Place
+from roundoff.kernels.facts import Place
 
 #: A loss below this part of all errors is taken for granted; no kernel is asked.
 NEGLIGIBLE = 2.0**-20

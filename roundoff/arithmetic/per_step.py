@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
-from roundoff.contracts.facts import Described, Kernels, Place
+from roundoff.kernels.facts import Described, Kernels, Place
 from roundoff.numbers.formats import Format, as_format
 from roundoff.orders import accumulator
 from roundoff.trace.steps import Constant, Rounded

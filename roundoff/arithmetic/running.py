@@ -64,8 +64,8 @@ from roundoff.bounds import theorems
 from roundoff.bounds.random_errors import in_any_order, rounding_of_products
 from roundoff.bounds.terms import rounded_products
 from roundoff.bounds.tree_errors import along, sizes_along
-from roundoff.contracts.facts import Described, Kernels
 from roundoff.errors import InapplicableError
+from roundoff.kernels.facts import Described, Kernels
 from roundoff.numbers.formats import FLOAT64, Format, round_to
 from roundoff.numbers.machines import two_product
 from roundoff.orders import Order, ReductionTree, as_order

@@ -21,9 +21,9 @@ from roundoff.arithmetic.running import Running
 from roundoff.arithmetic.sum_laws import Certain, Likely, count_sums
 from roundoff.bounds import Bound, Statement
 from roundoff.bounds.theorems import check_failure
-from roundoff.contracts.facts import Described, Kernels
 from roundoff.errors import ArgumentError
 from roundoff.gradients.reference import float64_array, round_inputs
+from roundoff.kernels.facts import Described, Kernels
 from roundoff.numbers.formats import as_format
 from roundoff.orders import accumulator, as_order
 from roundoff.trace.steps import Map, Trace
@@ -53,7 +53,7 @@ def gradient_bounds(
     comes after.  Where the function casts, steps are bounded in the type that they are computed in.
 
     By default the bounds are for torch's kernels on this machine, with what one probe of each has
-    shown (`roundoff.contracts`): whether 16-bit sums are kept in float32, whether subnormals are flushed.
+    shown (`roundoff.kernels`): whether 16-bit sums are kept in float32, whether subnormals are flushed.
     With accumulate or order they are for the kernels so described, wherever those run, and nothing is
     probed: accumulate is the format that sums are kept in (default: the format, which covers wider ones);
     order: of all sums, None for any: then a matrix product and what is added to it are one sum.
@@ -69,7 +69,7 @@ def gradient_bounds(
     Shapes: those of the gradients, as tensors.
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced.
     """
-    from roundoff.contracts.this_machine import of_this_machine
+    from roundoff.kernels.this_machine import of_this_machine
     from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
     from roundoff.trace.prune import prune
 

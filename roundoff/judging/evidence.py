@@ -93,7 +93,7 @@ def evidence_of_trace(
     accumulate: for kernels that keep their sums in that format, wherever they run; shared: with other walks
     of this trace at these inputs; device: kernels are probed on the CPU alone.
     """
-    from roundoff.contracts.this_machine import of_this_machine
+    from roundoff.kernels.this_machine import of_this_machine
 
     target = as_format(format)
     reference = proven_reference(trace, inputs, target, shared)

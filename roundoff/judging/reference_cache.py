@@ -139,7 +139,7 @@ def _source() -> str:
 def _key(
     trace: Trace, rounded: Mapping[str, Array], target: Format, failure: float, accumulate: Any
 ) -> str:
-    from roundoff.contracts.this_machine import of_this_machine
+    from roundoff.kernels.this_machine import of_this_machine
 
     digest = hashlib.sha256()
     kernels = of_this_machine(trace, target) if accumulate is None else None

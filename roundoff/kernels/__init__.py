@@ -1,6 +1,16 @@
-"""Reduction trees of real kernels: recovered by probing, proven by replay."""
+"""Kernels of this machine: contracts, each shown by one probe of the very call."""
 
-from roundoff.kernels.kernel_tree import KernelTree
-from roundoff.kernels.revealed import Revealed, TreeClass, reveal, reveal_gradient
+from roundoff.kernels.facts import Described, Facts, Kernels, Place, Table
 
-__all__ = ["KernelTree", "Revealed", "TreeClass", "reveal", "reveal_gradient"]
+__all__ = ["Described", "Facts", "Kernels", "Place", "Table", "contracts"]
+
+
+def contracts() -> Table:
+    """What was probed so far in this process, on this machine; print it.
+
+    Bounds, tolerances and verdicts probe the kernels that they meet, once per call, dtype, number of
+    threads and torch's flags; nothing is probed beforehand.
+    """
+    from roundoff.kernels.this_machine import contracts
+
+    return contracts()

@@ -114,7 +114,7 @@ def flags() -> dict[str, str]:
 
 def contracts() -> dict[str, str]:
     """What probes of this process showed of its kernels."""
-    from roundoff.contracts import contracts
+    from roundoff.kernels import contracts
 
     found = {}
     for kernel, operands, format, threads, sums, once, flushes in contracts().rows:

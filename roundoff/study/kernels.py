@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from roundoff.errors import UnsupportedError
 from roundoff.gradients.native import threads
-from roundoff.kernels import Revealed, reveal, reveal_gradient
+from roundoff.probing import Revealed, reveal, reveal_gradient
 
 
 @dataclass(frozen=True, eq=False)

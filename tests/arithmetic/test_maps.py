@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import roundoff as ro
-from roundoff.arithmetic import scale, walk
+from roundoff.arithmetic import condition_scale, walk
 from roundoff.arithmetic.ball import Ball
 from roundoff.arithmetic.condition_scale import FUNCTIONS, RULES, SLOPES, Scale, Scaled
 from roundoff.arithmetic.expected import Expected
@@ -101,7 +101,7 @@ def test_all_maps_have_a_rule_for_s_and_no_rule_is_idle() -> None:
 
 @pytest.mark.parametrize("kind", ARITHMETICS)
 def test_a_function_that_an_arithmetic_does_not_know_is_no_other_one(kind, monkeypatch) -> None:
-    monkeypatch.setitem(scale.FUNCTIONS, "cube", lambda x: x * x * x)
+    monkeypatch.setitem(condition_scale.FUNCTIONS, "cube", lambda x: x * x * x)
     build = Builder()
     x = build.input("x", (3,))
     trace = Trace((*build.steps, Map((3,), "cube", (x,))), {"out": 1}, {"x": X / 3})

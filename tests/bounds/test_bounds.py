@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from roundoff import bounds, orders
-from roundoff.bounds import along
+from roundoff.bounds import tree_errors
 from roundoff.errors import ArgumentError, InapplicableError
 from roundoff.numbers.formats import Format, round_to
 
@@ -330,7 +330,7 @@ def test_partial_sums_are_the_recursion_in_rational_numbers(order: str) -> None:
     x = round_to(rng.standard_normal((30, 20)), P3)
     tree = orders.as_order(order).tree(20)
     found = np.asarray(bounds.sum(x, P3, order).named["partial sums"].value)
-    sizes, squares = along.sizes_along(x.T.copy(), tree)
+    sizes, squares = tree_errors.sizes_along(x.T.copy(), tree)
     unit = Fraction(P3.u) / (1 + Fraction(P3.u))
     for k, row in enumerate(x.tolist()):
         nodes = [(Fraction(v), Fraction(0)) for v in row]

@@ -16,14 +16,14 @@ import roundoff as ro
 from roundoff import orders, study
 from roundoff.errors import ArgumentError
 from roundoff.judging.explanation import Cause, Explanation
-from roundoff.kernels import Revealed, TreeClass
-from roundoff.kernels.kernel_tree import KernelTree, differences
-from roundoff.kernels.replay import partial_sums, replay, terms_of
-from roundoff.kernels.tightness import along_tree, any_order
 from roundoff.numbers.formats import as_format, round_to
 from roundoff.orders.notation import pattern
 from roundoff.orders.patterns import describe, parting
 from roundoff.orders.trees import ReductionTree
+from roundoff.probing import Revealed, TreeClass
+from roundoff.probing.kernel_tree import KernelTree, differences
+from roundoff.probing.replay import partial_sums, replay, terms_of
+from roundoff.probing.tightness import along_tree, any_order
 from roundoff.report import figures
 from roundoff.report.findings import kernels_report
 from roundoff.report.findings.why import tree_rows, why_figure, why_notes, why_tables
@@ -194,7 +194,7 @@ def test_replay_is_its_definition_in_rational_arithmetic(format, accumulate, see
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_fused_multiply_add_of_replays_is_one(dtype, monkeypatch):
-    from roundoff.kernels import replay as room
+    from roundoff.probing import replay as room
 
     generator = np.random.default_rng(5)
     x, y = (torch.from_numpy(generator.standard_normal(4000)).to(dtype) for _ in range(2))

@@ -17,13 +17,13 @@ from roundoff.judging.explanation.result import Explanation
 from roundoff.judging.explanation.surroundings import environment_of, kernels_of
 from roundoff.judging.explanation.swap import Swap
 from roundoff.judging.explanation.words import order_in_words
-from roundoff.kernels import Revealed
-from roundoff.kernels.gate import TRIALS, same
-from roundoff.kernels.gradient_reductions import Gradients, Reduction
-from roundoff.kernels.kernel_tree import KernelTree, roundings
-from roundoff.kernels.revealed import check_trials, own_upstream, revealed_gradient
 from roundoff.locks import TORCH
 from roundoff.orders.patterns import describe
+from roundoff.probing import Revealed
+from roundoff.probing.gate import TRIALS, same
+from roundoff.probing.gradient_reductions import Gradients, Reduction
+from roundoff.probing.kernel_tree import KernelTree, roundings
+from roundoff.probing.revealed import check_trials, own_upstream, revealed_gradient
 from roundoff.trace.checks import check_problem
 
 __all__ = ["Cause", "Explanation", "explain", "order_in_words", "roundings"]

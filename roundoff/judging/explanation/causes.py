@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from roundoff.kernels import KernelTree, Revealed
 from roundoff.numbers.formats import Format
+from roundoff.probing import KernelTree, Revealed
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from roundoff.kernels import provenance
-from roundoff.kernels.gradient_reductions import Gradients
+from roundoff.probing.gradient_reductions import Gradients
 
 Array = npt.NDArray[np.float64]
 

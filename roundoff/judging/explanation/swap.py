@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.kernels import KernelTree, Revealed
-from roundoff.kernels.gate import same
-from roundoff.kernels.gradient_reductions import Reduction
-from roundoff.kernels.recovery import Ids
-from roundoff.kernels.replay import replay, terms_of
-from roundoff.kernels.tightness import along_tree, any_order
 from roundoff.orders.patterns import parting
+from roundoff.probing import KernelTree, Revealed
+from roundoff.probing.gate import same
+from roundoff.probing.gradient_reductions import Reduction
+from roundoff.probing.recovery import Ids
+from roundoff.probing.replay import replay, terms_of
+from roundoff.probing.tightness import along_tree, any_order
 
 Array = npt.NDArray[np.float64]
 

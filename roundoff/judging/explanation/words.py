@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from roundoff.judging.explanation.causes import Cause, Explained
-from roundoff.kernels import Revealed, TreeClass
-from roundoff.kernels.kernel_tree import detail, differences, roundings
 from roundoff.orders.notation import pattern
 from roundoff.orders.patterns import describe
+from roundoff.probing import Revealed, TreeClass
+from roundoff.probing.kernel_tree import detail, differences, roundings
 
 
 def sentence_of(why: Explained) -> str:

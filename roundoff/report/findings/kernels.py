@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from roundoff.judging.explanation import order_in_words, roundings
-from roundoff.kernels import Revealed, TreeClass, provenance
+from roundoff.kernels import provenance
+from roundoff.probing import Revealed, TreeClass
 from roundoff.report import figures
 from roundoff.report.document import Report, Table
 from roundoff.report.findings.verdicts import Question

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from roundoff.judging.explanation import Cause, Explanation, order_in_words, roundings
-from roundoff.kernels import KernelTree, Revealed, TreeClass
-from roundoff.kernels.replay import partial_sums
 from roundoff.numbers.formats import round_to
+from roundoff.probing import KernelTree, Revealed, TreeClass
+from roundoff.probing.replay import partial_sums
 from roundoff.report import figures
 from roundoff.report.document import Table
 from roundoff.report.figures import Plot

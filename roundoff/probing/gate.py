@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from roundoff.kernels.direct_calls import Direct
-from roundoff.kernels.gradient_reductions import Reduction, independent
-from roundoff.kernels.kernel_tree import KernelTree
-from roundoff.kernels.recovery import Ids
-from roundoff.kernels.replay import replay, terms_of
 from roundoff.numbers.formats import Format, round_to
+from roundoff.probing.direct_calls import Direct
+from roundoff.probing.gradient_reductions import Reduction, independent
+from roundoff.probing.kernel_tree import KernelTree
+from roundoff.probing.recovery import Ids
+from roundoff.probing.replay import replay, terms_of
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

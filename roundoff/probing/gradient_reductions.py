@@ -13,12 +13,12 @@ import torch
 
 from roundoff.errors import ArgumentError, RoundoffError, UnsupportedError
 from roundoff.gradients.reference import float64_array
-from roundoff.kernels.buffers import Buffer
-from roundoff.kernels.flags import Probes
-from roundoff.kernels.gradient_terms import Terms, gradient_terms
-from roundoff.kernels.probe_values import masks, whole
-from roundoff.kernels.recovery import Ids, Question
 from roundoff.numbers.formats import as_format, round_to
+from roundoff.probing.buffers import Buffer
+from roundoff.probing.flags import Probes
+from roundoff.probing.gradient_terms import Terms, gradient_terms
+from roundoff.probing.probe_values import masks, whole
+from roundoff.probing.recovery import Ids, Question
 from roundoff.trace import trace_gradients
 from roundoff.trace.capture import as_tensor, call, check_wrt
 from roundoff.trace.checks import check_device, check_problem

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 
 from roundoff.errors import ArgumentError
-from roundoff.kernels.buffers import Buffer, encoder
-from roundoff.kernels.flags import Probes
-from roundoff.kernels.probe_values import Masks, masks, whole
-from roundoff.kernels.recovery import Ids, NotATree, Question
 from roundoff.numbers.formats import Format, as_format
+from roundoff.probing.buffers import Buffer, encoder
+from roundoff.probing.flags import Probes
+from roundoff.probing.probe_values import Masks, masks, whole
+from roundoff.probing.recovery import Ids, NotATree, Question
 
 Array = npt.NDArray[np.float64]
 

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 
 import roundoff as ro
-from roundoff.contracts.probes import kernel_of, probe_flush, probe_sums
-from roundoff.contracts.this_machine import Machine
 from roundoff.gradients.native import native_gradients, threads
 from roundoff.judging.evidence import evidence_of_trace
 from roundoff.kernels import provenance
+from roundoff.kernels.probes import kernel_of, probe_flush, probe_sums
+from roundoff.kernels.this_machine import Machine
 from roundoff.trace.capture import UPSTREAM, trace_gradients
 from roundoff.trace.lowering.calls import call_of
 from roundoff.trace.prune import prune

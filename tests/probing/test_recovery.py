@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from trees import nodes_of, random_nodes, subtrees
 
 from roundoff import orders
-from roundoff.kernels.recovery import NotATree, Question, recover
+from roundoff.probing.recovery import NotATree, Question, recover
 
 
 class Swamping:

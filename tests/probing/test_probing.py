@@ -17,9 +17,9 @@ from trees import kernel_subtrees, nodes_of, random_nodes, subtrees
 import roundoff as ro
 from roundoff import orders
 from roundoff.errors import ArgumentError, UndecidedError, UnsupportedError
-from roundoff.kernels.buffers import Buffer
-from roundoff.kernels.gradient_reductions import Gradients
 from roundoff.numbers.formats import as_format, round_to
+from roundoff.probing.buffers import Buffer
+from roundoff.probing.gradient_reductions import Gradients
 
 # ------------------------------------------------------------------------------- round trips
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.errors import UnsupportedError
-from roundoff.kernels.recovery import Ids, NotATree
 from roundoff.numbers.formats import FLOAT32, FLOAT64, Format
+from roundoff.probing.recovery import Ids, NotATree
 
 Array = npt.NDArray[np.float64]
 

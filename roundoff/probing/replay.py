@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 
 from roundoff.gradients.native import native_dtype
-from roundoff.kernels.kernel_tree import KernelTree
 from roundoff.numbers.formats import FLOAT64, Format, as_format, rounder, spacing
 from roundoff.numbers.machines import fused_multiply_add, two_product
+from roundoff.probing.kernel_tree import KernelTree
 
 Array = npt.NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from roundoff.contracts.facts import Facts
+from roundoff.kernels.facts import Facts
 from roundoff.numbers.formats import FLOAT32, Format, as_format
 from roundoff.trace.call import Call, Given, Operand
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from roundoff.contracts.facts import Entry, Facts, Place, Table
-from roundoff.contracts.probes import ADDED, is_linear, probe_flush, probe_sums
+from roundoff.kernels.facts import Entry, Facts, Place, Table
+from roundoff.kernels.probes import ADDED, is_linear, probe_flush, probe_sums
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format
 from roundoff.trace.call import Call, Declared, Operand

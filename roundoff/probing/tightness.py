@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.kernels.kernel_tree import KernelTree
 from roundoff.numbers.formats import FLOAT64
+from roundoff.probing.kernel_tree import KernelTree
 
 Array = npt.NDArray[np.float64]
 

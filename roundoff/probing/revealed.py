@@ -12,16 +12,16 @@ import numpy.typing as npt
 from roundoff.arguments import instance, whole
 from roundoff.errors import ArgumentError, UndecidedError
 from roundoff.gradients.reference import float64_array
-from roundoff.kernels import flags
-from roundoff.kernels.direct_calls import Direct
-from roundoff.kernels.gate import TRIALS, GradientTrials, direct_trials, replay_direct, same
-from roundoff.kernels.gradient_reductions import Alike, Gradients, Probing, Reduction
-from roundoff.kernels.kernel_tree import KernelTree, from_nodes, roundings
-from roundoff.kernels.probe_values import Masks, refuse_flushing
-from roundoff.kernels.recovery import Ids, NotATree, recover
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import FLOAT32, Format, round_to
 from roundoff.orders import MOST_LEAVES, ReductionTree
+from roundoff.probing import flags
+from roundoff.probing.direct_calls import Direct
+from roundoff.probing.gate import TRIALS, GradientTrials, direct_trials, replay_direct, same
+from roundoff.probing.gradient_reductions import Alike, Gradients, Probing, Reduction
+from roundoff.probing.kernel_tree import KernelTree, from_nodes, roundings
+from roundoff.probing.probe_values import Masks, refuse_flushing
+from roundoff.probing.recovery import Ids, NotATree, recover
 from roundoff.trace.capture import as_tensor
 
 Array = npt.NDArray[np.float64]

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.kernels.recovery import Ids, NotATree
 from roundoff.orders import ReductionTree
+from roundoff.probing.recovery import Ids, NotATree
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
