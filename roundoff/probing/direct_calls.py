@@ -78,7 +78,7 @@ class Direct:
         if self.outputs == 1:
             return np.array([float(result)])
         if isinstance(result, torch.Tensor):
-            result = result.detach().double().cpu().numpy()
+            result = result.double().numpy(force=True)
         return np.asarray(result, np.float64).reshape(-1)
 
     def evaluate(self, x: Array, y: Array | None = None) -> Array:

@@ -93,7 +93,7 @@ class Gradients:
         one = found[self.wrt.index(name)]
         if one is None:
             return np.zeros(self.leaves[name].numel())
-        return np.asarray(one.detach().double().cpu().numpy(), np.float64).reshape(-1)
+        return np.asarray(one.double().numpy(force=True), np.float64).reshape(-1)
 
     def terms(self, name: str) -> tuple[Terms, dict[str, int]]:
         """Which terms a gradient adds."""

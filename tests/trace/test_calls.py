@@ -162,3 +162,12 @@ def test_convolutions_take_one_number_for_all_axes(n) -> None:
         assert all(np.array_equal(short[key].high, whole[key].high) for key in inputs)
     valid, plain = (reference(f"conv{n}d", {"padding": padding}) for padding in ("valid", 0))
     assert all(np.array_equal(valid[key].high, plain[key].high) for key in inputs)
+
+
+def test_gradients_that_torch_stores_as_no_numbers_are_zeros() -> None:
+    x = torch.tensor([1.5, -2.0, 0.0])
+    problem = dict(inputs={"x": x}, loss=lambda out: out.sum())
+    result = ro.compare(torch.sgn, torch.sgn, **problem)  # its gradient is a ZeroTensor
+    assert result.verdict("x", "float32") == ro.Verdict.IDENTICAL
+    zero = torch.autograd.grad(torch.sgn(x.requires_grad_()).sum(), x)[0]
+    ro.testing.assert_within_roundoff({"x": zero}, torch.sgn, **problem)

@@ -146,7 +146,7 @@ def float64_array(tensor: torch.Tensor) -> Array:
     """The numbers of a tensor, exactly; of any device, layout and floating-point type."""
     import torch
 
-    values: Array = tensor.detach().to(device="cpu", dtype=torch.float64).numpy()
+    values: Array = tensor.detach().to(device="cpu", dtype=torch.float64).numpy(force=True)
     return values
 
 

@@ -393,7 +393,7 @@ def literal(build: Builder, tensor: torch.Tensor) -> Value:
     made = _made(tensor)
     if made is not None:
         return made(build)
-    values = tensor.detach().to(torch.float64).numpy()
+    values = tensor.to(torch.float64).numpy(force=True)
     distinct, inverse = np.unique(values, return_inverse=True)
     shape = tuple(tensor.shape)
     if len(distinct) == 1:
