@@ -8,6 +8,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,21 @@ def test_the_code_of_the_readme_runs(tmp_path, monkeypatch) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) >= 4
     exec("\n".join(blocks), {"__name__": "readme"})
+
+
+def test_the_house_is_as_contributing_draws_it() -> None:
+    drawn = re.findall(r"^  (\w+)(?:/|\.py) ", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    package = Path(ro.__file__).parent
+    there = {
+        path.stem
+        for path in package.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert set(drawn) == there - {"__init__"} and len(drawn) == len(set(drawn))
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    assert layers["contracts"][0]["layers"] == drawn[::-1]
+    for name in re.findall(r"`((?:\w+/)+\w+\.\w+)`", (ROOT / "CONTRIBUTING.md").read_text()):
+        assert "NAME" in name or any((top / name).exists() for top in (package, ROOT)), name
 
 
 def test_no_path_of_a_machine() -> None:

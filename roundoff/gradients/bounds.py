@@ -53,7 +53,7 @@ def gradient_bounds(
     comes after.  Where the function casts, steps are bounded in the type that they are computed in.
 
     By default the bounds are for torch's kernels on this machine, with what one probe of each has
-    shown (`roundoff.kernels`): whether 16-bit sums are kept in float32, whether subnormals are flushed.
+    shown (`roundoff.contracts`): whether 16-bit sums are kept in float32, whether subnormals are flushed.
     With accumulate or order they are for the kernels so described, wherever those run, and nothing is
     probed: accumulate is the format that sums are kept in (default: the format, which covers wider ones);
     order: of all sums, None for any: then a matrix product and what is added to it are one sum.
