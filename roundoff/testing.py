@@ -75,7 +75,8 @@ def assert_within_roundoff(
     from roundoff.formats import as_format
     from roundoff.reference import float64_array
     from roundoff.tolerances import traced
-    from roundoff.trace.capture import OUTPUT, as_tensor
+    from roundoff.trace.capture import as_tensor
+    from roundoff.trace.problem import OUTPUT
 
     choice("kind", kind, KINDS)
     given = dict(actual) if isinstance(actual, Mapping) else {OUTPUT: actual}

@@ -18,7 +18,8 @@ from roundoff.known import Known, known
 from roundoff.native import native_gradients
 from roundoff.power import Power, power_of
 from roundoff.reference import float64_array
-from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
+from roundoff.trace.capture import as_tensor, trace_gradients
+from roundoff.trace.problem import UPSTREAM
 from roundoff.trace.prune import prune
 
 Array = npt.NDArray[np.float64]

@@ -11,7 +11,7 @@ from roundoff.evidence import evidence_of_trace
 from roundoff.kernels.machine import Machine
 from roundoff.kernels.probes import kernel_of, probe_flush, probe_sums
 from roundoff.native import native_gradients, threads
-from roundoff.trace.capture import UPSTREAM, trace_gradients
+from roundoff.trace import UPSTREAM, trace_gradients
 from roundoff.trace.lowering.calls import call_of
 from roundoff.trace.prune import prune
 from roundoff.trace.steps import Contract

@@ -25,7 +25,7 @@ from roundoff.comparison.equality import (
 )
 from roundoff.comparison.points import Points
 from roundoff.comparison.result import Pair
-from roundoff.comparison.sides import OUTPUT, Side
+from roundoff.comparison.sides import Side
 from roundoff.errors import (
     ArgumentError,
     PrecisionError,
@@ -39,6 +39,7 @@ from roundoff.power import power_of
 from roundoff.reference import Reference, float64_array, is_large, spot_check
 from roundoff.trace import UPSTREAM, Trace, Traces
 from roundoff.trace.degree import degree
+from roundoff.trace.problem import OUTPUT, check_output_apart
 from roundoff.verdict import Judgement, Verdict, judge
 
 Array = npt.NDArray[np.float64]
@@ -81,8 +82,7 @@ class Problem:
         self.generator = np.random.default_rng([seed, 4])
         self.inputs = {name: as_tensor(name, value) for name, value in inputs.items()}
         self.wrt = check_wrt(self.inputs, wrt)
-        if OUTPUT in self.wrt:
-            raise ArgumentError(f"an input is called {OUTPUT!r}, as the output is; rename it")
+        check_output_apart(self.wrt)
         self.loss, self.output = loss, output
         self.upstream = self._upstream(upstream)
         self.names = self._compared()

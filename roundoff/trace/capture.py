@@ -25,14 +25,12 @@ from roundoff.exclusive import TORCH
 from roundoff.formats import Format, as_format, rounder
 from roundoff.trace.exactly import ExactConstants
 from roundoff.trace.lowering import Value, computed_in, format_name, literal, lower, narrows
-from roundoff.trace.problem import check_problem
+from roundoff.trace.problem import OUTPUT, UPSTREAM, check_output_apart, check_problem
 from roundoff.trace.runs import Run
 from roundoff.trace.steps import Builder, Trace
 from roundoff.trace.writes import PutBack, declare_updates, drop_last_writes, lift
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
-UPSTREAM = "upstream gradient"
-OUTPUT = "output"
 _NOT_RUN = "PyTorch could not run the function"
 
 
@@ -54,6 +52,8 @@ class Subject:
                     f"input {name!r} of shape {tuple(tensor.shape)} is empty; give elements"
                 )
         self.wrt = check_wrt(tensors, wrt)
+        if forward:
+            check_output_apart(self.wrt)
         if upstream is not None:
             if loss is not None:
                 raise ArgumentError("both loss and upstream are given; give one of them")
