@@ -5,10 +5,13 @@ An experiment imports this before anything else: from then on an interruption en
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +22,9 @@ C = TypeVar("C")
 
 #: What a shell reports of a program that an interruption ended.
 INTERRUPTED = 128 + signal.SIGINT
+
+#: What a shell reports of a program whose reader left, and of flags that cannot be parsed.
+UNREAD, UNPARSED = 128 + 13, 2
 
 _KEPT = "interrupted; finished cells are kept, run the same command again to go on"
 
@@ -41,22 +47,63 @@ def guard() -> None:
 def main(configuration: type[C], run: Callable[[C], Path]) -> None:
     """Parse the flags, run the experiment, print where its report is.
 
-    An error that roundoff raises on purpose ends the program with one sentence and status 1, an
-    interruption with status 130.
+    An error that roundoff raises on purpose ends the program with one sentence and status 1, flags that
+    cannot be parsed with one sentence and status 2, an interruption with status 130.
     """
-    import tyro
-
-    config = tyro.cli(configuration)
+    with _reader_may_leave():
+        config = _parsed(configuration)
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         check_numbers(config)
-        print(run(config))
+        report = run(config)
     except RoundoffError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         print(_KEPT, file=sys.stderr)
         sys.exit(INTERRUPTED)
+    with _reader_may_leave():
+        print(report)
+
+
+def _parsed(configuration: type[C]) -> C:
+    """The flags.  What is wrong with them is told in one sentence, not in the box that tyro draws."""
+    import tyro
+
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(configuration)
+    except SystemExit as stopped:
+        if stopped.code == UNPARSED:
+            print(f"{_sentence(box.getvalue())}; see {sys.argv[0]} --help", file=sys.stderr)
+        raise
+
+
+def _sentence(box: str) -> str:
+    """The first paragraph of a box below its title, and the flag that its second part is about."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╰╯ ") for line in box.splitlines()[1:]]
+    while lines and not lines[0].strip("─-"):
+        del lines[0]
+    rules = [place for place, line in enumerate(lines) if not line.strip("─-")]  # or empty
+    end = rules[0] if rules else len(lines)
+    flags = [line for line in lines[end:] if re.match("--[a-zA-Z]", line)]
+    sentences = re.split(r"\. (?=[A-Z])", " ".join(lines[:end]).rstrip("."))
+    what = "; ".join([sentences[0], *(s[0].lower() + s[1:] for s in sentences[1:])])
+    return f"{what}; there is {flags[0]}" if flags else what
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Where what is printed is read no further (| head), the program ends without a word."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed again at the end
+        sys.exit(UNREAD)
 
 
 def check_numbers(config: Any) -> None:

@@ -70,7 +70,8 @@ def gradient_bounds(
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced.
     """
     from roundoff.kernels.this_machine import of_this_machine
-    from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
+    from roundoff.trace.capture import as_tensor, trace_gradients
+    from roundoff.trace.checks import UPSTREAM
     from roundoff.trace.prune import prune
 
     trace = prune(trace_gradients(function, inputs, wrt, loss, upstream, format=format))

@@ -15,8 +15,14 @@ from roundoff.errors import ArgumentError, UnsupportedError
 from roundoff.gradients.reference import float64_array
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format, rounder
-from roundoff.trace.capture import OUTPUT, UPSTREAM, as_tensor, call, check_wrt, evaluate
-from roundoff.trace.checks import check_device, check_problem
+from roundoff.trace.capture import as_tensor, call, check_wrt, evaluate
+from roundoff.trace.checks import (
+    OUTPUT,
+    UPSTREAM,
+    check_device,
+    check_output_apart,
+    check_problem,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -80,6 +86,8 @@ def native_gradients(
             f"cannot put the inputs on device {device!r}: {_first_line(error)}; use 'cpu'"
         ) from None
     wrt = check_wrt({n: t for n, t in tensors.items() if n != UPSTREAM}, wrt)
+    if forward:
+        check_output_apart(wrt)
     try:
         out, found = evaluate(function, tensors, wrt, loss, output)
     except RuntimeError as error:

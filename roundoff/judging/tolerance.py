@@ -18,7 +18,8 @@ from roundoff.gradients.reference import float64_array
 from roundoff.judging.power import Power, power_of
 from roundoff.judging.reference_cache import Known, known
 from roundoff.numbers.formats import Format, as_format, spacing
-from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
+from roundoff.trace.capture import as_tensor, trace_gradients
+from roundoff.trace.checks import UPSTREAM
 from roundoff.trace.prune import prune
 
 Array = npt.NDArray[np.float64]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from roundoff.arithmetic import move_elements, walk
 from roundoff.errors import UnsupportedError
-from roundoff.trace.capture import UPSTREAM
+from roundoff.trace.checks import UPSTREAM
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Shape, Trace
 
 Array = npt.NDArray[np.float64]

@@ -75,7 +75,8 @@ def assert_within_roundoff(
     from roundoff.gradients.reference import float64_array
     from roundoff.judging.tolerance import traced
     from roundoff.numbers.formats import as_format
-    from roundoff.trace.capture import OUTPUT, as_tensor
+    from roundoff.trace.capture import as_tensor
+    from roundoff.trace.checks import OUTPUT
 
     choice("kind", kind, KINDS)
     given = dict(actual) if isinstance(actual, Mapping) else {OUTPUT: actual}

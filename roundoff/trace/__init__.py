@@ -1,7 +1,8 @@
 """PyTorch functions and their gradients as lists of move, map, reduce and contract."""
 
 from roundoff.trace.by_format import Traces
-from roundoff.trace.capture import UPSTREAM, trace_gradients
+from roundoff.trace.capture import trace_gradients
+from roundoff.trace.checks import UPSTREAM
 from roundoff.trace.lowering import LOWERINGS
 from roundoff.trace.prune import needed, prune, reads, structural_zeros
 from roundoff.trace.steps import (

@@ -24,15 +24,13 @@ from roundoff.errors import ArgumentError, RoundoffError, UnsupportedError
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format, rounder
 from roundoff.trace.call_records import Run
-from roundoff.trace.checks import check_problem
+from roundoff.trace.checks import OUTPUT, UPSTREAM, check_output_apart, check_problem
 from roundoff.trace.exact_constants import ExactConstants
 from roundoff.trace.in_place import PutBack, declare_updates, drop_last_writes, lift
 from roundoff.trace.lowering import Value, computed_in, format_name, literal, lower, narrows
 from roundoff.trace.steps import Builder, Trace
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
-UPSTREAM = "upstream gradient"
-OUTPUT = "output"
 _NOT_RUN = "PyTorch could not run the function"
 
 
@@ -54,6 +52,8 @@ class Subject:
                     f"input {name!r} of shape {tuple(tensor.shape)} is empty; give elements"
                 )
         self.wrt = check_wrt(tensors, wrt)
+        if forward:
+            check_output_apart(self.wrt)
         if upstream is not None:
             if loss is not None:
                 raise ArgumentError("both loss and upstream are given; give one of them")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from roundoff.arguments import described, instance
 from roundoff.errors import ArgumentError
+
+#: Names of what is no input of the function's own.
+UPSTREAM = "upstream gradient"
+OUTPUT = "output"
 
 
 def check_problem(function: Any, inputs: Any, wrt: Any = None, loss: Any = None) -> None:
@@ -24,6 +28,10 @@ def check_inputs(inputs: Any, wrt: Any = None, loss: Any = None) -> None:
         instance(
             "a name among the inputs", name, str, "a word, the name of the function's argument"
         )
+    if UPSTREAM in inputs:
+        raise ArgumentError(
+            f"an input is called {UPSTREAM!r}, as the one that upstream= gives; rename it"
+        )
     if not inputs:
         raise ArgumentError("inputs is empty; give the function's tensors by name")
     if wrt is not None and not isinstance(wrt, str):
@@ -34,6 +42,12 @@ def check_inputs(inputs: Any, wrt: Any = None, loss: Any = None) -> None:
             )
     if loss is not None:
         instance("the loss", loss, Callable, "a function of the output")
+
+
+def check_output_apart(names: Iterable[str]) -> None:
+    """Raise ArgumentError where a gradient has the name under which the output stands beside it."""
+    if OUTPUT in names:
+        raise ArgumentError(f"an input is called {OUTPUT!r}, as the output is; rename it")
 
 
 def check_device(device: Any) -> torch.device:

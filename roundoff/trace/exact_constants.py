@@ -228,6 +228,9 @@ _REPLACED: dict[Any, Callable[..., torch.Tensor]] = {
     **dict.fromkeys((torch.prod, torch.Tensor.prod), _prod),
 }
 
+#: Other names by which PyTorch takes an argument, as numpy calls it.
+_ALSO = {"x": "input", "a": "input", "x1": "input", "axis": "dim", "keepdims": "keepdim"}
+
 #: By these, values leave PyTorch: a trace cannot follow them, and would take them for constants.
 _LEAVING = (
     torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.tolist, torch.Tensor.data_ptr,
@@ -254,7 +257,8 @@ class ExactConstants(TorchFunctionMode):
                 "write it with PyTorch's operations"
             )
         if function in _REPLACED and kwargs.get("out") is None:
-            return _REPLACED[function](*args, **kwargs)
+            named = {_ALSO.get(name, name): v for name, v in kwargs.items() if name != "out"}
+            return _REPLACED[function](*args, **named)
         if function is F.multi_head_attention_forward:
             return self._within(function, args, kwargs)
         if self.inside and function in _PRODUCTS and isinstance(args[1], float):

@@ -11,7 +11,7 @@ from roundoff.judging.evidence import evidence_of_trace
 from roundoff.kernels import provenance
 from roundoff.kernels.probes import kernel_of, probe_flush, probe_sums
 from roundoff.kernels.this_machine import Machine
-from roundoff.trace.capture import UPSTREAM, trace_gradients
+from roundoff.trace import UPSTREAM, trace_gradients
 from roundoff.trace.lowering.calls import call_of
 from roundoff.trace.prune import prune
 from roundoff.trace.steps import Contract

@@ -72,7 +72,8 @@ def reference_gradients(
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced;
     the first of those reasons where no element is known; PrecisionError when LIMIT_BITS do not suffice.
     """
-    from roundoff.trace.capture import UPSTREAM, as_tensor, trace_gradients
+    from roundoff.trace.capture import as_tensor, trace_gradients
+    from roundoff.trace.checks import UPSTREAM
 
     trace = trace_gradients(function, inputs, wrt, loss, upstream, output=output, format=format)
     values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}

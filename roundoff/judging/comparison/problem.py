@@ -32,13 +32,14 @@ from roundoff.judging.comparison.equality import (
 )
 from roundoff.judging.comparison.points import Points
 from roundoff.judging.comparison.result import Pair
-from roundoff.judging.comparison.sides import OUTPUT, Side
+from roundoff.judging.comparison.sides import Side
 from roundoff.judging.evidence import FAILURE, Evidence, evidence_of_trace, proven_reference
 from roundoff.judging.power import power_of
 from roundoff.judging.verdict import Judgement, Verdict, judge
 from roundoff.numbers import accuracy
 from roundoff.numbers.formats import Format, as_format
 from roundoff.trace import UPSTREAM, Trace, Traces
+from roundoff.trace.checks import OUTPUT, check_output_apart
 from roundoff.trace.degree import degree
 
 Array = npt.NDArray[np.float64]
@@ -81,8 +82,7 @@ class Problem:
         self.generator = np.random.default_rng([seed, 4])
         self.inputs = {name: as_tensor(name, value) for name, value in inputs.items()}
         self.wrt = check_wrt(self.inputs, wrt)
-        if OUTPUT in self.wrt:
-            raise ArgumentError(f"an input is called {OUTPUT!r}, as the output is; rename it")
+        check_output_apart(self.wrt)
         self.loss, self.output = loss, output
         self.upstream = self._upstream(upstream)
         self.names = self._compared()

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from roundoff.errors import ArgumentError
-
-#: The name of the function's output among the gradients.
-OUTPUT = "output"
+from roundoff.trace.checks import OUTPUT
 
 
 @dataclass(frozen=True, eq=False)
