@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from bounds_findings import bounds_report
+from bounds_rows import attained, sweep
 
-from roundoff import study
 from roundoff.cli import main
 from roundoff.errors import ArgumentError
 from roundoff.report.document import write_report
-from roundoff.report.findings import Question, bounds_report
+from roundoff.report.findings import Question
 
 QUESTION = Question(
     title="How large may a rounding error be?",
@@ -59,7 +60,7 @@ def run(config: Bounds) -> Path:
     if not 0.0 < config.failure < 1.0:
         raise ArgumentError(f"failure is {config.failure}; it is a probability in (0, 1)")
     lengths = sorted({max(1, longest // 4**k) for k in range(10)} - {1} | {min(2, longest)})
-    rows = study.sweep(
+    rows = sweep(
         config.formats,
         config.orders,
         lengths,
@@ -68,7 +69,7 @@ def run(config: Bounds) -> Path:
         seed=config.seed,
     )
     soundness = pd.read_csv(SOUNDNESS) if SOUNDNESS.exists() else None
-    report = bounds_report(QUESTION, config, rows, study.attained(), soundness)
+    report = bounds_report(QUESTION, config, rows, attained(), soundness)
     return write_report(report, config.out)
 
 

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from equivalences_findings import equivalences_report
+from equivalences_rows import Equivalence, equivalences
 from torch import Tensor
 
-from roundoff import study
 from roundoff.cli import main
 from roundoff.errors import ArgumentError
 from roundoff.report.document import write_report
-from roundoff.report.findings import Question, equivalences_report
+from roundoff.report.findings import Question
 
 QUESTION = Question(
     title="Rounding or a bug?",
@@ -163,7 +164,7 @@ def summed_backwards(x: Tensor, dropped: int = 0) -> Tensor:
     return (x * x).flip(0)[dropped:].cumsum(0)[-1]
 
 
-def pairs() -> tuple[study.Equivalence, ...]:
+def pairs() -> tuple[Equivalence, ...]:
     """The ten pairs."""
     conv = {"weight": (3, 3, 1), "bias": (3,), "x": (1, 3, 10)}
     crop = {"weight": (2, 3, 1, 1), "x": (2, 3, 5, 5)}
@@ -174,7 +175,7 @@ def pairs() -> tuple[study.Equivalence, ...]:
     norm = {"x": (4, 6), "weight": (6,), "bias": (6,)}
     rows = {"x": (3, 5)}
     before = {"x": (4, 3, 6), "weight": (2, 3, 1), "bias": (2,)}
-    of, bind, like = study.Equivalence, partial, drawn
+    of, bind, like = Equivalence, partial, drawn
     return (
         of("slice, conv", slice_conv, conv_slice, bind(slice_conv, start=-6), "slice off by one", like(conv)),
         of("crop, conv 1x1", crop_conv, conv_crop, bind(crop_conv, at=0), "crop off by one", like(crop)),
@@ -201,7 +202,7 @@ def run(config: Equivalences) -> Path:
     if seeds < 1:
         raise ArgumentError(f"seeds is {seeds}; give at least 1")
     found = pairs()
-    rows = study.equivalences(found, config.formats, seeds, config.seed)
+    rows = equivalences(found, config.formats, seeds, config.seed)
     return write_report(equivalences_report(QUESTION, config, found, rows), config.out)
 
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from kernels_findings import kernels_report
+from kernels_rows import Operation, kernels
 from torch import Tensor
 
-from roundoff import study
 from roundoff.cli import main
 from roundoff.errors import ArgumentError
 from roundoff.report.document import write_report
-from roundoff.report.findings import Question, kernels_report
+from roundoff.report.findings import Question
 
 QUESTION = Question(
     title="In which order do kernels add?",
@@ -77,9 +78,9 @@ def tensors(seed: int, **shapes: tuple[int, ...]) -> dict[str, Tensor]:
     return {k: torch.from_numpy(generator.standard_normal(s)) for k, s in shapes.items()}
 
 
-def operations(config: Kernels) -> list[study.Operation]:
+def operations(config: Kernels) -> list[Operation]:
     """What is looked into."""
-    of = study.Operation
+    of = Operation
     found = []
     for n in (20,) if config.quick else (20, 1000):
         found += [
@@ -109,7 +110,7 @@ def run(config: Kernels) -> Path:
         raise ArgumentError(f"threads is {config.threads}; give at least one number of at least 1")
     formats = ("bfloat16", "float32") if config.quick else config.formats
     counts = config.threads[:1] if config.quick else config.threads
-    found = study.kernels(operations(config), formats, counts, config.seed)
+    found = kernels(operations(config), formats, counts, config.seed)
     return write_report(kernels_report(QUESTION, config, found), config.out)
 
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from layers_findings import layers_report
+from layers_rows import Layer, measured
 from torch import Tensor, nn
 
 import roundoff as ro
 from roundoff.cli import main
 from roundoff.report.document import write_report
-from roundoff.report.findings import Question, layers_report
-from roundoff.study import Layer, measured
+from roundoff.report.findings import Question
 
 QUESTION = Question(
     title="Layers of real size",

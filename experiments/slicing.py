@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from slicing_findings import slicing_report
 
 from roundoff import study
 from roundoff.cli import main
@@ -24,7 +25,7 @@ from roundoff.gradients import native
 from roundoff.judging.explanation import Explanation, explain
 from roundoff.orders import names
 from roundoff.report.document import write_report
-from roundoff.report.findings import Question, slicing_report
+from roundoff.report.findings import Question
 from roundoff.study import series
 from roundoff.trace import UPSTREAM
 

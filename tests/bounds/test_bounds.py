@@ -43,7 +43,7 @@ def test_running_check_values(order: str, running: float, ufp: float) -> None:
 
 
 def test_inputs_that_attain_a_bound() -> None:
-    from roundoff.study import attained
+    from bounds_rows import attained
 
     rows = attained()
     assert (rows["ratio"] <= 1).all()

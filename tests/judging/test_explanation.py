@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernels_findings import kernels_report
+from kernels_rows import kernels
 
 import roundoff as ro
-from roundoff import orders, study
+from roundoff import orders
 from roundoff.errors import ArgumentError
 from roundoff.judging.explanation import Cause, Explanation
 from roundoff.numbers.formats import as_format, round_to
@@ -25,7 +27,6 @@ from roundoff.probing.kernel_tree import KernelTree, differences
 from roundoff.probing.replay import partial_sums, replay, terms_of
 from roundoff.probing.tightness import along_tree, any_order
 from roundoff.report import figures
-from roundoff.report.findings import kernels_report
 from roundoff.report.findings.why import tree_rows, why_figure, why_notes, why_tables
 
 
@@ -477,7 +478,7 @@ def test_the_report_on_kernels_counts_what_was_found(tmp_path):
     operations = [
         o for o in experiment.operations(experiment.Kernels(quick=True)) if "of 20" in o.name
     ]
-    found = study.kernels(operations, ("float32", "bfloat16"), (1,))
+    found = kernels(operations, ("float32", "bfloat16"), (1,))
     config = experiment.Kernels(quick=True)
     report = kernels_report(experiment.QUESTION, config, found)
     ran = [one for _, one in found if one is not None]

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import slicing
+import slicing_findings
 from running_studies import Inline, grid_of
+from slicing_findings import answer, slicing_report
 
 import roundoff as ro
 from roundoff import files, study
@@ -30,7 +32,7 @@ def tables(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(tables):
-    return findings.slicing_report(slicing.QUESTION, *tables, {})
+    return slicing_report(slicing.QUESTION, *tables, {})
 
 
 def test_files_beside_the_pdf(report, tmp_path) -> None:
@@ -51,7 +53,7 @@ def test_files_beside_the_pdf(report, tmp_path) -> None:
 
 def test_the_same_rows_give_the_same_bytes(tables, tmp_path) -> None:
     for name in "ab":
-        ro.write_report(findings.slicing_report(slicing.QUESTION, *tables, {}), tmp_path / name)
+        ro.write_report(slicing_report(slicing.QUESTION, *tables, {}), tmp_path / name)
     written = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()]
     for path in written:
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
@@ -60,47 +62,45 @@ def test_the_same_rows_give_the_same_bytes(tables, tmp_path) -> None:
 def test_the_answer_follows_the_verdicts(tables) -> None:
     config, problems, rows = tables
     found = findings.verdicts(rows["pairs"], problems[0].names)
-    assert findings.answer(found, problems[0]).startswith("Yes, they are the same function")
-    assert "cutting it off gives a different function" in findings.answer(found, problems[0])
+    assert answer(found, problems[0]).startswith("Yes, they are the same function")
+    assert "cutting it off gives a different function" in answer(found, problems[0])
     main = (found["case"] == "kernel 1") & (found["format"] == "float32")
     wrong = found.copy()
     wrong.loc[main, "verdict"] = "DIFFERENT"
-    assert findings.answer(wrong, problems[0]).startswith("No: the exact gradients differ")
+    assert answer(wrong, problems[0]).startswith("No: the exact gradients differ")
     partly = found.copy()
     partly.loc[(partly["case"] == "halo cut") & (partly["gradient"] == "bias"), "verdict"] = (
         "ROUNDOFF"
     )
-    assert "a different function (another gradient by the weight)" in findings.answer(
-        partly, problems[0]
-    )
+    assert "a different function (another gradient by the weight)" in answer(partly, problems[0])
     leak = found.copy()
     leak.loc[leak.index[leak["case"] == "halo kept"][:1], "verdict"] = "DIFFERENT"
-    assert "keeping the halo gives a different function" in findings.answer(leak, problems[0])
+    assert "keeping the halo gives a different function" in answer(leak, problems[0])
     enclosed = found.assign(exact=False)
-    assert "to within the proven radius" in findings.answer(enclosed, problems[0])
+    assert "to within the proven radius" in answer(enclosed, problems[0])
     odd = found.copy()
     odd.loc[main, ["verdict", "reason"]] = ["SUSPICIOUS", "second errs by 3"]
-    assert "Not all is settled: second errs by 3." in findings.answer(odd, problems[0])
+    assert "Not all is settled: second errs by 3." in answer(odd, problems[0])
     equal = found.copy()
     equal.loc[equal["case"] == "kernel 1", "bitwise_equal"] = 1.0
-    assert "in no bit, on this machine" in findings.answer(equal, problems[0])
-    assert "6 seeds are too few to say" in findings.answer(equal, problems[0])
+    assert "in no bit, on this machine" in answer(equal, problems[0])
+    assert "6 seeds are too few to say" in answer(equal, problems[0])
     closer = found.copy()
     columns = ["closer", "ratio", "ratio_low", "ratio_high"]
     closer.loc[main & (found["gradient"] == "bias"), columns] = ["conv_then_slice", 1.3, 1.2, 1.4]
-    text = findings.answer(closer, problems[0])
+    text = answer(closer, problems[0])
     assert "conv then slice for the bias in float32, by a factor of 1.30 (1.20 to 1.40)" in text
     swept = found.assign(closer="neither", seeds=30)
     far = swept.index[(swept["case"] == "length sweep") & (swept["gradient"] == "weight")][:2]
     swept.loc[far, ["closer", "ratio"]] = ["slice_then_conv", 1.5]
-    text = findings.answer(swept, problems[0])
+    text = answer(swept, problems[0])
     assert "Neither is reliably closer" in text
     assert "over the other shapes and lengths, closer is slice then conv for the weight in" in text
 
 
 def test_earlier_points_are_answered_from_the_trace(tables) -> None:
     _, problems, rows = tables
-    text = findings.slicing._influence(problems, rows["reads"])
+    text = slicing_findings._influence(problems, rows["reads"])
     assert "kernel size 1" in text and "depend on 5 to 9 alone" in text
     assert "kernel size 3" in text and "depend on 3 to 9 alone" in text
 
@@ -136,7 +136,7 @@ def drawn(errors, pairs, elements):
 def one_problem(tables):
     _, problems, rows = tables
     errors, pairs, elements = (
-        findings.slicing._of(rows[name], problems[0]) for name in study.TABLES[:3]
+        slicing_findings._of(rows[name], problems[0]) for name in study.TABLES[:3]
     )
     chosen = (elements["gradient"] == "weight") & (elements["format"] == "float32")
     return errors, pairs, elements[chosen]

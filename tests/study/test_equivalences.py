@@ -6,21 +6,21 @@ import equivalences as experiment
 import numpy as np
 import pytest
 import torch
+from equivalences_findings import equivalences_report
+from equivalences_rows import FLAGS, equivalences
 
 import roundoff as ro
-from roundoff import study
 from roundoff.arithmetic.ties import first_tie
-from roundoff.report.findings import equivalences_report
 from roundoff.trace import prune, trace_gradients
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return study.equivalences(experiment.pairs(), ("float32", "float64"), 2)
+    return equivalences(experiment.pairs(), ("float32", "float64"), 2)
 
 
 def test_no_honest_pair_is_flagged_and_every_twin_is(rows) -> None:
-    flagged = rows["verdict"].isin([str(flag) for flag in study.FLAGS])
+    flagged = rows["verdict"].isin([str(flag) for flag in FLAGS])
     honest = rows["honest"].astype(bool)
     assert not rows[flagged & honest].size, rows[flagged & honest].to_string()
     assert not rows[~flagged & ~honest].size, rows[~flagged & ~honest].to_string()

@@ -5,19 +5,17 @@ from __future__ import annotations
 import layers as experiment
 import pytest
 import torch
+from layers_findings import layers_report
+from layers_rows import measured
 
 import roundoff as ro
-from roundoff import study
-from roundoff.report.findings import layers_report
 
 
 @pytest.fixture(scope="module")
 def found():
     config = experiment.Layers(formats=("float32",), quick=True)
     return config, [
-        study.measured(
-            each, lambda each=each, **v: experiment.halves(each.function, **v), config.formats
-        )
+        measured(each, lambda each=each, **v: experiment.halves(each.function, **v), config.formats)
         for each in experiment.layers(config)
     ]
 
@@ -34,7 +32,7 @@ def test_half_a_batch_at_a_time_is_the_same_function(found) -> None:
 def test_a_wrong_half_is_flagged(found) -> None:
     config, _ = found
     layer = next(iter(experiment.layers(config)))
-    wrong = study.measured(
+    wrong = measured(
         layer,
         lambda x, **p: torch.cat([layer.function(x=h, **p) for h in (x[:1], x[:1])]),
         ("float32",),

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import slicing
+import slicing_findings
 import torch
 from running_studies import Inline, grid_of
 
@@ -267,7 +268,7 @@ def test_an_overflow_is_counted_and_the_largest_error(tmp_path) -> None:
     for name in ("max_scaled", "rms_scaled", "normwise"):
         assert np.isinf(errors.loc[lost, name]).all() and np.isfinite(errors.loc[~lost, name]).all()
     counted = findings.summary(errors)
-    assert "overflowed (float16)" in findings.slicing._counted(counted)
+    assert "overflowed (float16)" in slicing_findings._counted(counted)
 
 
 class Loud:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from bounds_findings import bounds_report, coverage_rows, tightness_rows
+from bounds_rows import attained, sweep
 
 import roundoff as ro
-from roundoff import study
 from roundoff.report import figures, findings
-from roundoff.report.findings.bounds import coverage_rows, tightness_rows
 
 
 @pytest.fixture(scope="module")
 def rows() -> pd.DataFrame:
-    return study.sweep(
+    return sweep(
         ("bfloat16", "float32"), ("sequential", "kahan"), (2, 16, 300), seeds=6, failure=1e-3
     )
 
@@ -32,9 +32,9 @@ def test_bounds_are_above_every_measured_error(rows) -> None:
 
 
 def test_the_exact_error_is_exact() -> None:
-    assert study.sweep(("float32",), ("pairwise",), (2,), seeds=1, failure=0.1)["n"].eq(2).all()
+    assert sweep(("float32",), ("pairwise",), (2,), seeds=1, failure=0.1)["n"].eq(2).all()
     x = np.array([1.0, 2.0**-60, -1.0])
-    from roundoff.study.sweep import exact_error
+    from bounds_rows import exact_error
 
     assert exact_error(0.0, x) == 2.0**-60
     for lost in (np.inf, -np.inf, np.nan):
@@ -82,15 +82,13 @@ class Configuration:
 
 
 def test_the_report_says_what_the_tables_say(rows, tmp_path) -> None:
-    attained = study.attained(n=20)
+    terms = attained(n=20)
     for table, words in (
         (soundness_rows(0), "No certified bound was exceeded in 4\u202f000 comparisons"),
         (soundness_rows(3), "Certified bounds were 3 times exceeded in 4\u202f000 comparisons"),
         (None, "by"),
     ):
-        report = findings.bounds_report(
-            findings.Question("t", "q"), Configuration(), rows, attained, table
-        )
+        report = bounds_report(findings.Question("t", "q"), Configuration(), rows, terms, table)
         assert words in report.answer
     path = ro.write_report(report, tmp_path)
     assert path.read_bytes().startswith(b"%PDF")
@@ -101,6 +99,6 @@ def test_the_report_says_what_the_tables_say(rows, tmp_path) -> None:
 
 def test_bad_input_is_named() -> None:
     with pytest.raises(ro.ArgumentError, match="0 seeds"):
-        study.sweep(("float32",), ("pairwise",), (4,), seeds=0, failure=0.1)
+        sweep(("float32",), ("pairwise",), (4,), seeds=0, failure=0.1)
     with pytest.raises(ro.ArgumentError, match="unknown order 'odd'"):
-        study.sweep(("float32",), ("odd",), (4,), seeds=1, failure=0.1)
+        sweep(("float32",), ("odd",), (4,), seeds=1, failure=0.1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from kernels_rows import kernel_rows
 
 from roundoff.judging.explanation import order_in_words, roundings
 from roundoff.kernels import provenance
@@ -14,7 +15,6 @@ from roundoff.report import figures
 from roundoff.report.document import Report, Table
 from roundoff.report.findings.verdicts import Question
 from roundoff.report.findings.why import DRAWN, tree_rows
-from roundoff.study.kernels import kernel_rows
 
 Found = Sequence[tuple[dict[str, Any], Revealed | None]]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from layers_rows import Measured
 
 from roundoff.judging.verdict import Verdict
 from roundoff.kernels import provenance
@@ -13,7 +14,6 @@ from roundoff.report import figures
 from roundoff.report.document import Report, Table, percent, upward
 from roundoff.report.findings.comparison import VERDICT_COLUMNS
 from roundoff.report.findings.verdicts import Question
-from roundoff.study import Measured
 
 
 def layers_report(question: Question, configuration: Any, found: Sequence[Measured]) -> Report:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from equivalences_rows import FLAGS, Equivalence
 
 from roundoff.kernels import provenance
 from roundoff.report import figures
 from roundoff.report.document import Report, Table
 from roundoff.report.findings.verdicts import Question
-from roundoff.study import FLAGS, Equivalence
 
 
 def equivalences_report(
