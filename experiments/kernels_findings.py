@@ -15,6 +15,7 @@ from roundoff.report import figures
 from roundoff.report.document import Report, Table
 from roundoff.report.findings.verdicts import Question
 from roundoff.report.findings.why import DRAWN, tree_rows
+from roundoff.words import counted
 
 Found = Sequence[tuple[dict[str, Any], Revealed | None]]
 
@@ -59,7 +60,8 @@ def answer(found: Found, rows: pd.DataFrame) -> str:
     proven = [one for one in ran if one.proven]
     several = sum(len(one.classes) > 1 for one in proven)
     text = (
-        f"Of {len(ran)} kernels (operation, format, threads) {len(proven)} add in fixed trees that replay "
+        f"Of {counted(len(ran), 'kernel')} (operation, format, threads) {len(proven)} add in "
+        "fixed trees that replay "
         f"every bit; in {several} of them not all outputs share one tree"
     )
     good = rows[rows["terms"] > 0]

@@ -14,6 +14,7 @@ from roundoff.report import figures
 from roundoff.report.document import Report, Table, percent, upward
 from roundoff.report.findings.comparison import VERDICT_COLUMNS
 from roundoff.report.findings.verdicts import Question
+from roundoff.words import counted
 
 
 def layers_report(question: Question, configuration: Any, found: Sequence[Measured]) -> Report:
@@ -61,7 +62,7 @@ def answer(found: Sequence[Measured]) -> str:
     parts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     flagged = counts.keys() & {Verdict.DIFFERENT, Verdict.SUSPICIOUS}
     what = "Some need a look" if flagged else "Nothing is flagged"
-    return f"{what}: of {len(verdicts)} gradients and outputs {parts}."
+    return f"{what}: of {counted(len(verdicts), 'gradient or output', 'gradients and outputs')} {parts}."
 
 
 def _verdicts(number: int, each: Measured) -> Table:

@@ -17,6 +17,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.words import counted
+
 
 class Additions(Protocol):
     """What a notation needs to know of a tree; ids as in `ReductionTree`."""
@@ -116,7 +118,7 @@ def _text(tree: Additions, forms: Forms, node: int, depth: int) -> str:
     if node < tree.n:
         return str(node)
     if depth > 40:
-        return f"a sum of {forms.size[node]} terms from {forms.first[node]} on"
+        return f"a sum of {counted(forms.size[node], 'term')} from {forms.first[node]} on"
     spine = spine_of(tree, forms, node)
     if len(spine) == 2 and forms.size[node] > 2:
         base, shifts = doubled(tree, forms, node)

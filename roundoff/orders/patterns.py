@@ -7,6 +7,7 @@ import numpy as np
 from roundoff.arguments import instance
 from roundoff.orders.notation import Forms, doubled, forms_of, run_from, shift_text, spine_of
 from roundoff.orders.trees import ReductionTree
+from roundoff.words import counted
 
 
 def describe(tree: ReductionTree) -> str:
@@ -63,11 +64,11 @@ def _words(tree: ReductionTree, forms: Forms, node: int) -> str:
         for _ in range(tail):
             left, right = tree.children[below - n].tolist()
             below = left if forms.size[left] >= forms.size[right] else right
-        return f"{_words(tree, forms, below)}; then {tail} term{'s' * (tail > 1)} one by one"
+        return f"{_words(tree, forms, below)}; then {counted(tail, 'term')} one by one"
     if len(spine) == 2:
         a, b = spine
         return (
-            f"{forms.size[a]} terms ({_words(tree, forms, a)}) plus {forms.size[b]} "
+            f"{counted(forms.size[a], 'term')} ({_words(tree, forms, a)}) plus {forms.size[b]} "
             f"({_words(tree, forms, b)})"
         )
     return _runs_in(tree, forms, node)
@@ -110,7 +111,7 @@ def _together(
     if base < n:
         if how == "in pairs" and shift_text(shifts) == "+1":
             return "pairwise"
-        return f"{count} terms {how} ({shift_text(shifts)})"
+        return f"{counted(count, 'term')} {how} ({shift_text(shifts)})"
     # Lanes interleave: a copy begins before the first one ends.
     steps = min(abs(shift) for shift in shifts)
     what = "lanes" if steps < size and size * count > steps * count else "blocks"
@@ -131,7 +132,7 @@ def parting(first: ReductionTree, second: ReductionTree) -> str | None:
     for tree in (first, second):
         instance("tree", tree, ReductionTree, "a ReductionTree")
     if first.n != second.n:
-        return f"the first tree has {first.n} terms, the second {second.n}"
+        return f"the first tree has {counted(first.n, 'term')}, the second {second.n}"
     keys = np.random.default_rng(first.n).integers(1, 2**62, first.n).tolist()
     sums = [_keyed(tree, keys) for tree in (first, second)]
     at = {key: node for node, key in enumerate(sums[1])}

@@ -17,7 +17,7 @@ from roundoff.gradients.reference import Reference, round_inputs
 from roundoff.judging.comparison.equality import off_kinks
 from roundoff.judging.comparison.points import Points
 from roundoff.judging.evidence import FAILURE, evidence_of_trace, tolerance_pair
-from roundoff.judging.verdict import Judgement, Verdict, equal_bits, judge
+from roundoff.judging.verdict import Judgement, Verdict, equal_bits, judge, normwise_errors
 from roundoff.numbers import accuracy, statistics
 from roundoff.numbers.formats import FLOAT32, Format, round_to, spacing
 from roundoff.study.problem import Inputs, Problem
@@ -165,6 +165,7 @@ class Measured:
         if judgement.verdict == Verdict.DIFFERENT:
             judgement = self._off_kinks(gradient, judgement, k)
         rtol, atol = tolerance_pair(one, two)
+        normwise = normwise_errors((a, b), (first, second), exact=one.exact and two.exact)
         apart = accuracy.ulp_between(a, b, self.format)
         errors = [
             accuracy.errors(v, r.high, r.low, r.scale, self.format)
@@ -178,8 +179,7 @@ class Measured:
             "max_ulp_between": _largest(apart),
             "max_scaled_between": _largest(np.abs(errors[0].scaled - errors[1].scaled)),
             **passes(a, b, self.format),
-            "normwise_first": accuracy.normwise(a[known], first.high[known], first.low[known]),
-            "normwise_second": accuracy.normwise(b[known], second.high[known], second.low[known]),
+            **dict(zip(("normwise_first", "normwise_second"), normwise, strict=True)),
             "rms_first": float(statistics.summarise(errors[0].scaled.ravel()).rms),
             "rms_second": float(statistics.summarise(errors[1].scaled.ravel()).rms),
             "reference_engine": _engine(of[one.name].reference),

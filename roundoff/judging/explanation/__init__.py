@@ -25,6 +25,7 @@ from roundoff.probing.gradient_reductions import Gradients, Reduction
 from roundoff.probing.kernel_tree import KernelTree, roundings
 from roundoff.probing.revealed import check_trials, own_upstream, revealed_gradient
 from roundoff.trace.checks import check_problem
+from roundoff.words import apart, called
 
 __all__ = ["Cause", "Explanation", "explain", "order_in_words", "roundings"]
 
@@ -87,17 +88,12 @@ def explain(
         found = [_revealed(side, name, upstreams[0], trials, seed) for side in sides]
         causes[name] = _cause(name, sides, found, upstreams[0], own, common)
     return Explanation(
-        names or (_name(first, "first"), _name(second, "second")),
+        names or apart(called(first, "first"), called(second, "second")),
         one.format,
         forward,
         causes,
         environment_of(sides),
     )
-
-
-def _name(function: Any, otherwise: str) -> str:
-    name = getattr(function, "__name__", otherwise)
-    return otherwise if name == "<lambda>" else str(name)
 
 
 def _flat(tensor: torch.Tensor) -> Array:
