@@ -27,6 +27,7 @@ from roundoff.kernels.facts import Described, Kernels
 from roundoff.orders import accumulator, as_order
 from roundoff.reference import float64_array, round_inputs
 from roundoff.trace.steps import Map, Trace
+from roundoff.words import counted
 
 Array = npt.NDArray[np.float64]
 
@@ -157,7 +158,7 @@ def bounds_of_trace(
                 "operands below 4 u |partial sum| err by the most they can, a mean of the others' errors is "
                 "predicted from the terms; what remains of each error inside a sum has a mean of zero given "
                 "the earlier ones; errors of earlier steps add up in the worst way; the failure is shared "
-                f"by {sums} sums",
+                f"by {counted(sums, 'sum')}",
             ),
             Statement(
                 "root mean square", "expected", lambda name=name: spread()[name],  # type: ignore[misc]
@@ -209,7 +210,10 @@ def tolerance(bound: Array, exact: Array) -> tuple[float, float]:
     with np.errstate(over="ignore"):
         twice = 2.0 * np.asarray(bound, np.float64).ravel()
     if not np.isfinite(twice).all():
-        raise ArgumentError("no tolerance: the bound is infinite; use a wider format")
+        raise ArgumentError(
+            "no tolerance: the bound is infinite; scale the inputs, or use a wider format "
+            "where there is one"
+        )
     rtol = _slope(size, twice) * (1 + 2.0**-50)
     within = rtol * size
     # The product and the difference are rounded: by 2^-53 of either, or half the smallest subnormal.

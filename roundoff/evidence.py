@@ -6,17 +6,21 @@ different references or bounds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arithmetic import walk
+from roundoff.arithmetic.scale import Scale, Scaled
 from roundoff.arithmetic.shared import Shared
 from roundoff.bounding import bounds_of_trace, tolerance
 from roundoff.bounds import Bound
-from roundoff.formats import as_format
+from roundoff.errors import RoundoffError
+from roundoff.formats import FLOAT32, FLOAT64, Format, as_format
 from roundoff.reference import (
     GradientReference,
     Reference,
@@ -32,22 +36,38 @@ Array = npt.NDArray[np.float64]
 FAILURE = 1e-9
 
 
+#: How many times smaller inputs are tried where the given ones cannot be judged.
+SMALLER = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """Another way to judge one output: what to do, in words, and the bound, S and |terms| that it has."""
+
+    words: str
+    bound: Bound
+    size: Scaled
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Of one trace at one set of inputs in one format: the exact outputs and the bounds on their errors.
 
-    kernels: what was probed of those that the bounds are for, in words.
+    kernels: what was probed of those that the bounds are for, in words; ways: other ways to judge, each
+    made when it is first asked for.
     """
 
     reference: Reference
     bounds: Mapping[str, Bound]
     kernels: str = ""
+    ways: Sequence[Callable[[], Mapping[str, Way]]] = ()
 
     def of(self, output: str, side: str, computed: Array, *, traced: bool = True) -> Judged:
         """One computed output of a side, with what it is judged by; traced: whether by its own trace."""
         return Judged(
             side, computed, self.reference[output], self.bounds[output], self.reference.exact,
             self.reference.rigorous, traced, "output" if output == "output" else "gradient",
+            [partial(_way_of, output, way) for way in self.ways],
         )  # fmt: skip
 
 
@@ -57,7 +77,7 @@ class Judged:
 
     Shapes: computed, the reference and the bound are alike.
     exact: the references of all outputs have no error; rigorous: their radii are proven; traced: the
-    reference and the bound are the side's own, not those of the other side.
+    reference and the bound are the side's own, not those of the other side; ways: other ways to judge it.
     """
 
     name: str
@@ -68,6 +88,7 @@ class Judged:
     rigorous: bool
     traced: bool = True
     what: str = "gradient"
+    ways: Sequence[Callable[[], Way | None]] = ()
 
 
 def proven_reference(
@@ -102,7 +123,54 @@ def evidence_of_trace(
     bounds = bounds_of_trace(
         trace, rounded, target, accumulate=accumulate, shared=shared, kernels=kernels
     )
-    return Evidence(reference, bounds, kernels.words() if kernels else "")
+    ways = _ways(trace, rounded, target, accumulate, device)
+    return Evidence(reference, bounds, kernels.words() if kernels else "", ways)
+
+
+def _ways(
+    trace: Trace, inputs: Mapping[str, Array], target: Format, accumulate: Any, device: Any
+) -> list[Callable[[], Mapping[str, Way]]]:
+    """Sums kept in float32, where that may be; wider formats; smaller inputs."""
+    way = partial(_way, trace, device)
+    found = []
+    wide = target if accumulate is None else as_format(accumulate)
+    if max(wide, target, key=lambda each: each.precision).precision < FLOAT32.precision:
+        words = 'give accumulate="float32" if the kernels keep their sums in it'
+        found.append(partial(way, words, inputs, target, FLOAT32))
+    for other in (FLOAT32, FLOAT64):
+        if other.precision > target.precision:
+            sums = wide if wide.precision > other.precision else None
+            found.append(partial(way, f"judge in {other}", inputs, other, sums))
+    smaller = {name: value / SMALLER for name, value in inputs.items()}
+    words = f"take inputs {SMALLER} times smaller"
+    return [cache(each) for each in (*found, partial(way, words, smaller, target, accumulate))]
+
+
+def _way(
+    trace: Trace,
+    device: Any,
+    words: str,
+    inputs: Mapping[str, Array],
+    target: Format,
+    accumulate: Any,
+) -> Mapping[str, Way]:
+    from roundoff.kernels.machine import of_this_machine
+
+    shared = Shared()
+    kernels = of_this_machine(trace, target, device) if accumulate is None else None
+    try:
+        rounded = round_inputs(trace, inputs, target)
+        bounds = bounds_of_trace(
+            trace, rounded, target, accumulate=accumulate, shared=shared, kernels=kernels
+        )
+        sizes = walk(trace, Scale(shared), rounded)
+    except RoundoffError:
+        return {}
+    return {name: Way(words, bound, sizes[name]) for name, bound in bounds.items()}
+
+
+def _way_of(output: str, way: Callable[[], Mapping[str, Way]]) -> Way | None:
+    return way().get(output)
 
 
 def tolerance_pair(first: Judged, second: Judged) -> tuple[float, float]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from roundoff.words import counted
+
 _PROPERTY = "roundoff"
 
 #: How many assertions the summary lists.
@@ -60,4 +62,4 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             f"{share:>8.1%}  {node}  {name} ({format}), notices {factor_in_words(factor)}"
         )
     if len(rows) > SHOWN:
-        terminalreporter.write_line(f"and {len(rows) - SHOWN} assertions that used less")
+        terminalreporter.write_line(f"and {counted(len(rows) - SHOWN, 'assertion')} that used less")

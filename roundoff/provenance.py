@@ -11,6 +11,7 @@ from pathlib import Path
 
 from roundoff import __version__
 from roundoff.exclusive import TORCH
+from roundoff.words import counted
 
 PACKAGES = (
     "torch", "numpy", "scipy", "mpmath", "python-flint", "pandas", "pyarrow",
@@ -119,7 +120,7 @@ def contracts() -> dict[str, str]:
     found = {}
     for kernel, operands, format, threads, sums, once, flushes in contracts().rows:
         facts = f"sums in {sums}; rounds once: {once}; flushes: {flushes}"
-        found[f"{kernel} {operands}, {format}, {threads} threads"] = facts
+        found[f"{kernel} {operands}, {format}, {counted(threads, 'thread')}"] = facts
     return found or {"kernels": "none was probed in this process"}
 
 
@@ -142,7 +143,11 @@ def pools() -> dict[str, str]:
     found = {}
     for pool in threadpool_info():
         library = Path(pool["filepath"]).name.split("-")[0].split(".")[0]
-        parts = (pool.get("version"), pool.get("architecture"), f"{pool['num_threads']} threads")
+        parts = (
+            pool.get("version"),
+            pool.get("architecture"),
+            counted(pool["num_threads"], "thread"),
+        )
         found[f"{pool['user_api']}: {library}"] = ", ".join(p for p in parts if p)
     return dict(sorted(found.items()))
 

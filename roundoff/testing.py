@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arguments import choice
-from roundoff.errors import ArgumentError, UndecidedError
+from roundoff.errors import ArgumentError, RoundoffError, UndecidedError
+from roundoff.words import counted
 
 if TYPE_CHECKING:
     from roundoff.formats import Format
@@ -91,10 +92,18 @@ def assert_within_roundoff(
         loss = _total  # its gradients are not asked for
     with np.errstate(all="ignore"):
         of = traced(function, inputs, wrt, loss, upstream, target, failure, accumulate, output)
+
+        def otherwise(target: Format, accumulate: Any) -> Mapping[str, Known]:
+            return traced(
+                function, inputs, wrt, loss, upstream, target, failure, accumulate, output
+            )
+
         for name, tensor in tensors.items():
             if name not in of:
                 raise ArgumentError(f"actual names {name!r}; there are {', '.join(of)}")
-            _check(name, float64_array(tensor), of[name], kind, target, accumulate)
+            if not _check(name, float64_array(tensor), of[name], kind, target):
+                remedies = _remedies(name, of[name], kind, target, accumulate, otherwise)
+                raise UndecidedError(_powerless(name, of[name], kind, target, remedies))
 
 
 def _total(out: Any) -> Any:
@@ -139,7 +148,7 @@ def assert_same_function(
             usages.append(Usage(name, format, float(share), factor))
     good = (Verdict.IDENTICAL, Verdict.ROUNDOFF)
     if not all(pair.judgement.verdict in good for pair in found.pairs.values()):
-        raise AssertionError(f"not the same function to within rounding\n\n{found}")
+        raise AssertionError(f"not shown to be the same function to within rounding\n\n{found}")
     if elsewhere and found.elsewhere:
         first = next(iter(found.elsewhere.values()))
         raise AssertionError(
@@ -147,8 +156,8 @@ def assert_same_function(
         )
 
 
-def _check(name: str, actual: Array, of: Known, kind: str, target: Format, accumulate: Any) -> None:
-    from roundoff.power import power_of
+def _check(name: str, actual: Array, of: Known, kind: str, target: Format) -> bool:
+    """Whether the check has power.  Raises: AssertionError where it fails."""
 
     if actual.shape != of.high.shape:
         raise AssertionError(f"{name!r} has shape {actual.shape}, the exact one {of.high.shape}")
@@ -159,35 +168,60 @@ def _check(name: str, actual: Array, of: Known, kind: str, target: Format, accum
     )
     share = np.where(np.isnan(share), np.inf, share)
     worst = float(np.max(share, initial=0.0))
-    known = ~np.isnan(of.high)
-    power = power_of(of.high[known], of.terms[known], (bound + of.error)[known])
+    power = _power(of, bound)
     usages.append(Usage(name, str(target), worst, power.factor))
     if not (np.isfinite(error) & (error <= bound + of.error)).all():
         raise AssertionError(_message(name, actual, of, bound, share, kind, target, power))
-    if power.factor > LEAST and (np.abs(of.high) > of.error).any():
-        raise UndecidedError(_powerless(name, of, bound, kind, target, accumulate))
+    return power.factor <= LEAST or not (np.abs(of.high) > of.error).any()
 
 
-def _powerless(
-    name: str, of: Known, bound: Array, kind: str, target: Format, accumulate: Any
-) -> str:
-    """Why a check says nothing, and what to do."""
+def _power(of: Known, bound: Array) -> Power:
+    from roundoff.power import power_of
+
+    known = ~np.isnan(of.high)
+    return power_of(of.high[known], of.terms[known], (bound + of.error)[known])
+
+
+def _remedies(
+    name: str, of: Known, kind: str, target: Format, accumulate: Any,
+    otherwise: Callable[[Format, Any], Mapping[str, Known]],
+) -> list[str]:  # fmt: skip
+    """What gives the check power, as tried: another kind of bound, sums in float32, the next wider format."""
     from roundoff.formats import FLOAT32, FLOAT64, as_format
 
+    def tells(target: Format, accumulate: Any) -> bool:
+        try:
+            found = otherwise(target, accumulate)[name]
+        except RoundoffError:
+            return False
+        return (
+            _power(found, found.likely if kind == "probabilistic" else found.certain).factor
+            <= LEAST
+        )
+
+    found = []
+    if kind == "certified" and _power(of, of.likely).factor <= LEAST:
+        found.append('kind="probabilistic"')
+    wide = max(target.precision, 0 if accumulate is None else as_format(accumulate).precision)
+    if wide < FLOAT32.precision and tells(target, "float32"):
+        found.append('accumulate="float32" if the sums are kept in it')
+    for other in (FLOAT32, FLOAT64):
+        if other.precision > target.precision and tells(other, None):
+            return [*found, f"{other}"]
+    return found
+
+
+def _powerless(name: str, of: Known, kind: str, target: Format, remedies: Sequence[str]) -> str:
+    """Why a check says nothing, and what to do."""
+    bound = of.likely if kind == "probabilistic" else of.certain
     part = bound / np.abs(of.high)
     at = tuple(int(i) for i in np.unravel_index(int(np.nanargmin(part)), part.shape))
     passes = "zeros would pass" if part[at] >= 1 else f"a factor of {LEAST:g} on all might pass"
-    remedies = ['kind="probabilistic"'] if kind == "certified" else []
-    wide = FLOAT32.precision
-    if target.precision < wide and (accumulate is None or as_format(accumulate).precision < wide):
-        remedies.append('accumulate="float32" if the sums are kept in it')
-    remedies.append(
-        "a wider format" if target.precision < FLOAT64.precision else "inputs that cancel less"
-    )
+    use = f"use {', or '.join(remedies)}, or " if remedies else "check a part of the function, or "
     return (
         f"{name!r} cannot be judged in {target}: at every element the {kind} tolerance is at least "
         f"{part[at]:.2g} of the exact value (at {list(at)} {bound[at]:.3g} of {of.high[at]:.3g}), so that "
-        f"{passes}; use {', or '.join(remedies)}, or leave {name!r} out"
+        f"{passes}; {use}leave {name!r} out"
     )
 
 
@@ -202,7 +236,8 @@ def _message(
     ulp = error / float(np.asarray(spacing(of.high[at], of.low[at], target)))
     count = int((share > 1).sum())
     lines = [
-        f"{name!r} is not within round-off in {target}: {count} of {share.size} elements exceed the "
+        f"{name!r} is not within round-off in {target}: {count} of "
+        f"{counted(share.size, 'element')} beyond the "
         f"{kind} bound",
         f"  worst element  {list(at)}",
         f"  exact          {'none: the function has no value there' if none else float(of.high[at])}",
@@ -222,10 +257,10 @@ def suspect(actual: Array, of: Known, bound: Array, target: Format) -> str:
     none = np.isnan(of.high)
     lost = ~np.isfinite(actual) & ~none
     if lost.any():
-        return f"overflow or an undefined operation: {int(lost.sum())} elements are not finite"
+        return f"overflow or an undefined operation: not finite at {counted(int(lost.sum()), 'element')}"
     made = none & ~np.isnan(actual)
     if made.any():
-        return f"a number where the function has no value: at {int(made.sum())} elements"
+        return f"a number where the function has no value: at {counted(int(made.sum()), 'element')}"
     exact = of.high
     slack = 2.0 * bound + target.u * np.abs(
         exact
@@ -254,5 +289,8 @@ def suspect(actual: Array, of: Known, bound: Array, target: Format) -> str:
         return "a step in a narrower format (TF32, bfloat16, a fast approximation), or another algorithm"
     bad = np.abs(actual - exact) > slack
     if bad.mean() < 0.5:
-        return f"{int(bad.sum())} of {bad.size} elements alone: an edge or an index, or terms left out there"
+        return (
+            f"{int(bad.sum())} of {counted(bad.size, 'element')} alone: an edge or an index, "
+            "or terms left out there"
+        )
     return "another function: terms left out, or a wrong operand"

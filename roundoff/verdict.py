@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.accuracy import bitwise_equal
-from roundoff.evidence import FAILURE, Judged
+from roundoff.accuracy import bitwise_equal, normwise
+from roundoff.evidence import FAILURE, SMALLER, Judged, Way
 from roundoff.reference import GradientReference
 
 Array = npt.NDArray[np.float64]
@@ -72,6 +72,28 @@ def by_literals(first: GradientReference, second: GradientReference) -> Mask:
         return np.asarray((gap <= reach) | ~(first.known & second.known))
 
 
+def normwise_errors(
+    computed: Sequence[Array], references: Sequence[GradientReference], *, exact: bool
+) -> tuple[float, float]:
+    """The relative errors of both sides in the 2-norm, over one set of elements.
+
+    Of one function a side's exact value is the other's, too: where a side's own is not known, that of the
+    other side is the measure, and a NaN there is an infinite error.  Of two functions, only elements where
+    both have their own count.
+    """
+    first, second = references
+    alike = agree(first, second, exact=exact)
+    known = first.known | second.known if alike else first.known & second.known
+    found = []
+    for values, reference, other in zip(computed, references, (second, first), strict=True):
+        high, low = (
+            np.where(reference.known, a, b)
+            for a, b in ((reference.high, other.high), (reference.low, other.low))
+        )
+        found.append(normwise(values[known], high[known], low[known]))
+    return found[0], found[1]
+
+
 def different(
     first: GradientReference,
     second: GradientReference,
@@ -101,7 +123,7 @@ def different(
     text = f"{where}at element {_listed(at)} the exact {what}s are {values}"
     if apart.size > 1:
         most = gap[apart].max()
-        text += f"; {apart.sum()} of {apart.size} elements differ"
+        text += f"; {apart.sum()} of {apart.size} elements {'differs' if apart.sum() == 1 else 'differ'}"
         text += f", by up to {most:.3g}" if most else ""
     if not rigorous:
         return Judgement(Verdict.UNDECIDED, f"{text}, by references that are not proven")
@@ -146,10 +168,7 @@ def judge(first: Judged, second: Judged) -> Judgement:
         return Judgement(Verdict.UNDECIDED, reason)
     for side in sides:
         if side.vague:
-            return Judgement(
-                Verdict.UNDECIDED,
-                f"cannot tell rounding from a bug in {side.own.bound.format}: too few bits",
-            )
+            return Judgement(Verdict.UNDECIDED, _too_few(side, first, second))
         if (side.beyond(side.likely) & ~side.borrowed).any():
             return Judgement(Verdict.SUSPICIOUS, _unlikely(side))
     return Judgement(Verdict.ROUNDOFF, _rounding(*sides, equal))
@@ -203,10 +222,7 @@ class _Measured:
         """Whether the probabilistic bound allows more than VAGUE of the terms."""
         own, other = self.own.reference, self.other.reference
         scale, terms = self._either(own.scale, other.scale), self._either(own.terms, other.terms)
-        whole = terms.max(initial=0.0, where=self.known)
-        each = (self.likely > VAGUE * scale) & (scale > 0) & self.known
-        most = self.likely.max(initial=0.0, where=self.known)
-        return bool(each.any()) or bool(whole > 0 and most > VAGUE * whole)
+        return _vague(self.likely, scale, terms, self.known)
 
     def exact(self, at: tuple[int, ...]) -> str:
         """The exact value at an element, and whose it is if it is not the side's own."""
@@ -219,6 +235,35 @@ class _Measured:
     def neutral(self) -> str:
         """What is said of a side that has no trace of its own, in place of blaming it."""
         return f"; {self.own.name} has no trace, so which one is wrong is not decided"
+
+
+def _vague(likely: Array, scale: Array, terms: Array, known: Mask) -> bool:
+    whole = terms.max(initial=0.0, where=known)
+    each = (likely > VAGUE * scale) & (scale > 0) & known
+    most = likely.max(initial=0.0, where=known)
+    return bool(each.any()) or bool(whole > 0 and most > VAGUE * whole)
+
+
+def _too_few(vague: _Measured, first: Judged, second: Judged) -> str:
+    """What helps is what was tried, and leaves neither side vague."""
+    text = f"cannot tell rounding from a bug in {vague.own.bound.format}: too few bits"
+    tried = [(one(), two()) for one, two in zip(first.ways, second.ways, strict=True)]
+    words = [
+        one.words
+        for one, two in tried
+        if one and two and all(_tells(w, vague.known) for w in (one, two))
+    ]
+    if words:
+        return f"{text}; {', or '.join(words)}"
+    if tried:
+        text += f", and neither wider formats nor inputs {SMALLER} times smaller help; judge a part of it"
+    return text
+
+
+def _tells(way: Way, known: Mask) -> bool:
+    """Whether that way a bug can be told; of a result that vanishes none can."""
+    some = bool((way.size.scale[known] > 0).any())
+    return some and not _vague(way.bound.likely(FAILURE), way.size.scale, way.size.terms, known)
 
 
 def _lost(first: _Measured, second: _Measured) -> Iterator[str]:
@@ -294,10 +339,12 @@ def _rounding(first: _Measured, second: _Measured, equal: Mask) -> str:
     if not (first.own.traced and second.own.traced):
         text = "both errors are what rounding does in the traced side"
     else:
-        text = "the same function; both errors are what rounding does"
         exact = first.own.exact and second.own.exact
-        if not same_reference(first.own.reference, second.own.reference, exact=exact).all():
-            text = text.replace("same function", "same function but for literals rounded to double")
+        same = same_reference(first.own.reference, second.own.reference, exact=exact).all()
+        but = "" if same else ", but for literals rounded to double"
+        text = (
+            f"the exact values are equal at these inputs{but}; both errors are what rounding does"
+        )
     unknown = ~first.own.reference.known | ~second.own.reference.known
     if unknown.any():
         at = _place(unknown)

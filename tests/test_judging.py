@@ -170,7 +170,7 @@ def test_different_functions_have_no_closer_one_and_say_how_far_apart_they_are()
                        formats="float32")  # fmt: skip
     row = found.table.set_index("gradient")
     assert set(row["closer"]) == {"no question"} and "in_general" not in row
-    text = str(found)
+    text = " ".join(str(found).split())
     assert (
         "at element [1] the exact outputs are 8 and 10; 2 of 4 elements differ, by up to 2" in text
     )
@@ -187,3 +187,61 @@ def test_different_functions_have_no_closer_one_and_say_how_far_apart_they_are()
 def test_the_power_of_a_bound_of_zero_is_said_in_words() -> None:
     found = ro.compare(lambda x: x.flip(0), {"output": ROWS["x"].flip(0)}, ROWS, loss=torch.sum)
     assert "would have flagged any factor, any term" in str(found)
+
+
+def in_turn(x):
+    return (40 * x).exp().exp().sum()
+
+
+def shifted(x):
+    """Of inputs that are 16 times smaller it is 0, which says nothing."""
+    return (3e6 * x - 3e6).exp().sum()
+
+
+def steep(x):
+    return (1e16 * x - 1e16 * (1 + 2**-20)).exp().sum()
+
+
+def squares(x):
+    return x.square().sum()
+
+
+#: A function, inputs, a format with too few bits, and what helps.
+VAGUE = {
+    "wider formats or smaller inputs": (in_turn, [0.085, 0.08], "bfloat16", {}, {"float32", "float64", "smaller"}),
+    "float64": (shifted, [1.000001, 1.0], "float32", {}, {"float64"}),
+    "nothing": (steep, [1 + 2**-20], "float32", {}, set()),
+    "nothing, in float64": (steep, [1 + 2**-20], "float64", {}, set()),
+    "sums": (squares, list(range(1, 90)), "bfloat16", {"accumulate": "bfloat16"},
+             {"accumulate", "float32", "float64"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VAGUE)
+def test_what_helps_where_bits_are_too_few_is_named_and_does(name) -> None:
+    function, values, format, options, expected = VAGUE[name]
+    x = torch.tensor(values, dtype=torch.float64)
+
+    def compared(x, format, **options):
+        """With an output that is off by one part in 128."""
+        own = getattr(torch, format)
+        off = (function(x.to(own)).double() * (1 + 2**-7)).to(own)
+        return ro.compare(function, {"output": off}, {"x": x}, points=0, **options)[
+            "output", format
+        ].judgement
+
+    found = compared(x, format, **options)
+    assert found.verdict == ro.Verdict.UNDECIDED, found.reason
+    _, remedies = found.reason.split("too few bits")
+    nothing = "neither wider formats nor inputs 16 times smaller help" in remedies
+    words = remedies.replace('accumulate="float32"', "accumulate")
+    assert {
+        w for w in ("float32", "float64", "smaller", "accumulate") if w in words and not nothing
+    } == expected
+    assert nothing == (not expected)
+    for other in {"float32", "float64"} & expected:
+        assert compared(x, other).verdict != ro.Verdict.UNDECIDED
+    if "smaller" in expected:
+        assert compared(x / 16, format).verdict != ro.Verdict.UNDECIDED
+    if "accumulate" in expected:
+        assert compared(x, format, accumulate="float32").verdict != ro.Verdict.UNDECIDED

@@ -202,3 +202,156 @@ def test_where_the_slope_vanishes_the_second_order_counts() -> None:
     found = limits(lambda t: (t * 1.1).sin().sum(), t)[2]["output"]
     moved = float(t["t"]) * 1.1 * ROUNDING
     assert moved**2 / 2 <= found <= 3 * moved**2
+
+
+# ------------------------------------------------------------- literals here, data of a narrower type there
+
+NARROW = ("float16", "bfloat16", "float32")
+EQUAL = {ro.Verdict.IDENTICAL, ro.Verdict.ROUNDOFF}
+
+
+def scaled(x):
+    return x * 0.1
+
+
+def filled(x):
+    return x * torch.full((5,), 0.1)
+
+
+def tensor(x):
+    return x * torch.tensor([0.1] * 5)
+
+
+def normalised(x):
+    return (x - 0.485) / 0.229
+
+
+def normalised_by_tensors(x):
+    return (x - torch.tensor([0.485])) / torch.tensor([0.229])
+
+
+def crossed(x):
+    """A literal where the other has data, and the other way round."""
+    return x.tanh() * 0.3 + torch.tensor([0.7] * 5)
+
+
+def crossed_back(x):
+    return x.tanh() * torch.tensor([0.3] * 5) + 0.7
+
+
+def leaky(x):
+    return torch.nn.functional.leaky_relu(x, 0.01)
+
+
+def leaky_by_tensor(x):
+    return torch.where(x > 0, x, x * torch.tensor([0.01] * 5))
+
+
+AS_DATA = {
+    "tensor": (scaled, tensor, "0.1"), "full": (filled, tensor, "0.1"),
+    "normalised": (normalised, normalised_by_tensors, "0.485"), "crossed": (crossed, crossed_back, "0.3"),
+    "leaky": (leaky, leaky_by_tensor, "0.01"),
+    "amplified": (lambda x: (30 * scaled(x)).exp(), lambda x: (30 * tensor(x)).exp(), "0.1"),
+}  # fmt: skip
+
+
+def verdicts(first, second, formats=NARROW, **options):
+    found = ro.compare(
+        first, second, {"x": normal(5) / 4}, loss=torch.sum, formats=formats, **options
+    )
+    return found, {pair.judgement.verdict for pair in found.pairs.values()}
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("name", AS_DATA)
+def test_a_literal_that_the_other_side_holds_as_float32_data_is_no_difference_in_float32(
+    name, swapped
+) -> None:
+    first, second, literal = AS_DATA[name]
+    found, seen = verdicts(*((second, first) if swapped else (first, second)))
+    assert seen <= EQUAL, str(found)
+    text = " ".join(str(found).split())
+    assert f"{literal} is a literal in" in text and "both are judged as that number" in text
+    assert not found.elsewhere
+    for pair in found.pairs.values():
+        assert (
+            pair.judgement.verdict != ro.Verdict.ROUNDOFF
+            or "equal at these inputs" in pair.judgement.reason
+        )
+
+
+@pytest.mark.parametrize("name", [n for n in AS_DATA if n != "full"])
+def test_in_float64_it_is_one_and_the_note_says_why(name) -> None:
+    first, second, literal = AS_DATA[name]
+    found, seen = verdicts(first, second, "float64")
+    assert ro.Verdict.DIFFERENT in seen
+    text = " ".join(str(found).split())
+    assert f"{literal} is a literal in" in text and "that alone sets them apart" in text
+
+
+def test_the_note_has_the_numbers() -> None:
+    text = " ".join(str(verdicts(filled, tensor)[0]).split())
+    assert (
+        "0.1 is a literal in filled, the double 0.1000000000000000056, and float32 data in tensor, "
+        "0.100000001490116, which differs by 1.49e-09"
+    ) in text
+    assert "literal" not in str(verdicts(filled, tensor, "float64")[0])
+
+
+def by(number, dtype=torch.float32):
+    """Its product with a tensor of that number."""
+    data = torch.tensor([number] * 5, dtype=dtype)
+    return lambda x: x * data
+
+
+def other_literals():
+    up = float(np.nextafter(np.float32(0.1), np.float32(1)))
+    for number in (0.11, 0.1001, 0.1 * (1 + 2.0**-20), up, 0.1 * (1 - 2.0**-22)):
+        yield f"data {number!r}", lambda x: x * 0.1, by(number), NARROW
+        yield f"literal {number!r}", lambda x: x * 0.1, lambda x, c=number: x * c, NARROW
+    for e in (24, 30, 40):
+        yield (
+            f"literal 2^-{e}",
+            lambda x: x * 0.1,
+            lambda x, e=e: x * (0.1 * (1 + 2.0**-e)),
+            ("float32", "float64"),
+        )
+        yield (
+            f"literal near 1, 2^-{e}",
+            lambda x, e=e: x * (1 + 2.0**-e),
+            by(1.0),
+            (*NARROW, "float64"),
+        )
+    yield "literal near 1.5", lambda x: x * (1.5 + 2.0**-30), by(1.5), (*NARROW, "float64")
+    for dtype in (torch.bfloat16, torch.float16):
+        yield f"data of {dtype}", lambda x: x * 0.1, by(0.1, dtype), ("float32", "float64")
+    yield "twice", lambda x: x * 0.1 + 0.1, lambda x: x * torch.tensor([0.1] * 5) + 0.11, NARROW
+    yield "elsewhere", lambda x: x * 0.1 + 1, lambda x: x + torch.tensor([0.1] * 5), NARROW
+    yield (
+        "wide steps",
+        lambda x: (x.double() * 0.1).to(x),
+        lambda x: (x.double() * torch.tensor([0.1] * 5)).to(x),
+        ("float32",),
+    )
+
+
+OTHER = {name: rest for name, *rest in other_literals()}
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("name", OTHER)
+def test_other_numbers_stay_another_function_in_every_format(name, swapped) -> None:
+    first, second, formats = OTHER[name]
+    found = ro.compare(*((second, first) if swapped else (first, second)), {"x": normal(5)}, loss=torch.sum,
+                       formats=formats, points=0)  # fmt: skip
+    for format in formats:
+        assert found.verdict("output", format) == ro.Verdict.DIFFERENT, str(found)
+
+
+def test_a_literal_beside_data_of_the_same_number_is_none_of_it() -> None:
+    """Rounding the literal would part these: x / 10 and 0.1 x are one function but for a rounding to double."""
+    data = torch.tensor([0.1] * 5)
+    found, seen = verdicts(lambda x: x * 0.1 + data, lambda x: x / 10 + data, "float64")
+    assert seen <= EQUAL and "is a literal in" not in str(found), str(found)
+    found, seen = verdicts(lambda x: x * 0.1 + data, lambda x: x / 10 + data)
+    assert seen <= EQUAL and "is a literal in" not in str(found), str(found)

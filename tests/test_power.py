@@ -155,9 +155,10 @@ def test_a_check_without_power_says_why_and_what_to_do() -> None:
             )
         text = str(caught.value)
         assert not isinstance(caught.value, AssertionError)
-        for words in ("'weight' cannot be judged in bfloat16", "zeros would pass", 'kind="probabilistic"',
-                      'accumulate="float32"', "a wider format", "leave 'weight' out"):  # fmt: skip
+        for words in ("'weight' cannot be judged in bfloat16", "zeros would pass",
+                      'accumulate="float32" if', ", or float", "leave 'weight' out"):  # fmt: skip
             assert words in text
+        assert "kind=" not in text, "the probabilistic bound says as little"
     # What is certainly wrong is said to be wrong.
     with pytest.raises(AssertionError, match="notices no factor, not even 0, no dropped term"):
         assert_within_roundoff({"weight": 1e6 * good}, function, inputs, loss=squares, **narrow)
@@ -234,3 +235,52 @@ def test_swaps_and_terms() -> None:
 def test_printed_factors_are_not_below(factor) -> None:
     shown = float(factor_in_words(factor).split()[-1])
     assert factor <= shown and shown - 1 <= (factor - 1) * 1.12 + 1e-15
+
+
+def scalar_of(format, value=1.0):
+    return torch.tensor(value, dtype=getattr(torch, format))
+
+
+UNIFORM = np.random.default_rng(1).uniform(0.5, 1.5, 720).tolist()
+STEPS = [1 + k / 3000 for k in range(3000)]
+
+
+@pytest.mark.parametrize(
+    ("function", "values", "format", "options", "expected"),
+    [
+        # Amplified in every step: a format is wide enough or not, where sums are kept does not matter.
+        (lambda x: (40 * x).exp().exp().sum(), [0.085, 0.08], "bfloat16", {}, {"float32"}),
+        (lambda x: (2e7 * x - 2e7).exp().sum(), [1.000001, 1.0], "float32", {}, {"float64"}),
+        # Not even float64 tells.
+        (lambda x: (1e16 * x - 1e16 * (1 + 2**-20)).exp().sum(), [1 + 2**-20], "float32", {}, set()),
+        (lambda x: (1e16 * x - 1e16 * (1 + 2**-20)).exp().sum(), [1 + 2**-20], "float64", {}, set()),
+        # Long sums in a narrow format.
+        (lambda x: x.sum(), STEPS, "bfloat16", {"accumulate": "bfloat16"}, {"accumulate", "float32"}),
+        (lambda x: (x * x).sum(), UNIFORM, "float16", {"accumulate": "float16", "kind": "certified"},
+         {"accumulate", "float32", "kind="}),
+    ],
+)  # fmt: skip
+def test_a_remedy_is_named_where_it_helps_and_nowhere_else(
+    function, values, format, options, expected
+) -> None:
+    inputs = {"x": torch.tensor(values, dtype=torch.float64)}
+
+    def asked(format, **options):
+        exact = float(ro.tolerance(function, inputs, format=format)["output"].exact)
+        assert_within_roundoff(scalar_of(format, exact), function, inputs, **options)
+
+    with pytest.raises(ro.UndecidedError) as caught:
+        asked(format, **options)
+    text = str(caught.value)
+    remedies = text.split("might pass; ")[-1].split("would pass; ")[-1]
+    remedies = remedies.replace('accumulate="float32"', "accumulate")
+    named = {word for word in ("kind=", "accumulate", "float32", "float64") if word in remedies}
+    assert named == expected, text
+    kind = {name: value for name, value in options.items() if name == "kind"}
+    for other in {"float32", "float64"} & named:
+        asked(other, **kind)
+    if "kind=" in named:
+        asked(format, **{**options, "kind": "probabilistic"})
+    if "accumulate" in named:
+        asked(format, **kind, accumulate="float32")
+    assert named or "check a part of the function" in text

@@ -66,12 +66,12 @@ def test_replay_refuses_what_it_cannot_do() -> None:
         ((np.ones(7),), r"shape \(7,\); the last axis holds 8 terms"),
         ((1.0,), r"shape \(\)"),
         ((np.full(8, 0.1),), "not of float32; round them first"),
-        ((np.ones(8), np.ones(8)), "takes 1 vectors, and 2 are given"),
+        ((np.ones(8), np.ones(8)), "takes 1 vector, not 2"),
     ):
         with pytest.raises(ro.ArgumentError, match=words):
             found.replay(*arguments)
     dot = ro.reveal(np.dot, 8, np.float64)
-    with pytest.raises(ro.ArgumentError, match="takes 2 vectors, and 1 are given"):
+    with pytest.raises(ro.ArgumentError, match="takes 2 vectors, not 1"):
         dot.replay(np.ones(8))
     with pytest.raises(ro.ArgumentError, match=r"y has shape \(2, 8\)"):
         dot.replay(np.ones(8), np.ones((2, 8)))

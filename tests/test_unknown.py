@@ -230,7 +230,9 @@ def test_which_side_is_nan_is_said_with_the_element_and_the_exact_value() -> Non
             assert words.format(format) in found.reason("x", format)
             assert found.verdict("output", format) == ro.Verdict.IDENTICAL
         row = found.table.set_index(["gradient", "format"]).loc[("x", "float32")]
-        assert row["error_first"] == row["error_second"] and np.isfinite(row["bound_probabilistic"])
+        errors = {row["error_first"], row["error_second"]}
+        assert max(errors) == np.inf > min(errors) and np.isfinite(row["bound_probabilistic"])
+        assert row["closer"] == ("safe" if first is safe or second is safe else "norm")
 
 
 def test_rows_without_a_value_leave_the_others_their_verdict() -> None:
@@ -287,9 +289,9 @@ def test_a_study_counts_what_has_no_value_and_judges_the_rest() -> None:
     )  # fmt: skip
     pairs = Measured(problem, as_format("float32"), range(1), (), 0).tables()["pairs"].iloc[0]
     assert pairs["verdict"] == "SUSPICIOUS" and "naive is nan at element [1]" in pairs["reason"]
+    assert pairs["normwise_second"] == np.inf, "the NaN of the naive one"
     for column in (
         "normwise_first",
-        "normwise_second",
         "bound_certified",
         "rtol",
         "reference_radius",
@@ -319,7 +321,7 @@ def test_an_assertion_names_the_element_that_is_nan() -> None:
         with pytest.raises(AssertionError) as error:
             asserted(actual, function)
         text = str(error.value)
-        assert f"{count} of 4 elements exceed" in text
+        assert f"{count} of 4 elements beyond" in text
         assert f"worst element  {worst}" in text and f"exact          {exact}\n" in text
 
 

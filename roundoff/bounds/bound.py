@@ -13,6 +13,7 @@ import numpy.typing as npt
 from roundoff.bounds.theorems import check_failure
 from roundoff.errors import InapplicableError
 from roundoff.formats import Format
+from roundoff.words import counted
 
 Array = npt.NDArray[np.float64]
 
@@ -214,7 +215,7 @@ def describe(bound: Bound) -> str:
 
 
 def _elements(bound: Bound) -> str:
-    return "1 element" if bound.size == 1 else f"{bound.size} elements"
+    return counted(bound.size, "element")
 
 
 def _figures(values: Array, unit: Array) -> str:

@@ -17,6 +17,7 @@ from roundoff.bounds import sums
 from roundoff.bounds.bound import Bound
 from roundoff.errors import ArgumentError, InapplicableError
 from roundoff.formats import as_float64
+from roundoff.words import counted
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
@@ -174,7 +175,9 @@ def _each(name: str, value: int | Sequence[int], dims: int, least: int) -> tuple
     many = isinstance(value, Sequence) and not isinstance(value, str)
     found: tuple[Any, ...] = tuple(value) if many else (value,) * dims  # type: ignore[arg-type]
     if len(found) != dims:
-        raise ArgumentError(f"conv_gradients: {name} has {len(found)} numbers; give one, or {dims}")
+        raise ArgumentError(
+            f"conv_gradients: {name} has {counted(len(found), 'number')}; give one, or {dims}"
+        )
     return tuple(whole(f"conv_gradients: {name}", v, least, MOST) for v in found)
 
 

@@ -14,6 +14,7 @@ from roundoff.bounds import theorems
 from roundoff.bounds.bound import Bound, Statement
 from roundoff.bounds.terms import Kernel, Terms, most_of
 from roundoff.errors import InapplicableError
+from roundoff.words import counted
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -94,7 +95,7 @@ def _overflow(values: Array, kernel: Kernel) -> str:
         return ""
     return (
         f"an overflow of {' or '.join(dict.fromkeys((str(kernel.wide), str(kernel.format))))} cannot be "
-        f"excluded for {count} of {values.size} elements, which have no finite bound"
+        f"excluded for {count} of {counted(values.size, 'element')}, which have no finite bound"
     )
 
 
@@ -207,7 +208,11 @@ def _products_exact(sheet: Sheet) -> bool:
 
 def _underflows(sheet: Sheet) -> str:
     count = int((sheet.terms.tiny > 0).sum())
-    return f"products may underflow in {count} of {sheet.terms.tiny.size} elements" if count else ""
+    return (
+        f"products may underflow in {count} of {counted(sheet.terms.tiny.size, 'element')}"
+        if count
+        else ""
+    )
 
 
 def _compensated(sheet: Sheet) -> None:
@@ -352,7 +357,8 @@ def _expected(sheet: Sheet) -> None:
         value = np.where(lost, np.nan, value)
         if lost.any():
             refused = (
-                f"withheld for {int(lost.sum())} of {lost.size} elements: in {kernel.wide} a partial sum can "
+                f"withheld for {int(lost.sum())} of {counted(lost.size, 'element')}: in "
+                f"{kernel.wide} a partial sum can "
                 "swallow half a term of mean size (stagnation), how many depends on the order; pass order="
             )
     sheet.statements.append(

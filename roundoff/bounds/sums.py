@@ -23,6 +23,7 @@ from roundoff.bounds.terms import (
 from roundoff.errors import ArgumentError
 from roundoff.formats import as_float64, as_format
 from roundoff.orders import Order, ReductionTree, accumulator, as_order
+from roundoff.words import counted
 
 Array = npt.NDArray[np.float64]
 
@@ -63,7 +64,9 @@ def sum(
     given = np.abs(columns(numbers) - flat).sum(axis=0)
     terms = measure(flat, None, given, kernel)
     n = numbers.shape[-1]
-    return make_bound(f"a sum of {n} terms", terms, kernel, numbers.shape[:-1], give_back)
+    return make_bound(
+        f"a sum of {counted(n, 'term')}", terms, kernel, numbers.shape[:-1], give_back
+    )
 
 
 def dot(
@@ -105,7 +108,9 @@ def dot(
     held(b, kernel.format, "y")
     terms = measure_products(columns(first), columns(second), kernel, ("x", "y"))
     n = first.shape[-1]
-    return make_bound(f"a dot product of {n} terms", terms, kernel, first.shape[:-1], give_back)
+    return make_bound(
+        f"a dot product of {counted(n, 'term')}", terms, kernel, first.shape[:-1], give_back
+    )
 
 
 def matmul(
@@ -151,7 +156,9 @@ def matmul(
     measured = (
         contraction(x, y, kernel) if kernel.order is None else _in_blocks(x, y, shape, kernel)
     )
-    return make_bound(f"a matrix product over {k} terms", measured, kernel, shape, give_back)
+    return make_bound(
+        f"a matrix product over {counted(k, 'term')}", measured, kernel, shape, give_back
+    )
 
 
 def _in_blocks(x: Array, y: Array, shape: tuple[int, ...], kernel: Kernel) -> Terms:
@@ -204,7 +211,9 @@ def _kernel(
 
 def _check_tree(order: Any, n: int) -> None:
     if isinstance(order, ReductionTree) and order.n != n:
-        raise ArgumentError(f"a tree of {order.n} leaves for {n} terms; make the tree for {n}")
+        raise ArgumentError(
+            f"a tree of {counted(order.n, 'leaf', 'leaves')} for {counted(n, 'term')}; make the tree for {n}"
+        )
 
 
 def _check_rank(function: str, name: str, values: Array, least: int) -> None:

@@ -23,6 +23,7 @@ from roundoff.formats import FLOAT32
 from roundoff.reference import Reference, is_large, round_inputs
 from roundoff.trace import Trace
 from roundoff.verdict import by_literals, same_reference
+from roundoff.words import listed
 
 Array = npt.NDArray[np.float64]
 Inputs = dict[str, Array]
@@ -317,13 +318,18 @@ class Search:
     # ---------------------------------------------------------------------------------- words
 
     @property
+    def _who(self) -> str:
+        """Those that were looked at: they are all, or some whose exact values are apart as given were not."""
+        if len(self.left) == len(self.traces[0].outputs):
+            return "they are"
+        return f"{listed(self.left)} {'is' if len(self.left) == 1 else 'are'}"
+
+    @property
     def notes(self) -> list[str]:
         """What was looked at without a difference, what was kept, which kinks were not crossed."""
         notes = []
         if self.looked and not self.found:
-            notes.append(
-                f"elsewhere, too, they are the same: {'; '.join(dict.fromkeys(self.looked))}"
-            )
+            notes.append(f"elsewhere {self._who} the same: {'; '.join(dict.fromkeys(self.looked))}")
         elif self.undefined and not self.looked:
             notes.append(
                 f"not looked at, as not defined there: {'; '.join(dict.fromkeys(self.undefined))}"

@@ -16,6 +16,7 @@ from roundoff.formats import as_format
 from roundoff.reference import Reference, round_inputs
 from roundoff.trace import Trace
 from roundoff.verdict import Judgement, Verdict, different, same_reference
+from roundoff.words import counted
 
 Array = npt.NDArray[np.float64]
 
@@ -47,15 +48,15 @@ def chance(points: int, degree: int | None, agreement: Agreement, kept: Sequence
 
     degree: of both, as polynomials in the numbers that were varied; kept: which were not, in words.
     """
-    count = f"{points} random point{'s' if points > 1 else ''}"
+    count = counted(points, "random point")
     if agreement == Agreement.NEARLY:
-        return f"the references agree at {count}, too, but for literals rounded to double"
+        return f"the references agree at {count}, but for literals rounded to double"
     if degree is None or agreement == Agreement.WITHIN:
-        return f"the references agree at {count}, too"
+        return f"the references agree at {count}"
     at_most = (degree / VALUES) ** points
     told = f", as functions of all but {', '.join(kept)}, which stayed" if kept else ""
     return (
-        f"the references agree at {count}, too: two different polynomials of degree {degree} do so "
+        f"the references agree at {count}: two different polynomials of degree {degree} do so "
         f"with probability at most {at_most:.1e} (Schwartz and Zippel, {VALUES} values of each number){told}"
     )
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from roundoff import accuracy, statistics
 from roundoff.evidence import FAILURE, tolerance_pair
-from roundoff.verdict import Verdict, agree, equal_bits
+from roundoff.verdict import Verdict, agree, equal_bits, normwise_errors
 
 if TYPE_CHECKING:
     from roundoff.comparison.result import Pair
@@ -71,10 +71,8 @@ def measures(first: Judged, second: Judged) -> dict[str, Any]:
         numbers = ~(np.isnan(a) & np.isnan(b))
         apart = np.isfinite(a) != np.isfinite(b)  # an infinity or a NaN beside a number
         gap = np.where(apart, np.inf, np.abs(a - b))
-        errors = [
-            accuracy.normwise(v[known], r.high[known], r.low[known]) / u
-            for v, r in ((a, one), (b, two))
-        ]
+        exact = first.exact and second.exact
+        errors = [error / u for error in normwise_errors((a, b), (one, two), exact=exact)]
         rtol, atol = tolerance_pair(first, second)
         equal = equal_bits(a, b)
         return {
@@ -88,6 +86,9 @@ def measures(first: Judged, second: Judged) -> dict[str, Any]:
             else accuracy.normwise(a[numbers], b[numbers], 0.0) / u,
             "error_first": errors[0],
             "error_second": errors[1],
+            "not_finite_first": int((~np.isfinite(a)).sum()),
+            "not_finite_second": int((~np.isfinite(b)).sum()),
+            "without_value": int((~(one.known | two.known)).sum()),
             "bound_certified": _largest(certain / unit),
             "bound_probabilistic": _largest(likely / unit),
             "rtol": rtol,

@@ -12,6 +12,7 @@ from roundoff.comparison.elsewhere import told
 from roundoff.comparison.measures import NO_QUESTION
 from roundoff.evidence import FAILURE
 from roundoff.verdict import Verdict
+from roundoff.words import counted, folded
 
 if TYPE_CHECKING:
     from roundoff.comparison.result import Comparison
@@ -31,7 +32,7 @@ _HEAD = (
 
 
 def text(result: Comparison) -> str:
-    """The table, the reasons, the tolerances, the notes."""
+    """The table, the reasons, the tolerances, the notes; sentences are folded."""
     table = result.table.to_dict("records")
     one, two = result.names
     rows = [_HEAD, *(_cells(row, one, two) for row in table)]
@@ -43,29 +44,32 @@ def text(result: Comparison) -> str:
         right = [f"{c:>{w}}" for c, w in zip(cells[3:], widths[3:], strict=True)]
         lines.append("  ".join([*left, *right]))
     apart = any(row.get("closer") == NO_QUESTION for row in table)
-    lines += [
-        "",
+    lines.append("")
+    sentences = [
         "errors: normwise relative, in u; closer: on these inputs; bound: probabilistic "
         f"({FAILURE:g} per comparison), the largest, in u times the sum of |terms|"
         + ("; each side is measured against its own, where closer is –" if apart else ""),
         *_reasons(result),
+        *_left(result),
         *told(result.elsewhere.values()),
     ]
     for row in table:
         where = f"{row['gradient']}, {row['format']}"
         if row["verdict"] == Verdict.ROUNDOFF and np.isfinite(row["rtol"]):
             pair = f"rtol={rounded_up(row['rtol'])}, atol={rounded_up(row['atol'])}"
-            lines.append(f"assert_close({where}): {pair}")
+            sentences.append(f"assert_close({where}): {pair}")
         if row.get("seeds", 0) > 0:
             low, high = row["ratio_low"], row["ratio_high"]
             interval = (
                 "too few for an interval" if np.isnan(low) else f"95 %: {low:.3g} to {high:.3g}"
             )
-            lines.append(
-                f"in general ({where}, {row['seeds']:.0f} seeds): closer is {row['in_general']}, median "
+            sentences.append(
+                f"in general ({where}, {counted(int(row['seeds']), 'seed')}): closer is "
+                f"{row['in_general']}, median "
                 f"ratio {row['ratio_in_general']:.3g} ({interval})"
             )
-    return "\n".join([*lines, *(f"note: {note}" for note in result.notes)])
+    sentences += [f"note: {note}" for note in result.notes]
+    return "\n".join([*lines, *map(folded, sentences)])
 
 
 def _cells(row: Mapping[Any, Any], one: str, two: str) -> tuple[str, ...]:
@@ -84,6 +88,31 @@ def _cells(row: Mapping[Any, Any], one: str, two: str) -> tuple[str, ...]:
 
 def _number(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.3g}"
+
+
+def _left(result: Comparison) -> list[str]:
+    """Elements at which a side is no finite number, and those that errors leave out."""
+    of: dict[str, list[str]] = {}
+    for row in result.table.to_dict("records"):
+        pair = result[row["gradient"], row["format"]]
+        if pair.sides is None:
+            continue
+        size = counted(pair.sides[0].computed.size, "element")
+        columns = ("not_finite_first", "not_finite_second")
+        counts = {
+            name: int(row[c]) for name, c in zip(result.names, columns, strict=True) if row[c]
+        }
+        told = []
+        if counts:
+            of_each = ", ".join(f"{name} at {count}" for name, count in counts.items())
+            told.append(f"not finite: {of_each} of {size}")
+        if row["without_value"]:
+            told.append(
+                f"left out of errors, as no exact value is known: {row['without_value']:.0f} of {size}"
+            )
+        for text in told:
+            of.setdefault(text, []).append(f"{row['gradient']} {row['format']}")
+    return [f"{text} [{', '.join(where)}]" for text, where in of.items()]
 
 
 def _reasons(result: Comparison) -> list[str]:

@@ -12,7 +12,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from roundoff import accuracy
 from roundoff.arithmetic.shared import Shared
 from roundoff.comparison.elsewhere import Search
 from roundoff.comparison.equality import (
@@ -23,6 +22,7 @@ from roundoff.comparison.equality import (
     chance,
     off_kinks,
 )
+from roundoff.comparison.literals import as_data
 from roundoff.comparison.points import Points
 from roundoff.comparison.result import Pair
 from roundoff.comparison.sides import Side
@@ -40,7 +40,7 @@ from roundoff.reference import Reference, float64_array, is_large, spot_check
 from roundoff.trace import UPSTREAM, Trace, Traces
 from roundoff.trace.degree import degree
 from roundoff.trace.problem import OUTPUT, check_output_apart
-from roundoff.verdict import Judgement, Verdict, judge
+from roundoff.verdict import Judgement, Verdict, judge, normwise_errors
 
 Array = npt.NDArray[np.float64]
 Inputs = Mapping[str, Array]
@@ -88,12 +88,15 @@ class Problem:
         self.names = self._compared()
         self.formats = self._formats(formats)
         self.opaque: dict[str, list[Format]] = {}
+        self.literals: dict[str, list[Format]] = {}
         self.traces = self._traced()
         self.values = {name: float64_array(value) for name, value in self.inputs.items()}
         if self.upstream is not None:
             self.values[UPSTREAM] = float64_array(as_tensor(UPSTREAM, self.upstream))
         floating = {n for n in self.values if n == UPSTREAM or self.inputs[n].is_floating_point()}
         self.points = Points(self.values, floating, self.wrt, self.generator)
+        self.traces = {target: self._as_data(both, target) for target, both in self.traces.items()}
+        self.notes += self._by_format(self.literals)
         self._checked()
 
     def _upstream(self, upstream: Any) -> Any:
@@ -147,6 +150,39 @@ class Problem:
             reasons = "; ".join(self.opaque) or "no side is a function"
             raise UnsupportedError(f"neither side can be judged: {reasons}")
         return found
+
+    def _as_data(self, both: Both, target: Format) -> Both:
+        """Literals as the other side holds them as data, where they alone set the two apart.
+
+        In float64 they do, and a note says so; where steps compute in float32 or less, the two are judged as
+        one computation.
+        """
+        one, two = both
+        if one is None or two is None or one is two:
+            return both
+        for each in as_data((one, two), target):
+            if self._apart(both, target) and not self._apart(each.traces, target):
+                told = "; ".join(
+                    taken.words([side.name for side in self.sides]) for taken in each.taken
+                )
+                what = (
+                    "steps in float32 or less do not tell them apart, and both are judged as that number"
+                    if each.alike
+                    else "that alone sets them apart"
+                )
+                self.literals.setdefault(f"{told}: {what}", []).append(target)
+                return each.traces if each.alike else both
+        return both
+
+    def _apart(self, both: Both, target: Format) -> bool:
+        """Whether exact values are apart at the given inputs."""
+        try:
+            first, second = _of_traces(
+                both, partial(proven_reference, inputs=self.values, format=target)
+            )
+        except RoundoffError:
+            return False
+        return bool(apart(first, second, ""))
 
     def _trace(self, number: int, target: Format, sources: list[Traces | None]) -> Trace | None:
         side = self.sides[number]
@@ -255,7 +291,11 @@ class Problem:
             found.update(dict.fromkeys(where, judgements))
             for note in said:
                 notes.setdefault(note, []).extend(where)
-        return found, [
+        return found, self._by_format(notes)
+
+    def _by_format(self, notes: Mapping[str, Sequence[Format]]) -> list[str]:
+        """Notes with the formats that they are about, where those are not all."""
+        return [
             note if len(where) == len(self.formats) else f"in {_listed(where)}: {note}"
             for note, where in notes.items()
         ]
@@ -400,10 +440,8 @@ class Problem:
             return
         size, at = reference[OUTPUT].high.size, int(self.generator.choice(known))
         engine = spot_check(trace, self.values, reference, OUTPUT, [at])
-        note = (
-            f"{engine} agrees with {reference.engine} on one of {size} outputs, drawn at random, in "
-            f"{target.name}"
-        )
+        which = "the output" if size == 1 else f"one of {size} outputs, drawn at random"
+        note = f"{engine} agrees with {reference.engine} on {which}, in {target.name}"
         if note not in self.notes:
             self.notes.append(note)
 
@@ -454,12 +492,12 @@ class Problem:
             )
             computed = [self._native(side, target, values) for side in self.sides]
             for name in of[0]:
-                known = of[0][name].known & of[1][name].known
-                both = [
-                    accuracy.normwise(c[name][known], r[name].high[known], r[name].low[known])
-                    for c, r in zip(computed, of, strict=True)
-                ]
-                found.setdefault(name, []).append((both[0], both[1]))
+                both = normwise_errors(
+                    [c[name] for c in computed],
+                    [r[name] for r in of],
+                    exact=all(r.exact for r in of),
+                )
+                found.setdefault(name, []).append(both)
         return found
 
 

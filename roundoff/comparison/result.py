@@ -99,8 +99,11 @@ class Comparison:
         Units: ulp_between of the format; scaled_between, bound_* in u S, S the sum of |terms| of the last
         step; error_first, error_second normwise relative, in u; ratio: the farther error over the
         closer, which is "neither" where three digits do not tell them apart, and "no question" where
-        the errors are not against the same exact gradient.  Elements of which no exact value is known are
-        left out of errors and bounds.  elsewhere: where the two part that are the same here, in words.
+        the errors are not against the same exact gradient.  Where one side's exact value is not known, that
+        of the other side is the measure; elements without either (without_value: how many) are left out of
+        errors and bounds.  not_finite_first, not_finite_second: how many elements are NaN or infinite; where
+        an exact value is known, those are infinite errors.  elsewhere: where the two part that
+        are the same here, in words.
         """
         import pandas as pd
 

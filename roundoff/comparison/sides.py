@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from roundoff.errors import ArgumentError
 from roundoff.trace.problem import OUTPUT
+from roundoff.words import apart, called
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,20 +47,15 @@ def two_sides(
         elif isinstance(each, Mapping):
             sides.append(Side("tensors", None, each))
         elif callable(each):
-            sides.append(Side(_name(each), each))
+            sides.append(Side(called(each, "function"), each))
         else:
             raise ArgumentError(
                 f"compare got a {type(each).__name__}; give functions, modules, or tensors by name"
             )
     one, two = sides
-    if one.name == two.name:
-        one, two = (Side(f"{s.name} {n}", s.function, s.given) for s, n in ((one, 1), (two, 2)))
+    names_apart = apart(one.name, two.name)
+    one, two = (replace(side, name=name) for side, name in zip(sides, names_apart, strict=True))
     return (one, two), {**parameters, **inputs}  # the caller's own values win
-
-
-def _name(function: Any) -> str:
-    found = getattr(function, "__name__", type(function).__name__)
-    return "function" if found == "<lambda>" else str(found)
 
 
 def _renamed(

@@ -24,6 +24,7 @@ from roundoff.probing.gradient import Gradients, Reduction
 from roundoff.probing.revealed import check_trials, own_upstream, revealed_gradient
 from roundoff.probing.trees import KernelTree, roundings
 from roundoff.trace.problem import check_problem
+from roundoff.words import apart, called
 
 __all__ = ["Cause", "Explanation", "explain", "order_in_words", "roundings"]
 
@@ -86,17 +87,12 @@ def explain(
         found = [_revealed(side, name, upstreams[0], trials, seed) for side in sides]
         causes[name] = _cause(name, sides, found, upstreams[0], own, common)
     return Explanation(
-        names or (_name(first, "first"), _name(second, "second")),
+        names or apart(called(first, "first"), called(second, "second")),
         one.format,
         forward,
         causes,
         environment_of(sides),
     )
-
-
-def _name(function: Any, otherwise: str) -> str:
-    name = getattr(function, "__name__", otherwise)
-    return otherwise if name == "<lambda>" else str(name)
 
 
 def _flat(tensor: torch.Tensor) -> Array:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from roundoff.orders.patterns import describe, pattern
 from roundoff.probing import Revealed, TreeClass
 from roundoff.probing.trees import detail, differences, roundings
+from roundoff.words import counted, listed
 
 if TYPE_CHECKING:
     from roundoff.explanation.result import Cause, Explanation
@@ -25,22 +26,24 @@ def sentence_of(why: Explanation) -> str:
     equal, of = why.forward
     if equal < of:
         texts.append(
-            f"The outputs of {one} and {two} differ in {of - equal} of {of} elements already, and so does "
+            f"The outputs of {one} and {two} differ in {of - equal} of {counted(of, 'element')} "
+            "already, and so does "
             "what the loss sends back."
         )
     after = [c for c in apart if c.common < c.elements]
     fine = [c for c in apart if c.common == c.elements]
     if fine:
         texts.append(
-            f"Under one upstream gradient the {_listed(c.name for c in fine)} gradients are equal in every "
-            "bit: the outputs are the only cause."
+            f"Under one upstream gradient the {listed(c.name for c in fine)} "
+            f"{'gradient is' if len(fine) == 1 else 'gradients are'} equal in every bit: the outputs are the "
+            "only cause."
         )
     alike: dict[str, list[Cause]] = {}
     for cause in after:
         if cause.proven:
             alike.setdefault(reason_of(cause, why.names), []).append(cause)
     for reason, causes in alike.items():
-        what = f"{_listed(c.name for c in causes)} gradient{'s' * (len(causes) > 1)}"
+        what = f"{listed(c.name for c in causes)} {'gradient' if len(causes) == 1 else 'gradients'}"
         texts.append(f"For the {what} both add the very same numbers {reason}.")
         if "order" in kinds_of(causes[0]):
             texts += _orders_in_words(causes[0], why.names)
@@ -95,7 +98,7 @@ def _largest(side: Revealed | None) -> str:
     if side is None or not side.classes:
         return "in an order that is not known"
     one = max(side.classes, key=lambda c: len(c.outputs))
-    return f"{one.tree.n} terms ({order_in_words(side, one)})"
+    return f"{counted(one.tree.n, 'term')} ({order_in_words(side, one)})"
 
 
 def _missing(cause: Cause) -> str:
@@ -107,22 +110,18 @@ def _missing(cause: Cause) -> str:
     if not cause.terms_alike:
         return "the two do not add the same products"
     forth, back, of = cause.swapped
-    return f"in each other's trees, {forth} and {back} of {of} elements come out as the other's"
-
-
-def _listed(names: Any) -> str:
-    found = list(names)
-    return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} and {found[-1]}"
+    return f"in each other's trees, {forth} and {back} of {counted(of, 'element')} come out as the other's"
 
 
 def lines_of(why: Explanation) -> list[str]:
     """All that is known, for print."""
     lines = [why.sentence, ""]
     equal, of = why.forward
-    lines.append(f"outputs: {equal} of {of} elements equal in {why.format}")
+    lines.append(f"outputs: {equal} of {counted(of, 'element')} equal in {why.format}")
     for cause in why.causes.values():
-        lines += ["", f"gradient by {cause.name}: {cause.equal} of {cause.elements} elements equal; "
-                  f"{cause.common} under one upstream gradient"]  # fmt: skip
+        equals = f"{cause.equal} of {counted(cause.elements, 'element')} equal"
+        common = f"{cause.common} under one upstream gradient"
+        lines += ["", f"gradient by {cause.name}: {equals}; {common}"]
         if cause.refused:
             lines.append(f"  {cause.refused}")
             continue
@@ -132,13 +131,14 @@ def lines_of(why: Explanation) -> list[str]:
             lines += _side(name, side, kernels, tighter)
             if alone:
                 lines.append(
-                    f"    split over {torch.get_num_threads()} threads: with one thread it adds {alone}"
+                    f"    split over {counted(torch.get_num_threads(), 'thread')}: with one "
+                    f"thread it adds {alone}"
                 )
         forth, back, of = cause.swapped
         if of:
             lines.append(
                 f"  swapped: {why.names[0]}'s terms in {why.names[1]}'s trees give its bits for {forth} of "
-                f"{of} elements, the other way round {back} of {of}"
+                f"{counted(of, 'element')}, the other way round {back} of {of}"
             )
         if cause.parts:
             lines.append(f"  where they part: {cause.parts}")
@@ -155,7 +155,8 @@ def _side(name: str, side: Revealed | None, kernels: Sequence[str], tighter: flo
         lines += [f"  {line}" for line in rest if "tried" in line]
     for one in side.classes:
         lines.append(
-            f"    {len(one.outputs)} elements of {one.tree.n} terms: {order_in_words(side, one)}"
+            f"    {counted(len(one.outputs), 'element')} of {counted(one.tree.n, 'term')}: "
+            f"{order_in_words(side, one)}"
         )
         text = str(one.tree) if one.tree.n <= 32 else pattern(one.tree.tree)
         lines.append(f"      {text if len(text) <= 300 else text[:297] + '...'}")

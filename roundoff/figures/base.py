@@ -22,6 +22,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, MaxNLoca
 
 from roundoff.errors import ArgumentError
 from roundoff.exclusive import SETTINGS
+from roundoff.words import counted
 
 Array = npt.NDArray[np.float64]
 
@@ -147,7 +148,7 @@ def not_finite(values: Any) -> str:
         (np.isnan(array).sum(), "is NaN and left out", "are NaN and left out"),
     ):
         if count:
-            text += f" {count} of {array.size} values {one if count == 1 else many}."
+            text += f" {count} of {counted(array.size, 'value')} {one if count == 1 else many}."
     return text
 
 

@@ -20,6 +20,7 @@ from roundoff.figures.base import (
     some,
     style,
 )
+from roundoff.words import counted
 
 #: Quantities of `study.sweep` and how they are drawn.
 LOOKS: dict[str, dict[str, Any]] = {
@@ -61,7 +62,8 @@ def bounds_against_n(sweep: pd.DataFrame, data: str = "uniform", failure: float 
     caption = (
         f"Errors of sums of {data} numbers against their length, and the bounds on them, in u S: a row "
         f"of panels per order, a column per format; sums kept in the format. Black: the measured error, "
-        f"median of {chosen['seeds'].max()} seeds, and the largest of them (dots). Lines: medians over the "
+        f"median of {counted(chosen['seeds'].max(), 'seed')}, and the largest of them (dots). "
+        "Lines: medians over the "
         "seeds of the smallest certified bound without and with knowledge of the order, of the running "
         "bound from the computed partial sums, of the probabilistic one (failure "
         f"{failure:g} for each sum), and of the expected error, a model. A line ends where its theorem "
@@ -99,7 +101,8 @@ def tightness(sweep: pd.DataFrame, format: str = "float32") -> Plot:
         figure.legend(handles=_handles(chosen), loc="outside upper center", ncols=3)
     caption = (
         f"How tight: the largest measured error over each bound, in {format}, against the number of terms; "
-        f"{chosen['seeds'].max()} seeds. At 1 (black) a bound is attained; the expected error is no "
+        f"{counted(chosen['seeds'].max(), 'seed')}. At 1 (black) a bound is attained; the "
+        "expected error is no "
         "bound, its largest ratio over the seeds is about 2 to 3."
     )
     return Plot("tightness", "How tight are they?", caption, figure, chosen)
@@ -141,7 +144,8 @@ def ratios(pairs: pd.DataFrame, gradient: str = "weight") -> Plot:
         axes[0, 0].set_ylabel("largest error / bound")
     caption = (
         f"How tight: the largest error of the {gradient} gradient of the real kernels over its bound, "
-        f"box over the {len(data) // len(names)} gradients of all shapes and seeds, whiskers to the "
+        f"box over {counted(len(data) // len(names), 'gradient')}, those of all shapes and "
+        "seeds, whiskers to the "
         "extremes. At 1 (black) a bound is attained. The probabilistic bound fails once in 1e9; the "
         "expected error is a model, which the largest of many elements exceeds. Kernels that keep wider "
         "sums than their format err less." + not_finite(data["ratio"])

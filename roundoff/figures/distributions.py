@@ -27,6 +27,7 @@ from roundoff.figures.base import (
     style,
 )
 from roundoff.formats import as_format
+from roundoff.words import counted
 
 _POINTS = 200  # of one curve, in the data beside the figure
 _DOTS = 1000  # of one panel of a scatter
@@ -68,7 +69,8 @@ def ecdf(errors: pd.DataFrame) -> Plot:
         _legend(figure, methods_of(native), dashes=True)
     seeds = native["seed"].nunique()
     caption = (
-        f"Distribution over {seeds} seeds of the largest error of a gradient as PyTorch computes it. "
+        f"Distribution over {counted(seeds, 'seed')} of the largest error of a gradient as "
+        "PyTorch computes it. "
         "S is the gradient from absolute values, u the unit roundoff: 1 is one rounding of the "
         "largest size. Bands: 95 % for the whole curve. A gradient that is exact in every element "
         "stands at 0."
@@ -155,7 +157,8 @@ def orders(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
         figure.legend(handles=handles, loc="outside upper right", ncols=3)
     n, seeds = chosen["n"].iloc[0], chosen["seed"].nunique()
     caption = (
-        f"Error of the {gradient} gradient (sums of {n} non-zero terms) over {seeds} seeds: above the "
+        f"Error of the {gradient} gradient (sums of {counted(n, 'non-zero term')}) over "
+        f"{counted(seeds, 'seed')}: above the "
         "line the real kernel, on the data as they are and on the same data in another order; "
         "below it simulated orders whose sums are kept in the format. Boxes are quartiles, whiskers "
         "5 and 95 %. Diamonds: the median of the same order when its sums are kept in float32."
@@ -233,11 +236,11 @@ def first_against_second(
         "exact gradient; on it, both err the same."
     )
     if known < len(chosen):
-        caption += f" {len(chosen) - known} of {len(chosen)} pairs have a NaN and are not drawn."
+        caption += f" Not drawn, as they have a NaN: {len(chosen) - known} of {counted(len(chosen), 'pair')}."
     if np.isinf(chosen[columns[3:]]).any(axis=None):
         caption += " An overflow is an infinite error."
     if shown < known:
-        caption += f" {shown} of {known} points are drawn; all are counted."
+        caption += f" Drawn are {shown} of {counted(known, 'point')}; all are counted."
     return Plot(
         "first_against_second",
         "Which is closer?",

@@ -28,6 +28,7 @@ from roundoff.figures.base import (
     usable,
 )
 from roundoff.formats import as_format
+from roundoff.words import counted
 
 #: How each bound is drawn; others are drawn as the last.
 _BOUNDS = {
@@ -85,7 +86,7 @@ def error_against_n(
         figure.legend(handles=handles, loc="outside upper center", ncols=5)
     caption = (
         f"Largest error of the {gradient} gradient ({readable(method)}) against the number of non-zero "
-        f"terms in each of its sums: median of {chosen['seed'].nunique()} seeds, sums kept in the "
+        f"terms in each of its sums: median of {counted(chosen['seed'].nunique(), 'seed')}, sums kept in the "
         "format; band: 5 to 95 % of the seeds, real kernel. Grey: the certified bound, which no order "
         "exceeds, and that of a plain loop, from the partial sums of the data; the probabilistic one, at a "
         "failure rate of 1e-9 for the whole trace, which assumes independent rounding errors but where "
@@ -200,7 +201,7 @@ def precision_ladder(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
         axis.legend(loc="upper left", frameon=True, framealpha=1, edgecolor="none")
     caption = (
         f"Relative error of the {gradient} gradient of the real kernel in each format: median and "
-        f"quartiles over {chosen['seed'].nunique()} seeds. What is rounding alone lies on a line "
+        f"quartiles over {counted(chosen['seed'].nunique(), 'seed')}. What is rounding alone lies on a line "
         "of slope 1; a bug would be a floor that more bits do not lower."
         + not_finite(chosen["normwise"])
     )
@@ -247,7 +248,8 @@ def bias_against_noise(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
     caption = (
         f"Systematic against random error of the {gradient} gradient: the mean over elements of the signed "
-        f"error against their root mean square, medians over {data['seeds'].max()} seeds, a point per "
+        "error against their root mean square, medians over "
+        f"{counted(data['seeds'].max(), 'seed')}, a point per "
         "reduction order and method. Bars: an interval that covers the median of all seeds with at least "
         "95 %, whatever their distribution; none for fewer than 6. Rounding to nearest is unbiased, so "
         "the points should straddle 0; the dotted lines are where bias equals noise."
@@ -260,7 +262,7 @@ def bias_against_noise(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
 def _undrawn(data: pd.DataFrame) -> str:
     """A sentence on the points that have no place on these axes."""
     count = int((~np.isfinite(data[["bias", "noise"]]).all(axis=1)).sum())
-    return f" {count} of {len(data)} points are infinite and not drawn." if count else ""
+    return f" Infinite, and not drawn: {count} of {counted(len(data), 'point')}." if count else ""
 
 
 def _bias_panel(axis: Axes, part: pd.DataFrame, methods: list[str]) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 from roundoff import figures, provenance
 from roundoff.findings.verdicts import Question
 from roundoff.report import Report, Table, number
+from roundoff.words import counted
 
 #: The order of the theorems in tables.
 _CERTIFIED = (
@@ -82,15 +83,18 @@ def answer(sweep: pd.DataFrame, format: str, soundness: pd.DataFrame | None, fai
         if worst.get(q, 0.0) > 0
     ]
     text = (
-        f"At {n} uniform terms added by a {order} loop in {format}, the bound is above the largest of "
-        f"{int(rows['seeds'].max())} errors by {', '.join(parts)}."
+        f"At {counted(n, 'uniform term')} added by a {order} loop in {format}, the bound is "
+        "above the largest of "
+        f"{counted(int(rows['seeds'].max()), 'error')} by {', '.join(parts)}."
     )
     if soundness is None:
         return text
     certain = soundness[soundness["kind"].isin(["certified", "running"])]
     smallest = certain[certain["bound"].str.startswith(("smallest certified", "gradient"))]
     count, bad = int(smallest["cases"].sum()), int(certain["violations"].sum())
-    never = "No certified bound was" if bad == 0 else f"Certified bounds were {bad} times"
+    never = (
+        "No certified bound was" if bad == 0 else f"Certified bounds were {counted(bad, 'time')}"
+    )
     return f"{text} {never} exceeded in {_grouped(count)} comparisons with exact errors."
 
 
@@ -107,8 +111,8 @@ def _overview(sweep: pd.DataFrame, format: str) -> Table:
     wanted = ["order", "measured", *[name for name in figures.LOOKS if name in wide]]
     return Table(
         name="overview",
-        caption=f"Sums of {int(rows['n'].max())} uniform terms in {format}: median over "
-        f"{int(rows['seeds'].max())} seeds of the error and of each bound, in u S.",
+        caption=f"Sums of {counted(int(rows['n'].max()), 'uniform term')} in {format}: median over "
+        f"{counted(int(rows['seeds'].max()), 'seed')} of the error and of each bound, in u S.",
         frame=wide[wanted],
         columns={name: name for name in wanted},
         first=True,
@@ -160,7 +164,8 @@ def _tightness_table(soundness: pd.DataFrame) -> Table:
     formats = soundness["format"].nunique()
     return Table(
         name="tightness",
-        caption=f"The soundness run over {formats} formats and all orders: comparisons with an exact "
+        caption=f"The soundness run over {counted(formats, 'format')} and all orders: "
+        "comparisons with an exact "
         "error, how often the bound was exceeded, and the median and the largest of error / bound. "
         "Data: random, cancelling, spread over the whole range of exponents, subnormal, with zeros, "
         "ties at every addition. Root mean square is a model, not a bound.",

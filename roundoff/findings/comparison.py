@@ -10,6 +10,7 @@ import numpy as np
 from roundoff import provenance, report
 from roundoff.arguments import instance
 from roundoff.comparison import Comparison
+from roundoff.comparison.elsewhere import told
 from roundoff.report import Report, Table, percent, upward
 from roundoff.verdict import Verdict, gravest
 
@@ -86,20 +87,21 @@ def _threads() -> int:
 
 
 def answer(result: Comparison) -> str:
-    """The gravest verdict, and where it stands."""
+    """The gravest verdict, and where it stands; then where the two part that are equal at these inputs."""
     verdicts = [pair.judgement.verdict for pair in result.pairs.values()]
     worst = gravest(verdicts)
     where = [
         f"{g} in {f}" for (g, f), pair in result.pairs.items() if pair.judgement.verdict == worst
     ]
     text = {
-        Verdict.IDENTICAL: "The same bits everywhere.",
-        Verdict.ROUNDOFF: "The same function; the differences are what rounding does.",
+        Verdict.IDENTICAL: "The same bits at these inputs.",
+        Verdict.ROUNDOFF: "Equal at these inputs up to rounding.",
         Verdict.UNDECIDED: "Undecided",
         Verdict.SUSPICIOUS: "Suspicious: rounding does not explain",
         Verdict.DIFFERENT: "Different functions",
     }[worst]
+    partings = "".join(f" But {each}." for each in told(result.elsewhere.values()))
     if worst in (Verdict.IDENTICAL, Verdict.ROUNDOFF):
-        return text
+        return text + partings
     shown = ", ".join(where[:4]) + (f" and {len(where) - 4} more" if len(where) > 4 else "")
-    return f"{text}: {shown}."
+    return f"{text}: {shown}.{partings}"

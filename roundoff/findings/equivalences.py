@@ -11,6 +11,7 @@ from roundoff import figures, provenance
 from roundoff.findings.verdicts import Question
 from roundoff.report import Report, Table
 from roundoff.study import FLAGS, Equivalence
+from roundoff.words import counted
 
 
 def equivalences_report(
@@ -41,7 +42,8 @@ def answer(rows: pd.DataFrame) -> str:
     bad, good = int((flagged & honest).sum()), int((flagged & ~honest).sum())
     missed = rows[~flagged & ~honest]
     text = (
-        f"Of {int((~honest).sum())} comparisons with a bug {good} are flagged, of {int(honest.sum())} honest "
+        f"Of {counted(int((~honest).sum()), 'comparison')} with a bug {good} "
+        f"{'is' if good == 1 else 'are'} flagged, of {int(honest.sum())} honest "
         f"ones {bad if bad else 'none'}"
     )
     if len(missed):

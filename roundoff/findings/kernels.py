@@ -14,6 +14,7 @@ from roundoff.findings.why import DRAWN, tree_rows
 from roundoff.probing import Revealed, TreeClass
 from roundoff.report import Report, Table
 from roundoff.study.kernels import kernel_rows
+from roundoff.words import counted
 
 Found = Sequence[tuple[dict[str, Any], Revealed | None]]
 
@@ -58,7 +59,8 @@ def answer(found: Found, rows: pd.DataFrame) -> str:
     proven = [one for one in ran if one.proven]
     several = sum(len(one.classes) > 1 for one in proven)
     text = (
-        f"Of {len(ran)} kernels (operation, format, threads) {len(proven)} add in fixed trees that replay "
+        f"Of {counted(len(ran), 'kernel')} (operation, format, threads) {len(proven)} add in "
+        "fixed trees that replay "
         f"every bit; in {several} of them not all outputs share one tree"
     )
     good = rows[rows["terms"] > 0]

@@ -13,6 +13,7 @@ from roundoff.findings.verdicts import Question
 from roundoff.report import Report, Table, percent, upward
 from roundoff.study import Measured
 from roundoff.verdict import Verdict
+from roundoff.words import counted
 
 
 def layers_report(question: Question, configuration: Any, found: Sequence[Measured]) -> Report:
@@ -60,7 +61,7 @@ def answer(found: Sequence[Measured]) -> str:
     parts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     flagged = counts.keys() & {Verdict.DIFFERENT, Verdict.SUSPICIOUS}
     what = "Some need a look" if flagged else "Nothing is flagged"
-    return f"{what}: of {len(verdicts)} gradients and outputs {parts}."
+    return f"{what}: of {counted(len(verdicts), 'gradient or output', 'gradients and outputs')} {parts}."
 
 
 def _verdicts(number: int, each: Measured) -> Table:

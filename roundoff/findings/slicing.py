@@ -19,6 +19,7 @@ from roundoff.formats import as_format
 from roundoff.report import Report, Table, number, percent, upward
 from roundoff.study import Inputs, Problem, Tables
 from roundoff.verdict import Verdict
+from roundoff.words import counted
 
 
 def slicing_report(
@@ -32,9 +33,9 @@ def slicing_report(
     errors, pairs = tables["errors"], tables["pairs"]
     names = problems[0].names
     found = verdicts(pairs, names)
-    counted = summary(errors)
+    counts = summary(errors)
     main = problems[0]
-    thread = _of(counted, main)
+    thread = _of(counts, main)
     settings = {k: v for k, v in vars(configuration).items() if k != "out"}
     settings["data"] = str(settings["data"]).replace("\\", "/").rsplit("/", 1)[-1]
     return Report(
@@ -45,14 +46,12 @@ def slicing_report(
             *_verdict_tables(found, names, main),
             _order_table(thread, main),
             *why_tables(why),
-            _errors_table(counted),
-            Table(
-                "summary", "Every order, method and format, over the seeds.", counted, columns={}
-            ),
+            _errors_table(counts),
+            Table("summary", "Every order, method and format, over the seeds.", counts, columns={}),
         ],
         figures=[*(_judged(plot, pairs) for plot in _plots(tables, problems)), *why_figure(why)],
         notes=[
-            *_notes(question, found, counted, problems, pairs, tables["reads"]),
+            *_notes(question, found, counts, problems, pairs, tables["reads"]),
             *why_notes(why),
         ],
         provenance=provenance.collect(
@@ -136,7 +135,9 @@ def _who(one: pd.DataFrame, others: pd.DataFrame) -> str:
     here, there = (rows[~rows["closer"].isin(["neither", "no question"])] for rows in (one, others))
     text = "Neither is reliably closer to the exact gradient"
     if one["seeds"].max() < ENOUGH:
-        text = f"{int(one['seeds'].max())} seeds are too few to say which is closer"
+        seeds = int(one["seeds"].max())
+        few = f"{counted(seeds, 'seed')} {'is' if seeds == 1 else 'are'}"
+        text = f"{few} too few to say which is closer"
     if len(here):
         text = f"Closer to the exact gradient is {_closer(here)}"
         text += "; elsewhere neither" if len(here) < len(one) else ""
@@ -210,7 +211,7 @@ def _verdict_tables(found: pd.DataFrame, names: tuple[str, str], main: Problem) 
         part = frame[(frame["case"] == case) & (frame["shape"] == shape)]
         yield Table(
             name=f"verdicts_{k + 1}_{case.replace(' ', '_')}",
-            caption=f"Verdicts: {case}, {shape}; {part['seeds'].max()} seeds. "
+            caption=f"Verdicts: {case}, {shape}; {counted(part['seeds'].max(), 'seed')}. "
             + (explained if k == 0 else "Columns as in Table 1."),
             frame=part.sort_values("gradient", key=_rank, kind="stable").reset_index(drop=True),
             columns=columns,
@@ -239,8 +240,8 @@ def _rank(column: pd.Series) -> pd.Series:
     return column.map({value: k for k, value in enumerate(dict.fromkeys(column))})
 
 
-def _order_table(counted: pd.DataFrame, main: Problem) -> Table:
-    frame = by_order(counted, main.wrt[0], main.names[1])
+def _order_table(counts: pd.DataFrame, main: Problem) -> Table:
+    frame = by_order(counts, main.wrt[0], main.names[1])
     formats = [column for column in frame.columns if column not in ("order", "sums")]
     frame = frame.sort_values(["sums", formats[-1]], ascending=[False, True], kind="stable")
     return Table(
@@ -253,8 +254,8 @@ def _order_table(counted: pd.DataFrame, main: Problem) -> Table:
     )
 
 
-def _errors_table(counted: pd.DataFrame) -> Table:
-    native = counted[(counted["order"] == "native") & (counted["case"] != "length sweep")]
+def _errors_table(counts: pd.DataFrame) -> Table:
+    native = counts[(counts["order"] == "native") & (counts["case"] != "length sweep")]
     return Table(
         name="errors",
         caption="Errors of the real kernel over the seeds: largest in ulp, median of the largest and of "
@@ -324,7 +325,7 @@ def _bounds(pairs: pd.DataFrame) -> pd.DataFrame:
 def _notes(
     question: Question,
     found: pd.DataFrame,
-    counted: pd.DataFrame,
+    counts: pd.DataFrame,
     problems: Sequence[Problem],
     pairs: pd.DataFrame,
     reads: pd.DataFrame,
@@ -354,7 +355,7 @@ def _notes(
         )
     if question.data:
         yield ("Data.", question.data)
-    yield ("Counted.", _counted(counted))
+    yield ("Counted.", _counted(counts))
 
 
 def _influence(problems: Sequence[Problem], reads: pd.DataFrame) -> str:
@@ -392,16 +393,19 @@ def _sure(found: pd.DataFrame, pairs: pd.DataFrame) -> str:
     return text
 
 
-def _counted(counted: pd.DataFrame) -> str:
+def _counted(counts: pd.DataFrame) -> str:
     parts = []
     for name, what in (("overflow", "overflowed"), ("nan", "were NaN")):
-        bad = counted[counted[name] > 0]
+        bad = counts[counts[name] > 0]
         if len(bad):
             formats = listed(list(dict.fromkeys(bad["format"])))
-            parts.append(f"{int(bad[name].sum())} elements {what} ({formats})")
-    total = int((counted["seeds"]).sum())
+            parts.append(
+                f"{counted(int(bad[name].sum()), 'element')} "
+                f"{what if name == 'overflow' or bad[name].sum() > 1 else 'was NaN'} ({formats})"
+            )
+    total = int((counts["seeds"]).sum())
     return (
         f"{listed(parts)}; each counts as an infinite error."
         if parts
-        else f"No element of any gradient overflowed or was NaN, in {total} gradients computed."
+        else f"No element of any gradient overflowed or was NaN, in {counted(total, 'gradient')} computed."
     )

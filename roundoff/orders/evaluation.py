@@ -14,6 +14,7 @@ from roundoff.formats import Format, as_float64, as_format
 from roundoff.machine import Machine, machine
 from roundoff.orders.families import Order, as_order
 from roundoff.orders.trees import ReductionTree
+from roundoff.words import counted
 
 Array = npt.NDArray[np.float64]
 
@@ -245,5 +246,7 @@ def _fitting(order: Any, n: int) -> Order:
             f"the order is {described(order)}; give a name, an Order or a ReductionTree"
         )
     if order.n != n:
-        raise ArgumentError(f"a tree of {order.n} leaves for {n} terms; make the tree for {n}")
+        raise ArgumentError(
+            f"a tree of {counted(order.n, 'leaf', 'leaves')} for {counted(n, 'term')}; make the tree for {n}"
+        )
     return Order("a given tree", lambda _: order)

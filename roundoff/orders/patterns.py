@@ -17,6 +17,7 @@ import numpy as np
 
 from roundoff.arguments import instance
 from roundoff.orders.trees import ReductionTree
+from roundoff.words import counted
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _text(tree: ReductionTree, forms: _Forms, node: int, depth: int) -> str:
     if node < tree.n:
         return str(node)
     if depth > 40:
-        return f"a sum of {forms.size[node]} terms from {forms.first[node]} on"
+        return f"a sum of {counted(forms.size[node], 'term')} from {forms.first[node]} on"
     spine = _spine(tree, forms, node)
     if len(spine) == 2 and forms.size[node] > 2:
         base, shifts = _doubled(tree, forms, node)
@@ -209,11 +210,11 @@ def _words(tree: ReductionTree, forms: _Forms, node: int) -> str:
         for _ in range(tail):
             left, right = tree.children[below - n].tolist()
             below = left if forms.size[left] >= forms.size[right] else right
-        return f"{_words(tree, forms, below)}; then {tail} term{'s' * (tail > 1)} one by one"
+        return f"{_words(tree, forms, below)}; then {counted(tail, 'term')} one by one"
     if len(spine) == 2:
         a, b = spine
         return (
-            f"{forms.size[a]} terms ({_words(tree, forms, a)}) plus {forms.size[b]} "
+            f"{counted(forms.size[a], 'term')} ({_words(tree, forms, a)}) plus {forms.size[b]} "
             f"({_words(tree, forms, b)})"
         )
     return _runs_in(tree, forms, node)
@@ -256,7 +257,7 @@ def _together(
     if base < n:
         if how == "in pairs" and _steps(shifts) == "+1":
             return "pairwise"
-        return f"{count} terms {how} ({_steps(shifts)})"
+        return f"{counted(count, 'term')} {how} ({_steps(shifts)})"
     # Lanes interleave: a copy begins before the first one ends.
     steps = min(abs(shift) for shift in shifts)
     what = "lanes" if steps < size and size * count > steps * count else "blocks"
@@ -277,7 +278,7 @@ def parting(first: ReductionTree, second: ReductionTree) -> str | None:
     for tree in (first, second):
         instance("tree", tree, ReductionTree, "a ReductionTree")
     if first.n != second.n:
-        return f"the first tree has {first.n} terms, the second {second.n}"
+        return f"the first tree has {counted(first.n, 'term')}, the second {second.n}"
     keys = np.random.default_rng(first.n).integers(1, 2**62, first.n).tolist()
     sums = [_keyed(tree, keys) for tree in (first, second)]
     at = {key: node for node, key in enumerate(sums[1])}

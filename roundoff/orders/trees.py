@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from roundoff.arguments import described, whole
 from roundoff.errors import ArgumentError
+from roundoff.words import counted
 
 Ids = npt.NDArray[np.int64]
 
@@ -42,7 +43,8 @@ class ReductionTree:
         object.__setattr__(self, "children", pairs)
         if self.n < 0 or len(pairs) != max(self.n - 1, 0):
             raise ArgumentError(
-                f"a tree of {self.n} leaves has {len(pairs)} additions; it needs one less than leaves"
+                f"a tree of {counted(self.n, 'leaf', 'leaves')} has "
+                f"{counted(len(pairs), 'addition')}; it needs one less than leaves"
             )
         ids = np.sort(pairs, axis=None)
         if not np.array_equal(ids, np.arange(len(ids))):

@@ -15,6 +15,7 @@ from roundoff.probing.buffers import Buffer, encoder
 from roundoff.probing.flags import Probes
 from roundoff.probing.masks import Masks, masks, whole
 from roundoff.probing.recovery import Ids, NotATree, Question
+from roundoff.words import counted
 
 Array = npt.NDArray[np.float64]
 
@@ -54,7 +55,7 @@ class Direct:
                 result = function(*(vector.tensor for vector in self.vectors))
             except TypeError as error:
                 raise ArgumentError(
-                    f"the callable takes neither one vector of {n} terms nor two: {error}"
+                    f"the callable takes neither one vector of {counted(n, 'term')} nor two: {error}"
                 ) from error
         if not isinstance(result, float | np.ndarray | np.generic | torch.Tensor):
             raise ArgumentError(
@@ -132,11 +133,11 @@ class Direct:
     def most(self) -> int:
         """How many units can be counted.  Raises: NotATree where there are too few."""
         swamped = self.masks.large * self.masks.wide.u / self.unit - 1
-        counted = 2 ** (self.format.precision - 3 * bool(self._shift))
-        found = int(min(self.masks.most, swamped, counted))
+        countable = 2 ** (self.format.precision - 3 * bool(self._shift))
+        found = int(min(self.masks.most, swamped, countable))
         if found < 2:
             raise NotATree(
-                f"a mean of {self.n} terms in {self.format} leaves no room to count them"
+                f"a mean of {counted(self.n, 'term')} in {self.format} leaves no room to count them"
             )
         return found
 

@@ -23,6 +23,7 @@ from roundoff.probing.recovery import Ids, NotATree, recover
 from roundoff.probing.trees import KernelTree, from_nodes, roundings
 from roundoff.reference import float64_array
 from roundoff.trace.capture import as_tensor
+from roundoff.words import called, counted
 
 Array = npt.NDArray[np.float64]
 
@@ -129,7 +130,7 @@ class Revealed:
         for name, values in zip("xy", given, strict=False):
             if values.ndim < 1 or values.shape != (*given[0].shape[:-1], self.terms):
                 raise ArgumentError(
-                    f"{name} has shape {values.shape}; the last axis holds {self.terms} terms"
+                    f"{name} has shape {values.shape}; the last axis holds {counted(self.terms, 'term')}"
                 )
             if not same(round_to(values, format), values).all():
                 raise ArgumentError(
@@ -137,7 +138,7 @@ class Revealed:
                 )
         if len(given) != 1 + self.products:
             raise ArgumentError(
-                f"{self.what} takes {1 + self.products} vectors, and {len(given)} are given"
+                f"{self.what} takes {counted(1 + self.products, 'vector')}, not {len(given)}"
             )
         rows = [values.reshape(-1, self.terms) for values in given]
         found = np.empty((len(rows[0]), int(np.prod(self.shape, dtype=int))))
@@ -157,18 +158,20 @@ class Revealed:
         if self.proven:
             size = int(np.prod(self.shape, dtype=int))
             lines.append(
-                f"{self.what}: proven, {len(self.classes)} tree{'s' * (len(self.classes) != 1)} for "
-                f"{size} output{'s' * (size != 1)}; {count} of {count} replays equal bit for bit "
-                f"({self.trials} random trials), {self.calls} kernel runs"
+                f"{self.what}: proven, {counted(len(self.classes), 'tree')} for "
+                f"{counted(size, 'output')}; {count} of {counted(count, 'replay')} equal bit for bit "
+                f"({counted(self.trials, 'random trial')}), {counted(self.calls, 'kernel run')}"
             )
         else:
             lines.append(
                 f"{self.what}: not a fixed tree on this path, for {len(self.unproven)} of "
-                f"{int(np.prod(self.shape, dtype=int))} outputs"
+                f"{counted(int(np.prod(self.shape, dtype=int)), 'output')}"
             )
             lines += [f"  tried: {failure}" for failure in dict.fromkeys(self.failures)]
         for one in self.classes:
-            lines.append(f"  {len(one.outputs)} outputs, {one.tree.n} terms: {one.tree}")
+            lines.append(
+                f"  {counted(len(one.outputs), 'output')}, {counted(one.tree.n, 'term')}: {one.tree}"
+            )
             lines.append(f"    {roundings(one.tree)}")
         return lines
 
@@ -201,7 +204,7 @@ def reveal(
     whole("n", n, 1, MOST_LEAVES)
     check_trials(trials)
     whole("seed", seed, 0)
-    what = getattr(callable, "__name__", "the reduction")
+    what = called(callable, "the reduction")
     try:
         kernel = Direct(callable, int(n), dtype)
     except NotATree as error:
@@ -320,7 +323,10 @@ def _fitting(
 
 
 def _not_replayed(tree: KernelTree, equal: npt.NDArray[np.bool_]) -> str:
-    return f"a tree of {tree.n} terms, {_short(tree)}: {int(equal.sum())} of {equal.size} replays equal"
+    return (
+        f"a tree of {counted(tree.n, 'term')}, {_short(tree)}: {int(equal.sum())} of "
+        f"{counted(equal.size, 'replay')} equal"
+    )
 
 
 def _short(tree: KernelTree) -> str:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from roundoff.formats import Format
 from roundoff.orders import ReductionTree
+from roundoff.words import counted
 
 Ids = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -124,16 +125,16 @@ def detail(kind: str, kernel: KernelTree) -> str:
     """What a kernel does of one kind of `differences`, as the rest of a sentence."""
     inner = int(kernel.narrow[:-1].sum())
     products = (
-        f"has {int(kernel.fused.sum())} of {kernel.n} products in a fused multiply-add"
+        f"has {int(kernel.fused.sum())} of {counted(kernel.n, 'product')} in a fused multiply-add"
         if kernel.fused.any()
         else "rounds every product"
     )
     told = {
         "accumulator": f"keeps its sums in {kernel.accumulate}",
         "products": products,
-        "partial sums": f"rounds {inner} of {len(kernel.narrow)} partial sums to {kernel.format}",
+        "partial sums": f"rounds {inner} of {counted(len(kernel.narrow), 'partial sum')} to {kernel.format}",
         "division": _division(kernel) or "does not divide",
-        "alignment": f"keeps {kernel.kept} bits below the largest of several terms"
+        "alignment": f"keeps {counted(kernel.kept, 'bit')} below the largest of several terms"
         + (", cut off" if kernel.truncated else ""),
     }
     return told[kind]
@@ -154,14 +155,18 @@ def roundings(kernel: KernelTree) -> str:
         texts.append(f"sums kept in {kernel.accumulate}")
         if kernel.narrow[:-1].any():
             inner = int(kernel.narrow[:-1].sum())
-            texts.append(f"{inner} of {len(kernel.narrow)} partial sums rounded to {kernel.format}")
+            texts.append(
+                f"{inner} of {counted(len(kernel.narrow), 'partial sum')} rounded to {kernel.format}"
+            )
     fused = int(kernel.fused.sum())
     if fused and not kernel.exact_products:
-        texts.append(f"{fused} of {kernel.n} products in a fused multiply-add")
+        texts.append(f"{fused} of {counted(kernel.n, 'product')} in a fused multiply-add")
     elif not kernel.exact_products:
         texts.append("rounded after every operation")
     if kernel.joined.any():
-        texts.append(f"nodes of several terms, kept to {kernel.kept} bits below the largest")
+        texts.append(
+            f"nodes of several terms, kept to {counted(kernel.kept, 'bit')} below the largest"
+        )
         if kernel.truncated:
             texts.append("cut off toward zero")
     texts.append(_division(kernel))

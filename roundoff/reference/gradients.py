@@ -17,6 +17,7 @@ from roundoff.arithmetic.multiprecision import from_words
 from roundoff.arithmetic.scale import Scaled
 from roundoff.errors import ArgumentError, RoundoffError
 from roundoff.formats import Format
+from roundoff.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -180,7 +181,8 @@ class Reference(Mapping[str, GradientReference]):
             if gradient.unknown:
                 at = tuple(int(i) for i in np.argwhere(~gradient.known)[0])
                 text += (
-                    f"; {name} has no value at {len(gradient.unknown)} of {gradient.high.size} elements, "
+                    f"; {name} has no value at {len(gradient.unknown)} of "
+                    f"{counted(gradient.high.size, 'element')}, "
                     f"the first at {list(at)}: {gradient.why(at)}"
                 )
         return text

@@ -29,6 +29,7 @@ from roundoff.native import threads
 from roundoff.orders import as_order
 from roundoff.study.problem import Problem
 from roundoff.study.rows import TABLES, Measured, Tables
+from roundoff.words import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,9 @@ def cells(
     found = []
     for problem in problems:
         if problem.seeds < 1:
-            raise ArgumentError(f"{problem.case}: {problem.seeds} seeds; give at least one")
+            raise ArgumentError(
+                f"{problem.case}: {counted(problem.seeds, 'seed')}; give at least one"
+            )
         size = max(1, min(block, problem.block))
         for format in formats:
             for first in range(0, problem.seeds, size):

@@ -21,7 +21,7 @@ from roundoff.native import as_native, native_gradients
 from roundoff.reference import Reference, round_inputs
 from roundoff.study.problem import Inputs, Problem
 from roundoff.trace import UPSTREAM, Input
-from roundoff.verdict import Judgement, Verdict, equal_bits, judge
+from roundoff.verdict import Judgement, Verdict, equal_bits, judge, normwise_errors
 
 Array = npt.NDArray[np.float64]
 Tables = dict[str, pd.DataFrame]
@@ -165,6 +165,7 @@ class Measured:
         if judgement.verdict == Verdict.DIFFERENT:
             judgement = self._off_kinks(gradient, judgement, k)
         rtol, atol = tolerance_pair(one, two)
+        normwise = normwise_errors((a, b), (first, second), exact=one.exact and two.exact)
         apart = accuracy.ulp_between(a, b, self.format)
         errors = [
             accuracy.errors(v, r.high, r.low, r.scale, self.format)
@@ -178,8 +179,7 @@ class Measured:
             "max_ulp_between": _largest(apart),
             "max_scaled_between": _largest(np.abs(errors[0].scaled - errors[1].scaled)),
             **passes(a, b, self.format),
-            "normwise_first": accuracy.normwise(a[known], first.high[known], first.low[known]),
-            "normwise_second": accuracy.normwise(b[known], second.high[known], second.low[known]),
+            **dict(zip(("normwise_first", "normwise_second"), normwise, strict=True)),
             "rms_first": float(statistics.summarise(errors[0].scaled.ravel()).rms),
             "rms_second": float(statistics.summarise(errors[1].scaled.ravel()).rms),
             "reference_engine": _engine(of[one.name].reference),

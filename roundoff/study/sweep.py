@@ -14,6 +14,7 @@ from roundoff import bounds
 from roundoff.errors import ArgumentError, InapplicableError
 from roundoff.formats import as_format, round_to
 from roundoff.orders import as_order, pairwise, sum_in_order
+from roundoff.words import counted
 
 Array = npt.NDArray[np.float64]
 
@@ -39,7 +40,9 @@ def sweep(
     Raises: ArgumentError for fewer than one seed or a length below 1.
     """
     if seeds < 1 or min(lengths, default=1) < 1:
-        raise ArgumentError(f"sweep: {seeds} seeds, lengths {list(lengths)}; both start at 1")
+        raise ArgumentError(
+            f"sweep: {counted(seeds, 'seed')}, lengths {list(lengths)}; both start at 1"
+        )
     rows = []
     for data in DATA:
         for n in lengths:

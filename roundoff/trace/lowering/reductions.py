@@ -15,6 +15,7 @@ import torch
 from roundoff.errors import UnsupportedError
 from roundoff.trace.lowering.registry import Expression, Selection, Value, apply, formula, lowers
 from roundoff.trace.steps import Builder, Index, Shape, numbered
+from roundoff.words import counted
 
 #: Terms of all prefixes together, beyond which a cumulative sum is refused.
 MOST_PREFIX_TERMS = 1 << 24
@@ -114,7 +115,8 @@ def _prefixes(x: Expression, dim: int) -> Index:
     n = x.shape[dim]
     if prod(x.shape) * n > MOST_PREFIX_TERMS:
         raise UnsupportedError(
-            f"cannot trace a cumulative sum of {n} elements in {prod(x.shape) // n} rows: too many; "
+            f"cannot trace a cumulative sum of {counted(n, 'element')} in "
+            f"{counted(prod(x.shape) // n, 'row')}: too many; "
             "take a shorter one"
         )
     numbers = np.moveaxis(numbered(x.shape), dim, -1)[..., None, :]
@@ -199,7 +201,8 @@ def variance(
     freedom = count - Fraction(1 if correction is None else correction)
     if freedom <= 0:
         raise UnsupportedError(
-            f"cannot trace a variance of {count} elements with correction={correction}; it has no value"
+            f"cannot trace a variance of {counted(count, 'element')} with "
+            f"correction={correction}; it has no value"
         )
     found = total(apart * apart, dims, keepdim) / freedom
     return found, centre if keepdim else centre.reshape(found.shape)
