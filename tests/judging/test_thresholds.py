@@ -19,8 +19,8 @@ from roundoff.judging.comparison.measures import (
     measures,
     one_question,
 )
+from roundoff.judging.comparison.pairs import Pair
 from roundoff.judging.comparison.points import VALUES, Points
-from roundoff.judging.comparison.result import Pair
 from roundoff.judging.evidence import FAILURE, Judged, tolerance_pair
 from roundoff.judging.verdict import (
     Judgement,

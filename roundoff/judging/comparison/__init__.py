@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from roundoff.arguments import instance, whole
+from roundoff.judging.comparison.pairs import Pair
 from roundoff.judging.comparison.problem import Problem
-from roundoff.judging.comparison.result import Comparison, Pair
+from roundoff.judging.comparison.result import Comparison
 from roundoff.judging.comparison.sides import two_sides
 from roundoff.judging.power import Power
 from roundoff.trace.checks import check_device, check_inputs

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.judging.evidence import FAILURE, tolerance_pair
+from roundoff.judging.comparison.pairs import Pair
+from roundoff.judging.evidence import FAILURE, Judged, tolerance_pair
 from roundoff.judging.verdict import Verdict, agree, equal_bits, normwise_errors
 from roundoff.numbers import accuracy, statistics
-
-if TYPE_CHECKING:
-    from roundoff.judging.comparison.result import Pair
-    from roundoff.judging.evidence import Judged
 
 Array = npt.NDArray[np.float64]
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from roundoff.gradients.bounds import rounded_up
 from roundoff.judging.comparison.elsewhere import told
 from roundoff.judging.comparison.measures import NO_QUESTION
+from roundoff.judging.comparison.pairs import Compared
 from roundoff.judging.evidence import FAILURE
 from roundoff.judging.verdict import Verdict
 from roundoff.words import counted, folded
 
-if TYPE_CHECKING:
-    from roundoff.judging.comparison.result import Comparison
+#: The rows of `Comparison.table`.
+Rows = Sequence[Mapping[Any, Any]]
 
 
 _HEAD = (
@@ -31,9 +32,8 @@ _HEAD = (
 )
 
 
-def text(result: Comparison) -> str:
+def text(result: Compared, table: Rows) -> str:
     """The table, the reasons, the tolerances, the notes; sentences are folded."""
-    table = result.table.to_dict("records")
     one, two = result.names
     rows = [_HEAD, *(_cells(row, one, two) for row in table)]
     widths = [max(len(cells[k]) for cells in rows) for k in range(len(_HEAD))]
@@ -50,7 +50,7 @@ def text(result: Comparison) -> str:
         f"({FAILURE:g} per comparison), the largest, in u times the sum of |terms|"
         + ("; each side is measured against its own, where closer is –" if apart else ""),
         *_reasons(result),
-        *_left(result),
+        *_left(result, table),
         *told(result.elsewhere.values()),
     ]
     for row in table:
@@ -90,10 +90,10 @@ def _number(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.3g}"
 
 
-def _left(result: Comparison) -> list[str]:
+def _left(result: Compared, table: Rows) -> list[str]:
     """Elements at which a side is no finite number, and those that errors leave out."""
     of: dict[str, list[str]] = {}
-    for row in result.table.to_dict("records"):
+    for row in table:
         pair = result[row["gradient"], row["format"]]
         if pair.sides is None:
             continue
@@ -115,7 +115,7 @@ def _left(result: Comparison) -> list[str]:
     return [f"{text} [{', '.join(where)}]" for text, where in of.items()]
 
 
-def _reasons(result: Comparison) -> list[str]:
+def _reasons(result: Compared) -> list[str]:
     """Each reason once, with what it is about; then the power of opaque checks."""
     of: dict[tuple[str, str], list[str]] = {}
     for (gradient, format), pair in result.pairs.items():

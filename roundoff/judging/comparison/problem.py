@@ -31,8 +31,8 @@ from roundoff.judging.comparison.equality import (
     off_kinks,
 )
 from roundoff.judging.comparison.literals import as_data
+from roundoff.judging.comparison.pairs import Pair
 from roundoff.judging.comparison.points import Points
-from roundoff.judging.comparison.result import Pair
 from roundoff.judging.comparison.sides import Side
 from roundoff.judging.evidence import FAILURE, Evidence, evidence_of_trace, proven_reference
 from roundoff.judging.power import power_of
