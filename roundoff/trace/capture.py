@@ -27,6 +27,7 @@ from roundoff.trace.exactly import ExactConstants
 from roundoff.trace.lowering import Value, computed_in, format_name, literal, lower, narrows
 from roundoff.trace.problem import OUTPUT, UPSTREAM, check_output_apart, check_problem
 from roundoff.trace.runs import Run
+from roundoff.trace.settled import Settled
 from roundoff.trace.steps import Builder, Trace
 from roundoff.trace.writes import PutBack, declare_updates, drop_last_writes, lift
 
@@ -88,7 +89,8 @@ class Subject:
         """What a run in a type asks of PyTorch.  Raises: NotRunError where PyTorch cannot."""
         examples = self.examples(dtype)
         made = Run(dtype, examples)
-        with _plain_kernels(), ExactConstants(), _told(NotRunError, _NOT_RUN), PutBack(), made:
+        settled, told = Settled(), _told(NotRunError, _NOT_RUN)
+        with _plain_kernels(), ExactConstants(settled), told, PutBack(), made, settled:
             self.gradients(*examples)
         return made
 
@@ -304,42 +306,23 @@ def _capture(
     function: Callable[..., Any], examples: list[torch.Tensor]
 ) -> tuple[torch.fx.GraphModule, dict[str, torch.Tensor]]:
     """A graph without writes, and what it takes behind the examples: what the function brings along."""
-    with _plain_kernels(), ExactConstants():
+    settled = Settled()
+
+    def run(*values: torch.Tensor) -> Any:
+        with settled:
+            return function(*values)
+
+    with _plain_kernels(), ExactConstants(settled):
         with _told(NotRunError, _NOT_RUN), PutBack() as writes:
-            graph = make_fx(function)(*examples)
+            graph = make_fx(run)(*examples)
         declare_updates(graph.graph)
         brought = lift(graph, writes.storages)
         graph.recompile()
-        with _told(UnsupportedError, "cannot trace the function"):
-            graph = make_fx(functionalize(graph), tracing_mode="fake", _allow_non_fake_inputs=True)(
-                *examples, *brought.values()
-            )
+        with _told(UnsupportedError, "cannot trace the function"), PutBack():
+            graph = make_fx(functionalize(graph))(*examples, *brought.values())
         drop_last_writes(graph.graph)
         graph.graph.eliminate_dead_code()
-        if len({dtype for node in graph.graph.nodes for dtype in _types_of(node)}) > 1:
-            with _told(UnsupportedError, "cannot trace the function"):
-                _AsRun(graph).run(*examples, *brought.values())
     return graph, brought
-
-
-def _types_of(node: torch.fx.Node) -> set[torch.dtype]:
-    leaves = torch.utils._pytree.tree_leaves(node.meta.get("val"))
-    return {t.dtype for t in leaves if isinstance(t, torch.Tensor) and t.is_floating_point()}
-
-
-class _AsRun(torch.fx.Interpreter):
-    """Notes the types that a graph's calls really return, which fake results of mixed calls may not have."""
-
-    def run_node(self, n: torch.fx.Node) -> Any:
-        found = super().run_node(n)
-        n.meta["val"] = torch.utils._pytree.tree_map(_without_numbers, found)
-        return found
-
-
-def _without_numbers(leaf: Any) -> Any:
-    if not isinstance(leaf, torch.Tensor):
-        return leaf
-    return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device="meta")
 
 
 def _lower_graph(

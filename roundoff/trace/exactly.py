@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from roundoff.errors import UnsupportedError
+from roundoff.trace.settled import Settled
 
 aten = torch.ops.aten
 
@@ -243,15 +244,16 @@ _PRODUCTS = (torch.Tensor.mul, torch.Tensor.__mul__, torch.mul)
 class ExactConstants(TorchFunctionMode):
     """Replaces those calls; inside multi-head attention also the product with sqrt(1 / d)."""
 
-    def __init__(self) -> None:
+    def __init__(self, settled: Settled) -> None:
         super().__init__()
+        self.settled = settled
         self.inside = 0
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if function in _LEAVING:
+        if function in _LEAVING and not self.settled.holds(args[0]):
             raise UnsupportedError(
                 f"the function's values leave PyTorch (Tensor.{function.__name__}), where no trace follows; "
                 "write it with PyTorch's operations"

@@ -128,7 +128,7 @@ def makes(*names: str) -> Callable[[Callable[..., Value]], Callable[..., Value]]
 
 
 def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
-    """One ATen call as steps.  out: the fake result, for its shape, strides and type.
+    """One ATen call as steps.  out: a result without numbers, for its shape, strides and type.
 
     Raises: UnsupportedError naming the operation, whatever goes wrong; the cause is chained.
     """
@@ -145,11 +145,21 @@ def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
 
 
 def _lowered(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
-    """One ATen call.  out: the fake result, for its shape, strides and type.
+    """One ATen call.  out: a result without numbers, for its shape, strides and type.
 
     Raises: UnsupportedError for an operation that is not known, naming it and where the known ones are.
     """
     name = str(target.overloadpacket.__name__)
+    found = _floats(args, kwargs)
+    if (
+        found
+        and torch.Tag.dynamic_output_shape in target.tags
+        and name not in ("index", "masked_select")
+    ):
+        raise UnsupportedError(
+            f"the shape of a result depends on numbers (aten::{name} of floats), which no trace can follow; "
+            "keep the shape, with torch.where"
+        )
     if torch.Tag.nondeterministic_seeded in target.tags:
         raise UnsupportedError(
             f"cannot trace the operation aten::{name}: it draws random numbers; draw them outside the "
@@ -160,7 +170,6 @@ def _lowered(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> A
             f"cannot trace the operation aten::{name}: it writes into its arguments in a way that cannot "
             "be followed; use one that returns its result"
         )
-    found = _floats(args, kwargs)
     own = computed_in(out, found)
     build.kernel, build.format = name, build.named(None if own is None else format_name(own))
     if not found and (name not in LOWERINGS or not _floating(out)):
@@ -358,6 +367,8 @@ def lower_move(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) ->
         shape = tuple(tensor.shape)
         return Value(build.move(tuple(operands), places), shape, tuple(tensor.stride()))
 
+    if name in ("view", "_unsafe_view"):  # of an expanded tensor, whose numbers lie in C order
+        target = torch.ops.aten.reshape.default
     return tree_map(index, target(*args, **kwargs))
 
 
