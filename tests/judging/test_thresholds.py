@@ -199,7 +199,7 @@ def test_elements_without_a_value_are_no_difference() -> None:
     for exact in (True, False):
         assert same_reference(one, two, exact=exact).all() and agree(one, two, exact=exact)
         assert different(one, reference(7.0, 3.0), exact=exact, rigorous=True).reason.endswith(
-            "at element [1] the exact gradients are 2 and 3; 1 of 2 elements differ, by up to 1"
+            "at element [1] the exact gradients are 2 and 3; 1 of 2 elements differs, by up to 1"
         )
 
 
