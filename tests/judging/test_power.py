@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -289,3 +290,23 @@ def test_a_remedy_is_named_where_it_helps_and_nowhere_else(
     if "accumulate" in named:
         asked(format, **kind, accumulate="float32")
     assert named or "check a part of the function" in text
+
+
+def test_a_tolerance_that_lets_twice_the_gradient_pass_has_no_power() -> None:
+    """(|e| + t) / (|e| - t) is 2 at t = |e| / 3; one element that notices is enough."""
+    ((known, gradient, _), *_) = cases(PROBLEMS["linear, 3 rows"], "float32")
+    target = ro.FLOAT32
+    for part, power in ((0.99, True), (1.01, False)):
+        wide = replace(known, likely=part / 3 * np.abs(known.high))
+        assert (
+            testing._check("x", gradient.double().numpy(), wide, "probabilistic", target) is power
+        )
+    size = np.abs(known.high)
+    size.flat[0] /= 2
+    assert testing._check(
+        "x",
+        gradient.double().numpy(),
+        replace(known, likely=1.01 / 3 * size),
+        "probabilistic",
+        target,
+    )

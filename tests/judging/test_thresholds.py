@@ -11,7 +11,7 @@ import pytest
 from roundoff.arithmetic.condition_scale import Scaled
 from roundoff.errors import no_value
 from roundoff.gradients.reference import GradientReference, Reference
-from roundoff.judging.comparison.equality import Agreement, agreement_of, chance
+from roundoff.judging.comparison.equality import Agreement, agreement_of, any_known, chance
 from roundoff.judging.comparison.measures import (
     _closer,
     _in_general,
@@ -102,6 +102,44 @@ def test_the_low_part_of_a_reference_counts() -> None:
             side("other", [1.0 + 2.0**-51], of, certain=2.0**-40, format="float64"),
         )
         assert found.verdict is verdict
+    for part, verdict in ((0.99, Verdict.SUSPICIOUS), (1.01, Verdict.ROUNDOFF)):
+        found = judge(  # whose error is the low part alone
+            side("off", [1.0], of, certain=part * 2.0**-60, format="float64"),
+            side("other", [1.0 + 2.0**-51], of, certain=2.0**-40, format="float64"),
+        )
+        assert found.verdict is verdict
+
+
+def test_literals_and_radii_explain_a_gap_together() -> None:
+    one = reference(1.0, radius=0.01, literals=0.01)
+    for gap, explained in ((0.0199, True), (0.0201, False)):
+        assert by_literals(one, reference(1.0 + gap)).all() == explained
+        assert agree(one, reference(1.0 + gap), exact=False) == explained
+
+
+def test_nan_equals_nan_whatever_its_bits() -> None:
+    nan = np.array([np.nan, 1.0])
+    of = reference(1.0, 1.0, lost=[0])
+    found = judge(side("one", nan, of), side("two", np.copysign(nan, [-1.0, 1.0]), of))
+    assert found.verdict is Verdict.IDENTICAL
+
+
+def test_the_reference_of_a_side_without_trace_is_not_compared() -> None:
+    one = side("traced", [1.0], reference(1.0))
+    opaque = side("opaque", [1.0 + 2.0**-23], reference(1.0 + 2.0**-23), traced=False)
+    assert judge(one, opaque).verdict is not Verdict.DIFFERENT
+    assert judge(opaque, one).verdict is not Verdict.DIFFERENT
+
+
+def test_no_pair_covers_an_infinite_bound() -> None:
+    of = reference(1.0, 2.0)
+    one, two = (side(name, [1.0, 2.0], of, likely=[INFINITY, 1e-3]) for name in ("one", "two"))
+    assert tolerance_pair(one, two) == (INFINITY, INFINITY)
+
+
+def test_where_nothing_is_known_on_both_sides_nothing_was_compared() -> None:
+    half, other = reference(1.0, 2.0, lost=[0]), reference(1.0, 2.0, lost=[1])
+    assert any_known({"x": half}, {"x": half}) and not any_known({"x": half}, {"x": other})
 
 
 def test_the_probabilistic_bound_is_the_next_limit() -> None:
