@@ -192,7 +192,9 @@ def test_a_bad_argument_gets_one_sentence(function, tmp_path, monkeypatch) -> No
                 except ro.RoundoffError as error:
                     message = str(error)
                 except AssertionError:
-                    assert function.__module__ == "roundoff.testing.assertions", f"{argument} = {what}"
+                    assert function.__module__ == "roundoff.testing.assertions", (
+                        f"{argument} = {what}"
+                    )
                     continue
                 except Exception as error:
                     raise AssertionError(f"{argument} = {what}: {type(error).__name__}") from error
