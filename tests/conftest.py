@@ -1,8 +1,17 @@
-"""References that tests keep on disk go to a folder of their own."""
+"""What all tests share: references on disk in a folder of their own, and threads that leave each other the cores."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+# Read when PyTorch and NumPy are loaded.  OpenMP's threads otherwise wait for each other by spinning: with a worker
+# per core, a kernel on two threads took seven times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from roundoff.judging.reference_cache import VARIABLE
 

@@ -1,14 +1,22 @@
-"""Assertions for test suites: a result is within round-off, two functions are the same."""
+"""Assertions for test suites: a result is within round-off, two functions are the same.
 
-from roundoff.testing.assertions import (
-    KINDS,
-    LEAST,
-    Usage,
-    assert_same_function,
-    assert_within_roundoff,
-    suspect,
-    usages,
-)
+Loaded on first use: pytest loads the plugin beside them in every run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from roundoff.testing.assertions import (
+        KINDS,
+        LEAST,
+        Usage,
+        assert_same_function,
+        assert_within_roundoff,
+        suspect,
+        usages,
+    )
 
 __all__ = [
     "KINDS",
@@ -19,3 +27,15 @@ __all__ = [
     "suspect",
     "usages",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from roundoff.testing import assertions
+
+        return getattr(assertions, name)
+    raise AttributeError(f"module 'roundoff.testing' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -27,13 +27,13 @@ def roundoff() -> Any:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """What the test used travels with its report, through pytest-xdist as well."""
-    testing = sys.modules.get("roundoff.testing")
+    testing = sys.modules.get("roundoff.testing.assertions")
     if testing is not None:
         testing.usages.clear()
     try:
         yield
     finally:
-        testing = sys.modules.get("roundoff.testing")
+        testing = sys.modules.get("roundoff.testing.assertions")
         if testing is not None:
             for usage in testing.usages:
                 entry = (_PROPERTY, [usage.name, usage.format, usage.share, usage.factor])

@@ -157,3 +157,9 @@ def _installed() -> bool:
     from importlib.metadata import entry_points
 
     return any(point.value == "roundoff.testing.plugin" for point in entry_points(group="pytest11"))
+
+
+def test_the_plugin_is_light() -> None:
+    code = "import sys, roundoff.testing.plugin; print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
