@@ -14,7 +14,7 @@ from roundoff.arithmetic import walk
 from roundoff.arithmetic.condition_scale import FUNCTIONS
 from roundoff.arithmetic.running import Running
 from roundoff.arithmetic.simulated import Simulated, simulate
-from roundoff.gradients.reference import round_inputs
+from roundoff.gradients.inputs import round_inputs
 from roundoff.numbers.formats import FLOAT32, round_to
 from roundoff.orders import sum_in_order
 from roundoff.trace import prune, trace_gradients

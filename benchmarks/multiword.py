@@ -23,7 +23,8 @@ from timing import seconds
 import roundoff as ro
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.multiword import Multiword
-from roundoff.gradients.reference import reference_of_trace, round_inputs, work
+from roundoff.gradients.inputs import round_inputs
+from roundoff.gradients.reference import reference_of_trace, work
 from roundoff.gradients.reference.engines import MOST_BITS
 from roundoff.trace import prune, trace_gradients
 

@@ -22,7 +22,7 @@ from roundoff.arithmetic.sum_laws import Certain, Likely, count_sums
 from roundoff.bounds import Bound, Statement
 from roundoff.bounds.theorems import check_failure
 from roundoff.errors import ArgumentError
-from roundoff.gradients.reference import float64_array, round_inputs
+from roundoff.gradients.problem import Problem
 from roundoff.kernels.facts import Described, Kernels
 from roundoff.numbers.formats import as_format
 from roundoff.orders import accumulator, as_order
@@ -71,14 +71,9 @@ def gradient_bounds(
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced.
     """
     from roundoff.kernels.this_machine import of_this_machine
-    from roundoff.trace.capture import as_tensor, trace_gradients
-    from roundoff.trace.checks import UPSTREAM
-    from roundoff.trace.prune import prune
 
-    trace = prune(trace_gradients(function, inputs, wrt, loss, upstream, format=format))
-    values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}
-    arrays = {name: float64_array(as_tensor(name, value)) for name, value in values.items()}
-    rounded = round_inputs(trace, arrays, as_format(format))
+    problem = Problem(function, inputs, wrt, loss, upstream)
+    trace, rounded = problem.trace(format), problem.rounded(format)
     described = accumulate is not None or order is not None
     kernels = None if described else of_this_machine(trace, as_format(format))
     return bounds_of_trace(

@@ -12,7 +12,7 @@ import torch
 
 from roundoff.arguments import flag, whole
 from roundoff.errors import ArgumentError, UnsupportedError
-from roundoff.gradients.reference import float64_array
+from roundoff.gradients.inputs import float64_array
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format, rounder
 from roundoff.trace.capture import as_tensor, call, check_wrt, evaluate

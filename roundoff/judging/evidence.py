@@ -20,12 +20,12 @@ from roundoff.arithmetic.memo import Shared
 from roundoff.bounds import Bound
 from roundoff.errors import RoundoffError
 from roundoff.gradients.bounds import bounds_of_trace, tolerance
+from roundoff.gradients.inputs import round_inputs
 from roundoff.gradients.reference import (
     GradientReference,
     Reference,
     reference_of_trace,
     rigorous_engine,
-    round_inputs,
 )
 from roundoff.numbers.formats import FLOAT32, FLOAT64, Format, as_format
 from roundoff.trace.steps import Trace

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from roundoff import __version__
 from roundoff.errors import ArgumentError
 from roundoff.files import make_folder, write_whole
-from roundoff.gradients.reference import round_inputs
+from roundoff.gradients.inputs import round_inputs
 from roundoff.judging.evidence import evidence_of_trace
 from roundoff.numbers.formats import Format
 from roundoff.trace.steps import Trace
@@ -59,7 +59,7 @@ def folder() -> Path:
     return Path(given) if given else Path.home() / ".cache" / "roundoff"
 
 
-def known(
+def remembered(
     trace: Trace, inputs: Mapping[str, Array], target: Format, failure: float, accumulate: Any
 ) -> dict[str, Known]:
     """The reference and the bounds of every output of a pruned trace, from disk if they are there.

@@ -14,13 +14,10 @@ from roundoff.errors import ArgumentError
 from roundoff.gradients.bounds import rounded_up
 from roundoff.gradients.bounds import tolerance as pair_of
 from roundoff.gradients.native import native_gradients
-from roundoff.gradients.reference import float64_array
+from roundoff.gradients.problem import Problem
 from roundoff.judging.power import Power, power_of
-from roundoff.judging.reference_cache import Known, known
+from roundoff.judging.reference_cache import Known, remembered
 from roundoff.numbers.formats import Format, as_format, spacing
-from roundoff.trace.capture import as_tensor, trace_gradients
-from roundoff.trace.checks import UPSTREAM
-from roundoff.trace.prune import prune
 
 Array = npt.NDArray[np.float64]
 
@@ -139,29 +136,14 @@ def tolerance(
     """
     check_failure(failure)
     target = as_format(format)
-    of = traced(function, inputs, wrt, loss, upstream, target, failure, accumulate, output)
+    problem = Problem(function, inputs, wrt, loss, upstream, output, forward=True)
+    of = remembered(problem.trace(target), problem.rounded(target), target, failure, accumulate)
     computed = native_gradients(
         function, inputs, wrt, loss, upstream, format=target, output=output, forward=True
     )
     return Tolerances(
         (name, _tolerance(name, each, computed[name], target, failure)) for name, each in of.items()
     )
-
-
-def traced(
-    function: Callable[..., Any], inputs: Mapping[str, Any], wrt: Sequence[str] | None,
-    loss: Callable[..., Any] | None, upstream: Any, target: Format, failure: float, accumulate: Any,
-    output: Any,
-) -> dict[str, Known]:  # fmt: skip
-    """References and bounds of a function's gradients and output, from disk where they are known."""
-    trace = prune(
-        trace_gradients(
-            function, inputs, wrt, loss, upstream, output=output, forward=True, format=target
-        )
-    )
-    values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}
-    arrays = {name: float64_array(as_tensor(name, value)) for name, value in values.items()}
-    return known(trace, arrays, target, failure, accumulate)
 
 
 def _tolerance(name: str, of: Known, computed: Array, target: Format, failure: float) -> Tolerance:
@@ -175,4 +157,4 @@ def _tolerance(name: str, of: Known, computed: Array, target: Format, failure: f
     return Tolerance(name, target, failure, of.certain, of.likely, empirical, of.high, of.terms)
 
 
-__all__ = ["FLOOR", "TIMES", "Tolerance", "Tolerances", "tolerance", "traced"]
+__all__ = ["FLOOR", "TIMES", "Tolerance", "Tolerances", "tolerance"]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from roundoff.errors import ArgumentError, RoundoffError, UnsupportedError
-from roundoff.gradients.reference import float64_array
+from roundoff.gradients.inputs import float64_array
 from roundoff.numbers.formats import as_format, round_to
 from roundoff.probing.buffers import Buffer
 from roundoff.probing.flags import Probes

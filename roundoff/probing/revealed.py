@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from roundoff.arguments import instance, whole
 from roundoff.errors import ArgumentError, UndecidedError
-from roundoff.gradients.reference import float64_array
+from roundoff.gradients.inputs import float64_array
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import FLOAT32, Format, round_to
 from roundoff.orders import MOST_LEAVES, ReductionTree

@@ -12,8 +12,9 @@ import pandas as pd
 from roundoff.arithmetic.simulated import Simulated, simulate
 from roundoff.bounds import Bound
 from roundoff.gradients.bounds import bounds_of_trace
+from roundoff.gradients.inputs import round_inputs
 from roundoff.gradients.native import as_native, native_gradients
-from roundoff.gradients.reference import Reference, round_inputs
+from roundoff.gradients.reference import Reference
 from roundoff.judging.comparison.equality import off_kinks
 from roundoff.judging.comparison.points import Points
 from roundoff.judging.evidence import FAILURE, evidence_of_trace, tolerance_pair

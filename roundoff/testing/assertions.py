@@ -73,8 +73,9 @@ def assert_within_roundoff(
     wrong, and a test that expects a bug to be caught must not take it for that.  ArgumentError and
     UnsupportedError as `tolerance`.
     """
-    from roundoff.gradients.reference import float64_array
-    from roundoff.judging.tolerance import traced
+    from roundoff.gradients.inputs import float64_array
+    from roundoff.gradients.problem import Problem
+    from roundoff.judging.reference_cache import remembered
     from roundoff.numbers.formats import as_format
     from roundoff.trace.capture import as_tensor
     from roundoff.trace.checks import OUTPUT
@@ -91,12 +92,14 @@ def assert_within_roundoff(
     if loss is None and upstream is None and set(tensors) == {OUTPUT}:
         loss = _total  # its gradients are not asked for
     with np.errstate(all="ignore"):
-        of = traced(function, inputs, wrt, loss, upstream, target, failure, accumulate, output)
+        problem = Problem(function, inputs, wrt, loss, upstream, output, forward=True)
 
         def otherwise(target: Format, accumulate: Any) -> Mapping[str, Known]:
-            return traced(
-                function, inputs, wrt, loss, upstream, target, failure, accumulate, output
+            return remembered(
+                problem.trace(target), problem.rounded(target), target, failure, accumulate
             )
+
+        of = otherwise(target, accumulate)
 
         for name, tensor in tensors.items():
             if name not in of:

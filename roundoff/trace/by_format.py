@@ -30,7 +30,13 @@ class Traces:
     ) -> None:  # fmt: skip
         self._subject = Subject(function, inputs, wrt, loss, upstream, output, forward=forward)
         self._found: dict[Any, Trace] = {}
-        self._runs: list[tuple[Run, Trace]] = []
+        self._made: list[tuple[torch.dtype, Trace]] = []
+        self._runs: dict[torch.dtype, Run] = {}
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The inputs by name, the upstream gradient among them."""
+        return self._subject.tensors
 
     @TORCH
     def of(self, format: Any) -> Trace:
@@ -50,10 +56,14 @@ class Traces:
         return for_format(plain, target)
 
     def _in(self, dtype: torch.dtype) -> Trace:
-        run = self._subject.run(dtype)
-        for others, trace in self._runs:
-            if run.alike(others):
+        for others, trace in self._made:
+            if self._run(dtype).alike(self._run(others)):
                 return trace
         trace = prune(self._subject.trace(dtype))
-        self._runs.append((run, trace))
+        self._made.append((dtype, trace))
         return trace
+
+    def _run(self, dtype: torch.dtype) -> Run:
+        if dtype not in self._runs:
+            self._runs[dtype] = self._subject.run(dtype)
+        return self._runs[dtype]

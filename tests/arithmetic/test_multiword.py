@@ -23,7 +23,8 @@ from roundoff.arithmetic.condition_scale import Scaled
 from roundoff.arithmetic.multiprecision import Multiprecision, from_words
 from roundoff.arithmetic.multiword import Multiword
 from roundoff.arithmetic.words import Words
-from roundoff.gradients.reference import engines, float64_array, round_inputs
+from roundoff.gradients.inputs import float64_array, round_inputs
+from roundoff.gradients.reference import engines
 from roundoff.gradients.reference.rounding import float_up
 from roundoff.trace import prune, trace_gradients
 from roundoff.trace.steps import Map

@@ -21,7 +21,8 @@ from roundoff.arithmetic.running import Running
 from roundoff.arithmetic.simulated import Simulated, simulate
 from roundoff.arithmetic.sum_laws import Certain, Likely, count_sums
 from roundoff.gradients.bounds import bounds_of_trace
-from roundoff.gradients.reference import reference_of_trace, round_inputs
+from roundoff.gradients.inputs import round_inputs
+from roundoff.gradients.reference import reference_of_trace
 from roundoff.trace import prune, trace_gradients
 
 

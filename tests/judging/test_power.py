@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import roundoff as ro
+from roundoff.gradients.problem import Problem
 from roundoff.judging.power import factor_in_words, power_of
-from roundoff.judging.tolerance import traced
+from roundoff.judging.reference_cache import remembered
 from roundoff.testing import assert_within_roundoff
 from roundoff.testing import assertions as testing
 
@@ -95,7 +96,8 @@ def cases(problem, format, accumulate=None):
     """Per gradient and for the output: the exact one rounded once, and a check of it."""
     function, inputs = problem
     target = ro.as_format(format)
-    of = traced(function, inputs, None, squares, None, target, 1e-9, accumulate, None)
+    problem = Problem(function, inputs, loss=squares, forward=True)
+    of = remembered(problem.trace(target), problem.rounded(target), target, 1e-9, accumulate)
     for name, known in of.items():
         gradient = torch.from_numpy(known.high).to(target.torch_dtype)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from roundoff.gradients.reference import float64_array
+from roundoff.gradients.inputs import float64_array
 from roundoff.judging import reference_cache as disk
 from roundoff.numbers.formats import FLOAT32
 from roundoff.trace.capture import trace_gradients
@@ -41,7 +41,7 @@ def computed(monkeypatch):
 
 
 def ask(trace) -> dict[str, disk.Known]:
-    return disk.known(trace, ARRAYS, FLOAT32, 1e-9, None)
+    return disk.remembered(trace, ARRAYS, FLOAT32, 1e-9, None)
 
 
 def equal(one: dict[str, disk.Known], two: dict[str, disk.Known]) -> bool:
@@ -151,7 +151,7 @@ def test_writers_at_the_same_time_leave_one_whole_file(trace) -> None:
     values = ARRAYS  # traced once: the threads only read and write
     threads = [
         threading.Thread(
-            target=lambda: found.append(disk.known(trace, values, FLOAT32, 1e-9, None))
+            target=lambda: found.append(disk.remembered(trace, values, FLOAT32, 1e-9, None))
         )
         for _ in range(8)
     ]

@@ -12,8 +12,9 @@ from zoo import Z, loss
 
 import roundoff as ro
 from roundoff.gradients.bounds import bounds_of_trace
+from roundoff.gradients.inputs import float64_array, round_inputs
 from roundoff.gradients.native import native_gradients
-from roundoff.gradients.reference import float64_array, reference_of_trace, round_inputs
+from roundoff.gradients.reference import reference_of_trace
 from roundoff.trace import Traces
 from roundoff.trace.operations import table
 

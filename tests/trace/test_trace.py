@@ -14,7 +14,7 @@ import roundoff as ro
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.condition_scale import Scale
 from roundoff.arithmetic.multiprecision import Multiprecision
-from roundoff.gradients.reference import float64_array
+from roundoff.gradients.inputs import float64_array
 from roundoff.trace import (
     LOWERINGS,
     UPSTREAM,

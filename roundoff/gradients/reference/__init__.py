@@ -8,36 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from roundoff.arguments import choice
 from roundoff.arithmetic.memo import Alone, Shared
-from roundoff.errors import ArgumentError, PrecisionError
+from roundoff.errors import PrecisionError
+from roundoff.gradients.inputs import round_inputs
+from roundoff.gradients.problem import Problem
 from roundoff.gradients.reference import engines
 from roundoff.gradients.reference.result import GradientReference, Reference
 from roundoff.gradients.reference.rounding import split
 from roundoff.gradients.reference.size import is_large, rigorous_engine, work
 from roundoff.locks import NUMBERS
-from roundoff.numbers.formats import Format, as_format, rounder
+from roundoff.numbers.formats import as_format
 from roundoff.trace.prune import prune
-from roundoff.trace.steps import Input, Move, Trace
-
-if TYPE_CHECKING:
-    import torch
+from roundoff.trace.steps import Move, Trace
 
 __all__ = [
     "ENGINES",
     "GradientReference",
     "Reference",
-    "float64_array",
     "is_large",
     "reference_gradients",
     "reference_of_trace",
     "rigorous_engine",
-    "round_inputs",
     "spot_check",
     "work",
 ]
@@ -72,13 +69,10 @@ def reference_gradients(
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced;
     the first of those reasons where no element is known; PrecisionError when LIMIT_BITS do not suffice.
     """
-    from roundoff.trace.capture import as_tensor, trace_gradients
-    from roundoff.trace.checks import UPSTREAM
-
-    trace = trace_gradients(function, inputs, wrt, loss, upstream, output=output, format=format)
-    values = dict(inputs) if upstream is None else {**inputs, UPSTREAM: upstream}
-    arrays = {name: float64_array(as_tensor(name, value)) for name, value in values.items()}
-    found = reference_of_trace(prune(trace), arrays, format=format, engine=engine)
+    problem = Problem(function, inputs, wrt, loss, upstream, output)
+    found = reference_of_trace(
+        problem.trace(format), problem.rounded(format), format=format, engine=engine
+    )
     lost = [error for gradient in found.values() for error in gradient.unknown.values()]
     if lost and not any(gradient.known.any() for gradient in found.values()):
         raise lost[0]
@@ -141,47 +135,3 @@ def spot_check(
                 "this is an error of roundoff, please report it"
             )
     return engine
-
-
-def float64_array(tensor: torch.Tensor) -> Array:
-    """The numbers of a tensor, exactly; of any device, layout and floating-point type."""
-    import torch
-
-    values: Array = tensor.detach().to(device="cpu", dtype=torch.float64).numpy(force=True)
-    return values
-
-
-def round_inputs(trace: Trace, inputs: Mapping[str, Array], target: Format) -> dict[str, Array]:
-    """The trace's inputs rounded to a format, and its closures, which have a type of their own, as they are.
-
-    Raises: ArgumentError where one is missing, not finite, or overflows the format.
-    """
-    given = {**trace.closures, **inputs}
-    to_format = rounder(target)
-    rounded = {}
-    for step in trace.steps:
-        if isinstance(step, Input):
-            values = np.array(given[step.name], np.float64, order="C")
-            if step.name in trace.closures:
-                if not np.isfinite(values).all():
-                    raise _unusable(step.name, values, target)
-                rounded[step.name] = values
-                continue
-            if not np.abs(values).max(initial=0.0) < target.overflow_threshold:
-                raise _unusable(step.name, values, target)
-            rounded[step.name] = to_format(np.atleast_1d(values)).reshape(values.shape)
-    return rounded
-
-
-def _unusable(name: str, values: Array, target: Format) -> ArgumentError:
-    wild = np.argwhere(~np.isfinite(values))
-    if len(wild):
-        at = tuple(int(i) for i in wild[0])
-        return ArgumentError(
-            f"input {name!r} holds {values[at]} at {list(at)}; a reference needs finite numbers"
-        )
-    worst = values.flat[int(np.argmax(np.abs(values)))]
-    return ArgumentError(
-        f"input {name!r} holds {worst:g}, beyond the largest {target} number {target.max:g}; "
-        "scale it, or take a format with a wider range"
-    )

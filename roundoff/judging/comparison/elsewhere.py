@@ -17,7 +17,8 @@ import numpy.typing as npt
 from roundoff.arithmetic.kinks import Seen, never_crossed, sides
 from roundoff.arithmetic.ties import first_tie
 from roundoff.errors import RoundoffError
-from roundoff.gradients.reference import Reference, is_large, round_inputs
+from roundoff.gradients.inputs import round_inputs
+from roundoff.gradients.reference import Reference, is_large
 from roundoff.judging.comparison.points import Points
 from roundoff.judging.evidence import proven_reference
 from roundoff.judging.verdict import by_literals, same_reference

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic.ties import first_tie
-from roundoff.gradients.reference import Reference, round_inputs
+from roundoff.gradients.inputs import round_inputs
+from roundoff.gradients.reference import Reference
 from roundoff.judging.comparison.points import VALUES, Points
 from roundoff.judging.evidence import proven_reference
 from roundoff.judging.verdict import Judgement, Verdict, different, same_reference

@@ -20,7 +20,8 @@ from roundoff.errors import (
     UndecidedError,
     UnsupportedError,
 )
-from roundoff.gradients.reference import Reference, float64_array, is_large, spot_check
+from roundoff.gradients.inputs import float64_array
+from roundoff.gradients.reference import Reference, is_large, spot_check
 from roundoff.judging.comparison.elsewhere import Search
 from roundoff.judging.comparison.equality import (
     Agreement,
