@@ -12,7 +12,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 import roundoff as ro
-from roundoff.judging.comparison.problem import Problem
+from roundoff.judging.comparison.comparing import Comparing
 from roundoff.trace import prune, trace_gradients
 from roundoff.trace.degree import degree
 
@@ -65,7 +65,7 @@ PAIRS = {
 def test_polynomials_are_compared_at_points_of_few_bits_and_others_beside_the_inputs() -> None:
     seen = []
 
-    references = Problem._references
+    references = Comparing._references
 
     def recorded(self, both, values):
         seen.append(values)
@@ -74,7 +74,7 @@ def test_polynomials_are_compared_at_points_of_few_bits_and_others_beside_the_in
     inputs = {"x": torch.tensor([0.0, 3.0, -1e-3]), "k": torch.tensor([0, 1, 2])}
     for loss in (torch.sum, lambda out: torch.exp(out).sum()):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Problem, "_references", recorded)
+            patch.setattr(Comparing, "_references", recorded)
             ro.compare(
                 lambda x, k: x * x, lambda x, k: (x * x)[k] + 0 * x, inputs, "x", loss,
                 formats=["float32"], points=2,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from roundoff.arguments import instance, whole
+from roundoff.judging.comparison.comparing import Comparing
 from roundoff.judging.comparison.pairs import Pair
-from roundoff.judging.comparison.problem import Problem
 from roundoff.judging.comparison.result import Comparison
 from roundoff.judging.comparison.sides import two_sides
 from roundoff.judging.power import Power
@@ -67,7 +67,7 @@ def compare(
         instance("rename", rename, Mapping, "a mapping from names to names")
     started = time.perf_counter()
     sides, values = two_sides(first, second, dict(inputs), rename)
-    problem = Problem(sides, values, wrt, loss, upstream, output, device, seed, formats)
+    problem = Comparing(sides, values, wrt, loss, upstream, output, device, seed, formats)
     traced = time.perf_counter()
     elsewhere, notes = problem.elsewhere(points)
     checked = time.perf_counter()
