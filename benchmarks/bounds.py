@@ -11,13 +11,13 @@ from timing import compare, head, show
 
 from roundoff import bounds
 from roundoff.arithmetic import walk
-from roundoff.arithmetic.condition_scale import FUNCTIONS
 from roundoff.arithmetic.running import Running
 from roundoff.arithmetic.simulated import Simulated, simulate
 from roundoff.gradients.inputs import round_inputs
 from roundoff.numbers.formats import FLOAT32, round_to
 from roundoff.orders import sum_in_order
 from roundoff.trace import prune, trace_gradients
+from roundoff.trace.functions import FUNCTIONS
 
 
 class Float64:
@@ -36,7 +36,9 @@ class Float64:
         return flat[step.index]
 
     def map(self, step, operands):
-        return operands[0] if step.function == "cast" else FUNCTIONS[step.function](*operands)
+        return (
+            operands[0] if step.function == "cast" else FUNCTIONS[step.function].float64(*operands)
+        )
 
     def reduce(self, step, operand):
         return operand.sum(axis=-1)

@@ -5,7 +5,7 @@ Source: F. Johansson, Arb: efficient arbitrary-precision midpoint-radius interva
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,62 +21,11 @@ from roundoff.errors import (
     no_value,
     of_elements,
     too_large,
-    undecided_comparison,
 )
-from roundoff.trace.steps import BOOLEAN, Constant, Contract, Map, Move, Reduce, Shape
+from roundoff.trace.functions import FUNCTIONS, Function, Kind
+from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Shape
 
 Balls = npt.NDArray[np.object_]
-
-
-def _compare(holds: Callable[[arb, arb], bool], fails: Callable[[arb, arb], bool]) -> Any:
-    def decided(x: arb, y: arb) -> bool:
-        if holds(x, y):
-            return True
-        if fails(x, y):
-            return False
-        raise undecided_comparison(x.str(12), y.str(12))
-
-    return decided
-
-
-def _sigmoid(x: arb) -> arb:
-    """Without overflow on either side."""
-    if x < 0:
-        small = x.exp()
-        return small / (1 + small)
-    return 1 / (1 + (-x).exp())
-
-
-#: Functions that have a value at every number, so that only its size can be in the way.
-_GROWING = frozenset("exp expm1 sinh cosh".split())
-
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "add": arb.__add__,
-    "sub": arb.__sub__,
-    "mul": arb.__mul__,
-    "div": arb.__truediv__,
-    "neg": arb.__neg__,
-    "abs": abs,
-    "sign": arb.sgn,
-    "maximum": arb.max,
-    "minimum": arb.min,
-    "gt": _compare(arb.__gt__, arb.__le__),
-    "ge": _compare(arb.__ge__, arb.__lt__),
-    "lt": _compare(arb.__lt__, arb.__ge__),
-    "le": _compare(arb.__le__, arb.__gt__),
-    "eq": _compare(arb.__eq__, arb.__ne__),
-    "ne": _compare(arb.__ne__, arb.__eq__),
-    "sigmoid": _sigmoid,
-    "log2": lambda x: x.log() / arb.const_log2(),
-    "log10": lambda x: x.log() / arb.const_log10(),
-    "pow": lambda x, y: x**y,
-    **{
-        name: getattr(arb, name)
-        for name in """sqrt exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh
-        erf erfc""".split()
-    },
-    "gelu_erf": arb.erf,
-}
 
 
 class Ball:
@@ -101,28 +50,26 @@ class Ball:
         return result
 
     def map(self, step: Map, operands: Sequence[Any]) -> Any:
-        if step.function == "cast":
-            return operands[0]
-        if step.function == "where":
-            return np.where(*operands)
-        if step.function.startswith("logical"):
-            return getattr(np, step.function)(*operands)
         function = FUNCTIONS[step.function]
+        if function.kind is Kind.CAST:
+            return operands[0]
+        if function.kind in (Kind.SELECTION, Kind.LOGICAL):
+            return function.float64(*operands)
         flat = [operand.ravel().tolist() for operand in operands]
         results, refused = [], dict[int, RoundoffError]()
         with ctx.workprec(self.bits):
             for number, xs in enumerate(zip(*flat, strict=True)):
                 try:
-                    results.append(function(*xs))
+                    results.append(function.arb(*xs))
                 except UndecidedError as error:
                     refused[number] = error
-        if step.function not in BOOLEAN:
+        if not function.boolean:
             for number, (result, *of) in enumerate(zip(results, *flat, strict=True)):
                 if not result.is_finite() and not _given(result, of):
-                    refused[number] = without_value(step.function, of)
+                    refused[number] = without_value(function, of)
         if refused:
             raise of_elements(refused)
-        if step.function in BOOLEAN:
+        if function.boolean:
             return np.array(results, bool).reshape(step.shape)
         return _array(results, step.shape)
 
@@ -143,12 +90,12 @@ class Ball:
         return _array(out, step.shape)
 
 
-def without_value(function: str, arguments: Sequence[arb]) -> UnsupportedError:
+def without_value(function: Function, arguments: Sequence[arb]) -> UnsupportedError:
     """What to raise where a function of finite balls is no finite ball, or of any balls no number."""
     texts = [_text(x) for x in arguments]
-    if function in _GROWING and arguments[0].is_finite() and abs(arguments[0]) > 1 << 64:
-        return too_large(function, *texts)
-    error = no_value(function, *texts)
+    if function.value_grows and arguments[0].is_finite() and abs(arguments[0]) > 1 << 64:
+        return too_large(function.name, *texts)
+    error = no_value(function.name, *texts)
     error.lasting = all(x.is_exact() for x in arguments)
     return error
 

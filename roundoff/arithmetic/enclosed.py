@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.arithmetic.condition_scale import FUNCTIONS
-from roundoff.arithmetic.slopes import STEEPEST
+from roundoff.trace.functions import Function, Kind
 
 Array = npt.NDArray[np.float64]
 
@@ -65,34 +65,34 @@ def within(gap: Any, radius: Any) -> Any:
     return ~np.greater(gap * (1.0 - 2.0**-50), radius) & ~np.equal(radius, 0)
 
 
-def compared(name: str, a: Enclosed, b: Enclosed) -> Enclosed:
+def compared(function: Function, a: Enclosed, b: Enclosed) -> Enclosed:
     """A comparison; undecided where the operands are closer than their radii."""
     gap = np.abs(a.value - b.value)
     own, error = a.own + b.own, a.error + b.error
     return Enclosed(
-        FUNCTIONS[name](a.value, b.value),
+        function.float64(a.value, b.value),
         np.where(within(gap, own), 1.0, 0.0),
         np.where(within(gap, own + error), 1.0, 0.0),
     )
 
 
-def logical(name: str, operands: Sequence[Enclosed]) -> Enclosed:
+def logical(function: Function, operands: Sequence[Enclosed]) -> Enclosed:
     """And, or, not; undecided where an operand is."""
     own, error = operands[0].own, operands[0].error
     for other in operands[1:]:
         own, error = np.maximum(own, other.own), np.maximum(error, other.error)
-    return Enclosed(FUNCTIONS[name](*(o.value for o in operands)), own, error)
+    return Enclosed(function.float64(*(o.value for o in operands)), own, error)
 
 
-def settled(name: str, found: Enclosed, operands: Sequence[Enclosed]) -> Enclosed:
+def settled(function: Function, found: Enclosed, operands: Sequence[Enclosed]) -> Enclosed:
     """Without error where an operand is an infinity put in by the function: what comes of it is exact.
 
     It is not where float64 has not the limit (pi/2), or where the other operand's error decides which it is.
     """
-    if name in ("atan", "pow"):
+    if function.limits is False:
         return found
     given = np.logical_or.reduce([np.isinf(o.value) & np.equal(o.error, 0) for o in operands])
-    if name in ("mul", "div"):
+    if function.kind in (Kind.PRODUCT, Kind.QUOTIENT):
         for other in operands:
             given &= ~within(np.abs(other.value), other.own + other.error)
     own, error = (np.where(given, 0.0, radius) for radius in (found.own, found.error))
@@ -116,10 +116,10 @@ def sign_of(a: Enclosed) -> Enclosed:
     return Enclosed(np.sign(a.value), own, error)
 
 
-def extreme(name: str, a: Enclosed, b: Enclosed) -> Enclosed:
+def extreme(function: Function, a: Enclosed, b: Enclosed) -> Enclosed:
     """The larger or smaller of two; with the errors of both where they are close."""
-    value = FUNCTIONS[name](a.value, b.value)
-    first = (a.value >= b.value) == (name == "maximum")
+    value = function.float64(a.value, b.value)
+    first = function.takes_first(a.value, b.value)
     close = within(np.abs(a.value - b.value), a.own + b.own + a.error + b.error)
     own, error = (
         np.where(close, np.maximum(x, y), np.where(first, x, y))
@@ -128,14 +128,14 @@ def extreme(name: str, a: Enclosed, b: Enclosed) -> Enclosed:
     return Enclosed(value, own, error)
 
 
-def _times(value: Any, a: Enclosed, b: Enclosed) -> tuple[Any, Any]:
+def _times(a: Enclosed, b: Enclosed) -> tuple[Any, Any]:
     return (
         np.abs(a.value) * b.own + a.own * b.size,
         a.size * b.error + a.error * b.computed,
     )
 
 
-def _over(value: Any, a: Enclosed, b: Enclosed) -> tuple[Any, Any]:
+def _over(a: Enclosed, b: Enclosed) -> tuple[Any, Any]:
     """|a/b - a^/b^| = |(a - a^) - a/b (b - b^)| / |b^|; what underflows is divided by b, too."""
     size = np.abs(b.value)
     least = size * (1.0 - 2.0**-50) - (b.own + b.error)
@@ -149,7 +149,7 @@ def _over(value: Any, a: Enclosed, b: Enclosed) -> tuple[Any, Any]:
     return np.where(fails, np.inf, own), np.where(fails, np.inf, error)
 
 
-def _power(value: Any, a: Enclosed, b: Enclosed) -> tuple[Any, Any]:
+def _power(a: Enclosed, b: Enclosed) -> tuple[Any, Any]:
     """By the largest partial derivatives over the box, which lie at its corners for positive bases."""
     bases, exponents = interval(a), interval(b)
     corners = [(x, y, x**y + UNDERFLOW) for x in bases for y in exponents]
@@ -182,26 +182,34 @@ def _zero_times(slope: Any, radius: Any) -> Any:
     return np.where(np.equal(radius, 0), 0.0, slope * radius)
 
 
-def unary(name: str, a: Enclosed) -> tuple[Any, Any]:
-    """The mean value theorem on an interval that holds the exact and every computed operand."""
-    low, high = interval(a)
-    slope = STEEPEST[name](low, high) * (1 + 2.0**-40)
-    own, error = _zero_times(slope, a.own), _zero_times(slope, a.error)
-    if name == "sqrt":  # |sqrt(x) - sqrt(y)| <= sqrt(|x - y|)
-        inside = low >= 0
+def _by_slopes(function: Function, operands: Sequence[Enclosed]) -> tuple[Any, Any]:
+    """The mean value theorem in a box that holds the exact and every computed operand."""
+    ends = [end for a in operands for end in interval(a)]
+    slopes = [slope(*ends) * (1 + 2.0**-40) for slope in function.steepest]
+    own, error = (
+        reduce(add, map(_zero_times, slopes, radii))
+        for radii in ([a.own for a in operands], [a.error for a in operands])
+    )
+    if function.modulus is not None:
+        modulus, (least, most) = function.modulus, function.domain
+        inside = (ends[0] >= least) & (ends[1] <= most)
         own, error = (
-            np.where(inside, np.fmin(found, np.sqrt(radius) * (1 + 2.0**-50)), found)
-            for found, radius in ((own, a.own), (error, a.error))
+            np.where(inside, np.fmin(found, modulus(radius) * (1 + 2.0**-50)), found)
+            for found, radius in ((own, operands[0].own), (error, operands[0].error))
         )
     return own, error
 
 
-PROPAGATED: dict[str, Callable[..., tuple[Any, Any]]] = {
-    "add": lambda value, a, b: (a.own + b.own, a.error + b.error),
-    "sub": lambda value, a, b: (a.own + b.own, a.error + b.error),
-    "mul": _times,
-    "div": _over,
-    "pow": _power,
-}
-SUMS = frozenset(("add", "sub"))
-CORRECT = frozenset(("add", "sub", "mul", "div"))
+def propagated(function: Function, operands: Sequence[Enclosed]) -> tuple[Any, Any]:
+    """What the two radii of the operands become, before any rounding."""
+    match function.kind:
+        case Kind.SUM:
+            a, b = operands
+            return a.own + b.own, a.error + b.error
+        case Kind.PRODUCT:
+            return _times(*operands)
+        case Kind.QUOTIENT:
+            return _over(*operands)
+        case Kind.POWER:
+            return _power(*operands)
+    return _by_slopes(function, operands)

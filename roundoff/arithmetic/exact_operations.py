@@ -17,9 +17,13 @@ from roundoff.arithmetic.enclosed import Enclosed, exact
 from roundoff.bounds.exactness import lowest_bits, powers_of_two, without_rounding
 from roundoff.numbers.formats import FLOAT64, Format, round_to
 from roundoff.numbers.machines import two_product, two_sum
+from roundoff.trace.functions import Function, Kind
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+
+#: + - * /
+_ARITHMETIC = (Kind.SUM, Kind.PRODUCT, Kind.QUOTIENT)
 
 
 def known(a: Enclosed) -> Any:
@@ -37,18 +41,18 @@ def known_powers(a: Enclosed) -> Any:
     return powers_of_two(a.value) & known(a)
 
 
-def kept(name: str, operands: Sequence[Enclosed], target: Format) -> Any:
+def kept(function: Function, operands: Sequence[Enclosed], target: Format) -> Any:
     """Where a map returns an operand's bits, scaled by a power of two at most, if it does not overflow.
 
     What is scaled must stay among the normal numbers, of the format and of float64: a scaling by 1 that may
     be subnormal counts as rounded, for it stands for the ulp of a power (`trace.lowering.elementwise`).
     """
-    if name not in ("add", "sub", "mul", "div"):
+    if function.kind not in _ARITHMETIC:
         return False
     a, b = operands
-    if name in ("add", "sub"):
+    if function.kind is Kind.SUM:
         return np.equal(a.computed, 0) | np.equal(b.computed, 0)
-    if name == "div":
+    if function.kind is Kind.QUOTIENT:
         factor = 1.0 / np.abs(b.value)
         found = known_powers(b) & np.isfinite(factor) & _stays(a, factor, target)
         return found | np.equal(a.computed, 0) & (np.abs(b.value) > b.own + b.error)
@@ -62,16 +66,16 @@ def _stays(a: Enclosed, factor: Any, target: Format) -> Any:
     return (least >= normal) | np.equal(factor, 0) | np.equal(a.computed, 0)
 
 
-def exact_in_float64(name: str, value: Any, operands: Sequence[Enclosed]) -> Any:
+def exact_in_float64(function: Function, value: Any, operands: Sequence[Enclosed]) -> Any:
     """Where + - * / of known operands is without error in float64, by its remainder."""
-    if name not in ("add", "sub", "mul", "div") or not all(map(given, operands)):
+    if function.kind not in _ARITHMETIC or not all(map(given, operands)):
         return False
     x, y = (np.asarray(o.value, np.float64) for o in operands)
-    if name in ("add", "sub"):
-        return np.equal(two_sum(x, y if name == "add" else -y)[1], 0)
+    if function.kind is Kind.SUM:
+        return np.equal(two_sum(x, y if function.name == "add" else -y)[1], 0)
     # A remainder is exact where nothing overflows or underflows on its way.
     safe = np.logical_and.reduce([(np.abs(v) > 2.0**-400) & (np.abs(v) < 2.0**400) for v in (x, y)])
-    if name == "mul":
+    if function.kind is Kind.PRODUCT:
         return safe & np.equal(two_product(x, y)[1], 0)
     back, rest = two_product(value, y)
     return safe & np.equal(back, x) & np.equal(rest, 0)

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import move_elements
-from roundoff.arithmetic.condition_scale import FUNCTIONS, SLOPES
 from roundoff.arithmetic.per_step import Rounding
 from roundoff.bounds.theorems import RMS_ROUNDING
 from roundoff.bounds.tree_errors import along
 from roundoff.kernels.facts import Kernels
 from roundoff.numbers.formats import Format
 from roundoff.orders import as_order
+from roundoff.trace.functions import FUNCTIONS, Function, Kind
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
 
 Array = npt.NDArray[np.float64]
-
-_EXACT = frozenset("neg abs sign gt ge lt le eq ne logical_and logical_or logical_not".split())
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,22 +73,16 @@ class Expected(Rounding):
         )
 
     def map(self, step: Map, operands: Sequence[Varied]) -> Varied:
-        name, a = step.function, operands[0]
+        function, a = FUNCTIONS[step.function], operands[0]
         with np.errstate(all="ignore"):
-            if name == "cast":
+            if function.kind is Kind.CAST:
                 numbers = np.asarray(a.value, np.float64)
                 return Varied(numbers, a.variance + self.once * numbers**2)
-            value = FUNCTIONS[name](*(o.value for o in operands))
-            if name in _EXACT:
-                kept = a.variance if name in ("neg", "abs") else np.zeros(step.shape)
-                return Varied(value, kept)
-            if name == "where":
-                return Varied(value, np.where(a.value, operands[1].variance, operands[2].variance))
-            if name in ("maximum", "minimum"):
-                first = value == a.value
-                return Varied(value, np.where(first, a.variance, operands[1].variance))
-            variance = _propagated(name, value, operands) + self.once * value**2
-            if self.infinities:
+            value = function.float64(*(o.value for o in operands))
+            variance = _propagated(function, value, operands)
+            if function.rounded:
+                variance = variance + self.once * value**2
+            if function.rounded and self.infinities:
                 variance = np.where(np.isinf(value) | (value == 0), 0.0, variance)
             return Varied(value, variance)
 
@@ -140,17 +134,26 @@ class Expected(Rounding):
         return Varied(value, variance)
 
 
-def _propagated(name: str, value: Any, operands: Sequence[Varied]) -> Any:
+def _propagated(function: Function, value: Any, operands: Sequence[Varied]) -> Any:
     x, s = [o.value for o in operands], [o.variance for o in operands]
-    match name:
-        case "add" | "sub":
+    match function.kind:
+        case Kind.SUM:
             return s[0] + s[1]
-        case "mul":
+        case Kind.PRODUCT:
             return s[0] * x[1] ** 2 + x[0] ** 2 * s[1]
-        case "div":
+        case Kind.QUOTIENT:
             return (s[0] + value**2 * s[1]) / x[1] ** 2
-        case "pow":
+        case Kind.POWER:
             return (x[1] * value / x[0]) ** 2 * s[0] + (np.log(x[0]) * value) ** 2 * s[1]
+        case Kind.ELEMENTARY:
+            slopes = [slope(*x, value) for slope in function.slopes]
+            parts = (np.where(v > 0, f**2 * v, 0.0) for f, v in zip(slopes, s, strict=True))
+            return reduce(add, parts)
+        case Kind.REFLECTION:
+            return s[0]
+        case Kind.SELECTION:
+            return np.where(x[0], s[1], s[2])
+        case Kind.EXTREME:
+            return np.where(function.takes_first(*x), *s)
         case _:
-            slope = SLOPES[name](x[0], value)
-            return np.where(s[0] > 0, slope**2 * s[0], 0.0)
+            return np.zeros(np.shape(value))

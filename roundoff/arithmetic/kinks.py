@@ -8,16 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import walk
-from roundoff.arithmetic.condition_scale import FUNCTIONS, Scale, Scaled
-from roundoff.arithmetic.ties import OF_ONE, OF_TWO
+from roundoff.arithmetic.condition_scale import Scale, Scaled
+from roundoff.trace.functions import FUNCTIONS, Kind
 from roundoff.trace.steps import Constant, Input, Map, Move, Trace
 
 Array = npt.NDArray[np.float64]
 
 #: Per step, the outcomes that were seen: of which sides elements were.
 Seen = dict[int, set[bool]]
-
-_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
 
 
 class Sides(Scale):
@@ -29,10 +27,11 @@ class Sides(Scale):
         self.seen: Seen = {}
 
     def map(self, step: Map, operands: Sequence[Scaled]) -> Scaled:
-        if step.function in OF_TWO | OF_ONE:
+        function = FUNCTIONS[step.function]
+        if function.sides:
+            holds = function.float64 if function.kind is Kind.COMPARISON else np.greater_equal
             with np.errstate(invalid="ignore"):
-                of = operands[0].value, operands[1].value if step.function in OF_TWO else 0.0
-                outcome = FUNCTIONS[step.function if step.function in _SIGNS else "ge"](*of)
+                outcome = holds(*(*(of.value for of in operands), 0.0)[:2])
             self.seen[self.numbers[id(step)]] = set(np.unique(outcome).tolist())
         return super().map(step, operands)
 
@@ -49,12 +48,12 @@ def never_crossed(trace: Trace, points: Sequence[Seen]) -> list[str]:
     found = []
     for number, step in enumerate(trace.steps):
         outcomes = set[bool]().union(*(seen.get(number, ()) for seen in points))
-        if isinstance(step, Map) and len(outcomes) == 1 and step.function not in ("eq", "ne"):
-            of = [_name(trace, operand) for operand in step.operands]
-            right = of[1] if step.function in OF_TWO else "0"
-            if all(map(_is_number, (of[0], right))):
-                continue  # a constant decides
-            words = f"{of[0]} {_SIGNS.get(step.function, '>=')} {right}"
+        if isinstance(step, Map) and len(outcomes) == 1:
+            sides = FUNCTIONS[step.function].sides
+            left, right = (*(_name(trace, operand) for operand in step.operands), "0")[:2]
+            if sides in ("==", "!=") or (_is_number(left) and _is_number(right)):
+                continue  # no sides, or a constant decides
+            words = f"{left} {sides} {right}"
             found.append(f"{words} was {'always' if True in outcomes else 'never'} true")
     return list(dict.fromkeys(found))
 

@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import move_elements, walk
-from roundoff.arithmetic.condition_scale import FUNCTIONS, SLOPES
-from roundoff.arithmetic.slopes import STEEPEST
-from roundoff.trace.steps import BOOLEAN, Constant, Contract, Input, Map, Move, Reduce, Trace
+from roundoff.trace.functions import FUNCTIONS, Function, Kind
+from roundoff.trace.steps import Constant, Contract, Input, Map, Move, Reduce, Trace
 
 Array = npt.NDArray[np.float64]
 
@@ -35,6 +36,10 @@ EXACT_BITS = 24
 #: Directions.  One literal's derivative is the same in all of them; the mean square over directions is, on
 #: average, the sum of the squares of all derivatives.
 DIRECTIONS = 16
+
+
+#: What is constant but for jumps.
+_STEPWISE = (Kind.SIGN, Kind.COMPARISON, Kind.LOGICAL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,15 +82,15 @@ class Literals:
         return Shifted(value, move_elements(step, full, 0))
 
     def map(self, step: Map, operands: Sequence[Shifted]) -> Shifted:
-        name, x = step.function, [o.value for o in operands]
-        if name == "cast":
+        function, x = FUNCTIONS[step.function], [o.value for o in operands]
+        if function.kind is Kind.CAST:
             return operands[0]
         with np.errstate(all="ignore"):
-            value = FUNCTIONS[name](*x)
-            if name in BOOLEAN or name == "sign" or all(o.shift is None for o in operands):
+            value = function.float64(*x)
+            if function.kind in _STEPWISE or all(o.shift is None for o in operands):
                 return Shifted(value, None)
             shifts = [0.0 if o.shift is None else o.shift for o in operands]
-            return Shifted(value, _moved(name, x, shifts, value))
+            return Shifted(value, _moved(function, x, shifts, value))
 
     def reduce(self, step: Reduce, operand: Shifted) -> Shifted:
         shift = operand.shift
@@ -164,30 +169,28 @@ def _times(shift: Any, factor: Any) -> Any:
     return np.where(np.equal(shift, 0), 0.0, shift * factor)
 
 
-def _moved(name: str, x: Sequence[Any], shifts: Sequence[Any], value: Any) -> Any:
-    match name:
-        case "add":
-            return shifts[0] + shifts[1]
-        case "sub":
-            return shifts[0] - shifts[1]
-        case "mul":
+def _moved(function: Function, x: Sequence[Any], shifts: Sequence[Any], value: Any) -> Any:
+    match function.kind:
+        case Kind.SUM:
+            return function.float64(*shifts)
+        case Kind.PRODUCT:
             return _times(shifts[0], x[1]) + _times(shifts[1], x[0])
-        case "div":
+        case Kind.QUOTIENT:
             return _times(shifts[0], 1.0 / x[1]) - _times(shifts[1], value / x[1])
-        case "neg":
-            return -shifts[0]
-        case "abs":
-            return np.sign(x[0]) * shifts[0]
-        case "where":
+        case Kind.REFLECTION:
+            return function.slopes[0](x[0], value) * shifts[0]
+        case Kind.SELECTION:
             return np.where(x[0], shifts[1], shifts[2])
-        case "maximum":
-            return np.where(x[0] >= x[1], *shifts)
-        case "minimum":
-            return np.where(x[0] <= x[1], *shifts)
-        case "pow":
+        case Kind.EXTREME:
+            return np.where(function.takes_first(*x), *shifts)
+        case Kind.POWER:
             by_base = _times(shifts[0], x[1] * np.power(x[0], x[1] - 1.0))
             return by_base + _times(shifts[1], np.log(x[0]) * value)
         case _:
-            reach = np.abs(shifts[0])
-            slope = STEEPEST[name](x[0] - reach, x[0] + reach)
-            return _times(shifts[0], np.copysign(slope, SLOPES[name](x[0], value)))
+            reaches = map(np.abs, shifts)
+            ends = [end for at, by in zip(x, reaches, strict=True) for end in (at - by, at + by)]
+            signed = (
+                np.copysign(steepest(*ends), slope(*x, value))
+                for steepest, slope in zip(function.steepest, function.slopes, strict=True)
+            )
+            return reduce(add, map(_times, shifts, signed))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from roundoff.arithmetic import Arithmetic, move_elements, walk
 from roundoff.errors import RoundoffError, UndecidedError, UnsupportedError
+from roundoff.trace.functions import FUNCTIONS, Kind
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Shape, Trace
 
 Array = npt.NDArray[np.float64]
@@ -67,11 +68,12 @@ class Partly:
         if all(part.marks is None for part in parts):
             return Part(value)
         marks = [_full(part) for part in parts]
-        if step.function == "where":
+        function = FUNCTIONS[step.function]
+        if function.kind is Kind.SELECTION:
             chosen = np.where(parts[0].value, marks[1], marks[2])
             return Part(value, _any_left(_first([marks[0], chosen])))
-        if step.function in ("logical_and", "logical_or"):  # one operand may decide alone
-            alone = step.function == "logical_or"
+        alone = function.absorbing
+        if alone is not None:  # one operand may decide alone
             decided = [
                 (m == 0) & (np.asarray(p.value) == alone) for m, p in zip(marks, parts, strict=True)
             ]

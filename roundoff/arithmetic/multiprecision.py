@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,21 +20,14 @@ from mpmath.libmp import (
     from_int,
     from_man_exp,
     fzero,
-    mpf_abs,
     mpf_add,
-    mpf_ge,
-    mpf_gt,
-    mpf_le,
-    mpf_lt,
     mpf_mul,
     mpf_neg,
     mpf_pos,
-    mpf_sign,
     to_str,
 )
 
-from roundoff.arithmetic import elementary, move_elements
-from roundoff.arithmetic.elementary import Number
+from roundoff.arithmetic import move_elements
 from roundoff.errors import (
     PrecisionError,
     UnsupportedError,
@@ -42,23 +35,11 @@ from roundoff.errors import (
     no_value,
     of_elements,
 )
-from roundoff.trace.steps import BOOLEAN, Constant, Contract, Map, Move, Reduce, Shape
+from roundoff.trace.functions import FUNCTIONS, Function, Kind
+from roundoff.trace.functions.high_precision import Number, quotient, to_odd, value
+from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Shape
 
 Numbers = npt.NDArray[np.object_]
-
-_EXACT: dict[str, Callable[..., Any]] = {
-    "neg": mpf_neg,
-    "abs": mpf_abs,
-    "sign": lambda x: from_int(mpf_sign(x)),
-    "maximum": lambda x, y: x if mpf_ge(x, y) else y,
-    "minimum": lambda x, y: x if mpf_le(x, y) else y,
-    "gt": mpf_gt,
-    "ge": mpf_ge,
-    "lt": mpf_lt,
-    "le": mpf_le,
-    "eq": operator.eq,
-    "ne": operator.ne,
-}
 
 #: Bits from the top of the largest to the end of the smallest product of two float64 numbers.
 OF_PRODUCTS = 4200
@@ -68,8 +49,9 @@ MOST_BITS = 1 << 16
 
 
 class Multiprecision:
-    """Arithmetic on mpmath's raw numbers, rounded to odd (see `elementary`) where it is not exact.
+    """Arithmetic on mpmath's raw numbers, rounded to odd where it is not exact.
 
+    See `trace.functions.high_precision`.
     bits: precision of division, roots and elementary functions; 0: there are none, and all is exact.
     Sums and products are exact as long as they have no more than `reach` bits; the rest is rounded to odd.
 
@@ -85,13 +67,13 @@ class Multiprecision:
         return _array(_from_floats(values), values.shape)
 
     def constant(self, step: Constant) -> Numbers:
-        value, shape = step.value, step.shape
-        if isinstance(value, float):
-            return _array((from_float(value) for _ in range(int(np.prod(shape)))), shape)
-        numerator, denominator = from_int(value.numerator), from_int(value.denominator)
-        number = elementary.value("div", (numerator, denominator), max(self.bits, 64))
-        if value.denominator & (value.denominator - 1) == 0:
-            number = from_man_exp(value.numerator, 1 - value.denominator.bit_length())
+        exact, shape = step.value, step.shape
+        if isinstance(exact, float):
+            return _array((from_float(exact) for _ in range(int(np.prod(shape)))), shape)
+        numerator, denominator = from_int(exact.numerator), from_int(exact.denominator)
+        number = quotient(numerator, denominator, max(self.bits, 64))
+        if exact.denominator & (exact.denominator - 1) == 0:
+            number = from_man_exp(exact.numerator, 1 - exact.denominator.bit_length())
         return _array((number for _ in range(int(np.prod(shape)))), shape)
 
     def move(self, step: Move, operands: Sequence[Numbers]) -> Numbers:
@@ -100,30 +82,31 @@ class Multiprecision:
         return result
 
     def map(self, step: Map, operands: Sequence[Any]) -> Any:
-        flat = [operand.ravel().tolist() for operand in operands]
-        if step.function == "where":
-            return _array((a if c else b for c, a, b in zip(*flat, strict=True)), step.shape)
-        if step.function == "cast":
+        function = FUNCTIONS[step.function]
+        if function.kind is Kind.CAST:
             return operands[0]
-        if step.function.startswith("logical"):
-            return getattr(np, step.function)(*operands)
-        if step.function in BOOLEAN:
-            decided = map(_EXACT[step.function], *flat)
+        if function.kind is Kind.LOGICAL:
+            return function.float64(*operands)
+        flat = [operand.ravel().tolist() for operand in operands]
+        if function.kind is Kind.SELECTION:
+            return _array((a if c else b for c, a, b in zip(*flat, strict=True)), step.shape)
+        if function.kind is Kind.COMPARISON:
+            decided = map(function.mpmath, *flat)
             return np.fromiter(decided, bool, len(flat[0])).reshape(step.shape)
-        return _array(self._values(step.function, flat), step.shape)
+        return _array(self._values(function, flat), step.shape)
 
-    def _values(self, name: str, flat: Sequence[Sequence[Number]]) -> list[Number]:
+    def _values(self, function: Function, flat: Sequence[Sequence[Number]]) -> list[Number]:
         """A function of all elements.  Raises: UnsupportedError for those that have no value."""
-        function = self.sums.get(name) or _EXACT.get(name)
+        exact = self.sums.get(function.name) or (function.mpmath if function.polynomial else None)
         results, refused = [], dict[int, UnsupportedError]()
         for number, xs in enumerate(zip(*flat, strict=True)):
             try:
-                found = function(*xs) if function else elementary.value(name, xs, self.bits)
+                found = exact(*xs) if exact else value(function, xs, self.bits)
             except UnsupportedError as error:
                 refused[number] = error
                 continue
             if _special(found) and not _given(found, xs):
-                refused[number] = no_value(name, *map(text_of, xs))
+                refused[number] = no_value(function.name, *map(text_of, xs))
             results.append(found)
         if refused:
             raise of_elements(refused)
@@ -195,7 +178,7 @@ class Multiprecision:
         if number[3] <= self.reach:
             return number
         self._refuse_if_exact(number[3])
-        return elementary.to_odd(number, self.reach)
+        return to_odd(number, self.reach)
 
     def _refuse_if_exact(self, bits: int) -> None:
         if not self.bits:

@@ -21,9 +21,7 @@ from flint import arb, ctx
 from mpmath.libmp import from_float, mpf_abs, mpf_gt, mpf_sub
 
 from roundoff.arithmetic import exact_sums, move_elements
-from roundoff.arithmetic.ball import FUNCTIONS as OF_BALLS
 from roundoff.arithmetic.ball import without_value
-from roundoff.arithmetic.condition_scale import FUNCTIONS
 from roundoff.arithmetic.expansions import LOST, TINY, UPWARD, products, shorten
 from roundoff.arithmetic.memo import Alone, Shared
 from roundoff.arithmetic.multiprecision import Multiprecision, Numbers, from_words
@@ -56,7 +54,8 @@ from roundoff.errors import (
     of_elements,
     undecided_comparison,
 )
-from roundoff.trace.steps import BOOLEAN, Constant, Contract, Map, Move, Reduce
+from roundoff.trace.functions import FUNCTIONS, Function, Kind
+from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
 
 #: Outputs of every contraction and reduction that mpmath recomputes.
 SAMPLE = 2
@@ -131,22 +130,23 @@ class Multiword:
     # ------------------------------------------------------------------------------------- maps
 
     def map(self, step: Map, operands: Sequence[Any]) -> Any:
-        name = step.function
-        if name == "cast":
-            return operands[0]
-        if name.startswith("logical"):
-            return np.asarray(FUNCTIONS[name](*operands))
-        if name == "where":
-            return where(*operands)
+        function = FUNCTIONS[step.function]
+        match function.kind:
+            case Kind.CAST:
+                return operands[0]
+            case Kind.LOGICAL:
+                return np.asarray(function.float64(*operands))
+            case Kind.SELECTION:
+                return where(*operands)
         with np.errstate(all="ignore"):
-            return joined(self._blocks(name, operands), step.shape)
+            return joined(self._blocks(function, operands), step.shape)
 
-    def _blocks(self, name: str, operands: Sequence[Words]) -> list[Any]:
+    def _blocks(self, function: Function, operands: Sequence[Words]) -> list[Any]:
         """The results of all blocks; what one refuses, by its elements' numbers among all."""
         found, refused, start = [], dict[int, RoundoffError](), 0
         for part in in_blocks(operands):
             try:
-                found.append(self._block(name, part))
+                found.append(self._block(function, part))
             except (UnsupportedError, UndecidedError) as error:
                 if not error.elements:
                     raise
@@ -156,27 +156,32 @@ class Multiword:
             raise of_elements(refused)
         return found
 
-    def _block(self, name: str, operands: Sequence[Words]) -> Any:
+    def _block(self, function: Function, operands: Sequence[Words]) -> Any:
         infinite = np.logical_or.reduce([np.isinf(o.words[0]) for o in operands])
         if not infinite.any():
-            found = self._map(name, operands)
+            found = self._map(function, operands)
         else:
-            found = self._with_infinities(name, operands, infinite)
-        if name not in BOOLEAN:
-            check_range(found, name, infinite)
+            found = self._with_infinities(function, operands, infinite)
+        if not function.boolean:
+            check_range(found, function.name, infinite)
         return found
 
-    def _with_infinities(self, name: str, operands: Sequence[Words], infinite: Mask) -> Any:
+    def _with_infinities(
+        self, function: Function, operands: Sequence[Words], infinite: Mask
+    ) -> Any:
         """What float64 makes of an infinity is exact; the other elements as always."""
         first = [o.words[0] for o in operands]
-        plain = FUNCTIONS[name](*first)
+        plain = function.float64(*first)
         unsure = infinite & np.logical_or.reduce(
             [within_radius(o.words[0], o.radius) for o in operands]
         )
-        if name in ("atan", "pow") or (name in ("mul", "div") and unsure.any()):
-            raise UnsupportedError(f"an infinity enters {name}, which words do not hold exactly")
+        by_sign = function.kind in (Kind.PRODUCT, Kind.QUOTIENT)
+        if function.limits is False or (by_sign and unsure.any()):
+            raise UnsupportedError(
+                f"an infinity enters {function.name}, which words do not hold exactly"
+            )
         if np.isnan(plain[infinite]).any():
-            raise undefined_at(name, infinite & np.isnan(plain), *operands)
+            raise undefined_at(function.name, infinite & np.isnan(plain), *operands)
         finite = [
             Words(
                 tuple(np.where(infinite, 1.0 if k == 0 else 0.0, w) for k, w in enumerate(o.words)),
@@ -184,15 +189,17 @@ class Multiword:
             )
             for o in operands
         ]
-        found = self._map(name, finite)
-        if name in BOOLEAN:
+        found = self._map(function, finite)
+        if function.boolean:
             return np.where(infinite, plain, found)
-        if name in ("maximum", "minimum"):  # the other one, maybe, with all its words
+        if function.kind is Kind.EXTREME:  # the other one, maybe, with all its words
             return where(infinite, where(np.equal(plain, first[0]), *operands), found)
         return where(infinite, Words((np.asarray(plain, np.float64),)), found)
 
-    def _map(self, name: str, operands: Sequence[Words]) -> Any:
-        match name:
+    def _map(self, function: Function, operands: Sequence[Words]) -> Any:
+        if function.kind in (Kind.COMPARISON, Kind.EXTREME):
+            return self._compared(function, *operands)
+        match function.name:
             case "add":
                 return self._sum(*operands)
             case "sub":
@@ -206,11 +213,9 @@ class Multiword:
             case "sqrt":
                 return self._root(*operands)
             case "abs" | "sign":
-                return of_sign(name, *operands)
-            case "maximum" | "minimum" | "gt" | "ge" | "lt" | "le" | "eq" | "ne":
-                return self._compared(name, *operands)
+                return of_sign(function.name, *operands)
             case _:
-                return self._by_arb(name, operands)
+                return self._by_arb(function, operands)
 
     def _sum(self, a: Words, b: Words) -> Words:
         count = max(len(a.words), len(b.words))
@@ -277,13 +282,13 @@ class Multiword:
         left, lost = shorten([*a.words, *terms], self.words + 1)
         return left, plus(under, lost)
 
-    def _compared(self, name: str, a: Words, b: Words) -> Any:
+    def _compared(self, function: Function, a: Words, b: Words) -> Any:
         gap = self._sum(a, b.negated)
-        check_range(gap, name)
+        check_range(gap, function.name)
         above = gap.words[0]
         undecided = within_radius(above, gap.radius)
-        if name in ("maximum", "minimum"):
-            found = where(above >= 0 if name == "maximum" else above <= 0, a, b)
+        if function.kind is Kind.EXTREME:
+            found = where(function.takes_first(above, 0.0), a, b)
             if not undecided.any():
                 return found
             # Either: the other one is larger by no more than both radii and what the gap lost.
@@ -296,15 +301,15 @@ class Multiword:
                     for at in np.flatnonzero(undecided).tolist()
                 }
             )
-        return np.asarray(FUNCTIONS[name](above, 0.0))
+        return np.asarray(function.float64(above, 0.0))
 
-    def _by_arb(self, name: str, operands: Sequence[Words]) -> Words:
-        function, shape = OF_BALLS[name], operands[0].shape
+    def _by_arb(self, function: Function, operands: Sequence[Words]) -> Words:
+        shape = operands[0].shape
         with ctx.workprec(self.bits + 12):
             given = [balls_of(o) for o in operands]
-            balls = list(map(function, *given))
+            balls = list(map(function.arb, *given))
             refused = {
-                at: without_value(name, xs)
+                at: without_value(function, xs)
                 for at, (ball, *xs) in enumerate(zip(balls, *given, strict=True))
                 if not ball.is_finite()
             }

@@ -18,22 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import move_elements
-from roundoff.arithmetic.condition_scale import FUNCTIONS
 from roundoff.arithmetic.enclosed import (
-    CORRECT,
-    PROPAGATED,
-    SUMS,
     UNDERFLOW,
     Enclosed,
     compared,
     exact,
     extreme,
     logical,
+    propagated,
     selected,
     settled,
     sign_of,
     slack,
-    unary,
 )
 from roundoff.arithmetic.enclosed_products import (
     blocks,
@@ -58,7 +54,6 @@ from roundoff.arithmetic.exact_operations import (
 from roundoff.arithmetic.flushing import reach, read, taken_for_granted
 from roundoff.arithmetic.memo import Alone, Shared
 from roundoff.arithmetic.per_step import Rounding
-from roundoff.arithmetic.slopes import absolute_of, ulp_of
 from roundoff.arithmetic.sum_laws import Certain, Law, Sums, present
 from roundoff.bounds import theorems
 from roundoff.bounds.random_errors import in_any_order, rounding_of_products
@@ -69,20 +64,13 @@ from roundoff.kernels.facts import Described, Kernels
 from roundoff.numbers.formats import FLOAT64, Format, round_to
 from roundoff.numbers.machines import two_product
 from roundoff.orders import Order, ReductionTree, as_order
+from roundoff.trace.functions import FUNCTIONS, Function, Kind
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
 
 Array = npt.NDArray[np.float64]
 
-#: float64's own elementary functions are within 4 ulp: what numpy's vectorised ones promise.
-OWN_ULP = 4.0
-
-#: scipy's erfc rounds x x, up to 745, before it takes the exponential (33 ulp measured up to 8, 507 to 26.5).
-OWN_ULP_OF = {"erfc": 1024.0}
-
 #: Up to this height times u, the errors below the partial sums are bounded all at once.
 FLAT = 2.0**-6
-
-_COMPARISONS = frozenset("gt ge lt le eq ne".split())
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +98,7 @@ class Running(Rounding):
     """The arithmetic of error bounds: declared format of results, accumulator and order of all sums.
 
     order: None for any tree of additions (products rounded or fused), else a name, an Order, as in
-    `Simulated`; law: `Certain` or `Likely`.  Elementary functions err by the ulp of `slopes.ULP`.
+    `Simulated`; law: `Certain` or `Likely`.  Elementary functions err by the ulp of their records.
     A comparison whose operands may be on either side of each other is undecided, and what it selects
     is off by the whole difference of its branches.  shared: with other walks at the same inputs.
 
@@ -179,7 +167,7 @@ class Running(Rounding):
         found = self._map(step, operands)
         if isinstance(self.kernels, Described):
             return found
-        if step.function in SUMS:
+        if FUNCTIONS[step.function].kind is Kind.SUM:
             loss = 2 * self.place.own.smallest_normal + self.format.smallest_normal
             granted = taken_for_granted(found, loss)
             if granted is not None:
@@ -187,48 +175,43 @@ class Running(Rounding):
         return self._flushed(step, found, operands, lambda other, read: other._map(step, read))
 
     def _map(self, step: Map, operands: Sequence[Enclosed]) -> Enclosed:
-        name, a = step.function, operands[0]
+        function, a = FUNCTIONS[step.function], operands[0]
         with np.errstate(all="ignore"):
-            if name in _COMPARISONS:
-                return compared(name, a, operands[1])
-            if name.startswith("logical"):
-                return logical(name, operands)
-            if name == "where":
-                return lean(selected(*operands))
-            if name == "neg":
-                return Enclosed(-a.value, a.own, a.error)
-            if name == "abs":
-                return Enclosed(np.abs(a.value), a.own, a.error)
-            if name == "sign":
-                return sign_of(a)
-            if name in ("maximum", "minimum"):
-                return extreme(name, a, operands[1])
-            if name == "cast":
-                numbers = np.asarray(a.value, np.float64)
-                return self._result(numbers, a.own, a.error, self.format, underflows=True)
-            found = self._rounded_map(name, operands)
-            return settled(name, found, operands) if self.infinities else found
+            match function.kind:
+                case Kind.COMPARISON:
+                    return compared(function, a, operands[1])
+                case Kind.LOGICAL:
+                    return logical(function, operands)
+                case Kind.SELECTION:
+                    return lean(selected(*operands))
+                case Kind.REFLECTION:
+                    return Enclosed(function.float64(a.value), a.own, a.error)
+                case Kind.SIGN:
+                    return sign_of(a)
+                case Kind.EXTREME:
+                    return extreme(function, a, operands[1])
+                case Kind.CAST:
+                    numbers = np.asarray(a.value, np.float64)
+                    return self._result(numbers, a.own, a.error, self.format, underflows=True)
+            found = self._rounded_map(function, operands)
+            return settled(function, found, operands) if self.infinities else found
 
-    def _rounded_map(self, name: str, operands: Sequence[Enclosed]) -> Enclosed:
-        value = FUNCTIONS[name](*(o.value for o in operands))
-        if name in PROPAGATED:
-            own, error = PROPAGATED[name](value, *operands)
-        else:
-            own, error = unary(name, operands[0])
-        propagated: Any = error
+    def _rounded_map(self, function: Function, operands: Sequence[Enclosed]) -> Enclosed:
+        value, sums = function.float64(*(o.value for o in operands)), function.kind is Kind.SUM
+        own, error = propagated(function, operands)
+        from_operands: Any = error
         all_bits: Any = False
         if self.place.before is None and not self.flushing:
-            all_bits = kept(name, operands, self.format)
-        ulp = 0.5 if name in CORRECT else ulp_of(name, self.format)
-        underflow = 0.0 if name in SUMS else UNDERFLOW
-        error = error + absolute_of(name, self.format)
+            all_bits = kept(function, operands, self.format)
+        underflow = 0.0 if sums else UNDERFLOW
+        error = error + function.absolute(self.format)
         if not all(exact(operand.error) for operand in operands):
             error = error + underflow
-        own_ulp = 0.5 if name in CORRECT else OWN_ULP_OF.get(name, OWN_ULP)
-        lost = 2.0 * own_ulp * FLOAT64.u * np.abs(value) + absolute_of(name, FLOAT64) + underflow
-        own = own + np.where(all_bits | exact_in_float64(name, value, operands), 0.0, lost)
+        lost = 2.0 * function.float64_ulp * FLOAT64.u * np.abs(value)
+        lost = lost + function.absolute(FLOAT64) + underflow
+        own = own + np.where(all_bits | exact_in_float64(function, value, operands), 0.0, lost)
         most = None
-        if name in SUMS:
+        if sums:
             most = np.minimum(operands[0].computed, operands[1].computed)
             error = error + self._joined(operands[0], operands[1])
             error = error + self._joined(operands[1], operands[0])
@@ -236,10 +219,10 @@ class Running(Rounding):
             error = error + self.place.before.u * (np.abs(value) + own + error)
             most = None
         found = self._result(
-            value, own, error, self.format, ulp=ulp, most=most,
-            underflows=name not in SUMS or self.place.before is not None,
+            value, own, error, self.format, ulp=function.ulp_in(self.format), most=most,
+            underflows=not sums or self.place.before is not None,
         )  # fmt: skip
-        error = np.where(all_bits & np.isfinite(found.error), propagated * slack(1), found.error)
+        error = np.where(all_bits & np.isfinite(found.error), from_operands * slack(1), found.error)
         return lean(Enclosed(value, found.own, error))
 
     def _joined(self, product: Enclosed, other: Enclosed) -> Any:

@@ -13,21 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import walk
-from roundoff.arithmetic.condition_scale import FUNCTIONS
 from roundoff.arithmetic.per_step import Rounding
 from roundoff.numbers.formats import Format, round_to, rounder
 from roundoff.numbers.machines import machine
 from roundoff.orders import ReductionTree, accumulator, as_order, dots, sums
+from roundoff.trace.functions import FUNCTIONS, Kind
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Trace
 
 Array = npt.NDArray[np.float64]
 
 #: Products formed at a time: 32 MiB of float64.
 CHUNK = 1 << 22
-
-_NO_ROUNDING = frozenset(
-    """neg abs sign maximum minimum where gt ge lt le eq ne logical_and logical_or logical_not""".split()
-)
 
 
 class Simulated(Rounding):
@@ -67,11 +63,12 @@ class Simulated(Rounding):
         return np.concatenate([zero, *(_rows(operand, trials) for operand in operands)])[step.index]
 
     def map(self, step: Map, operands: Sequence[Any]) -> Any:
-        if step.function == "cast":
+        function = FUNCTIONS[step.function]
+        if function.kind is Kind.CAST:
             return round_to(operands[0], self.format)
         with np.errstate(all="ignore"):
-            result = np.asarray(FUNCTIONS[step.function](*operands))
-        return result if step.function in _NO_ROUNDING else self._round(result)
+            result = np.asarray(function.float64(*operands))
+        return self._round(result) if function.rounded else result
 
     def reduce(self, step: Reduce, operand: Array) -> Array:
         tree = self.order.restricted(step.leaves, step.kept)

@@ -9,12 +9,10 @@ import numpy.typing as npt
 
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.condition_scale import Scale, Scaled
+from roundoff.trace.functions import FUNCTIONS
 from roundoff.trace.steps import Map, Trace
 
 Array = npt.NDArray[np.float64]
-
-OF_TWO = frozenset("gt ge lt le eq ne maximum minimum".split())
-OF_ONE = frozenset(("abs", "sign"))
 
 #: Closer than this part of their scales, two numbers count as equal.
 NEAR = 2.0**-40
@@ -28,9 +26,8 @@ class Ties(Scale):
         self.found = ""
 
     def map(self, step: Map, operands: Sequence[Scaled]) -> Scaled:
-        if not self.found and step.function in (OF_TWO | OF_ONE):
-            a = operands[0]
-            b = operands[1] if step.function in OF_TWO else Scaled(0.0, 0.0, 0.0)
+        if not self.found and FUNCTIONS[step.function].sides:
+            a, b = (*operands, Scaled(0.0, 0.0, 0.0))[:2]
             with np.errstate(invalid="ignore"):
                 near = np.abs(a.value - b.value) <= NEAR * np.maximum(a.terms, b.terms)
             near &= np.isfinite(a.value)

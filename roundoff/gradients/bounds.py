@@ -26,6 +26,7 @@ from roundoff.gradients.problem import Problem
 from roundoff.kernels.facts import Described, Kernels
 from roundoff.numbers.formats import as_format
 from roundoff.orders import accumulator, as_order
+from roundoff.trace.functions import FUNCTIONS
 from roundoff.trace.steps import Map, Trace
 from roundoff.words import counted
 
@@ -58,7 +59,7 @@ def gradient_bounds(
     With accumulate or order they are for the kernels so described, wherever those run, and nothing is
     probed: accumulate is the format that sums are kept in (default: the format, which covers wider ones);
     order: of all sums, None for any: then a matrix product and what is added to it are one sum.
-    Elementary functions err by the ulp of `arithmetic.slopes.ULP`.
+    Elementary functions err by the ulp of their records.
 
     The steps are those of torch 2.13's CPU kernels.  Not covered, where they differ: prod, if some order of
     its factors underflows; layer and group norms, if the square of the mean overflows (torch returns NaN);
@@ -181,9 +182,8 @@ def _source(order: Any) -> str:
 
 
 def _elementary(maps: set[str]) -> str:
-    from roundoff.arithmetic.slopes import ULP
-
-    used = ", ".join(f"{name} {ULP[name]:g}" for name in sorted(maps) if name in ULP)
+    functions = [FUNCTIONS[name] for name in sorted(maps)]
+    used = ", ".join(f"{f.name} {f.ulp:g}" for f in functions if f.rounded and f.ulp > 0.5)
     return f"; functions within so many ulp: {used}" if used else ""
 
 

@@ -3,10 +3,10 @@
 from roundoff.trace.by_format import Traces
 from roundoff.trace.capture import trace_gradients
 from roundoff.trace.checks import UPSTREAM
+from roundoff.trace.functions import FUNCTIONS
 from roundoff.trace.lowering import LOWERINGS
 from roundoff.trace.prune import needed, prune, reads, structural_zeros
 from roundoff.trace.steps import (
-    MAPS,
     Builder,
     Constant,
     Contract,
@@ -19,8 +19,8 @@ from roundoff.trace.steps import (
 )
 
 __all__ = [
+    "FUNCTIONS",
     "LOWERINGS",
-    "MAPS",
     "UPSTREAM",
     "Builder",
     "Constant",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from roundoff.trace.functions import FUNCTIONS, Kind
 from roundoff.trace.steps import Constant, Contract, Input, Map, Move, Reduce, Trace
 
 
@@ -33,11 +34,13 @@ def degree(trace: Trace) -> int | None:
 
 
 def _of_map(function: str, degrees: list[int]) -> int | None:
-    match function:
-        case "add" | "sub" | "neg" | "cast":
+    match FUNCTIONS[function].kind:
+        case Kind.SUM | Kind.CAST:
             return max(degrees)
-        case "mul":
+        case Kind.REFLECTION if function == "neg":
+            return degrees[0]
+        case Kind.PRODUCT:
             return sum(degrees)
-        case "div" if degrees[1] == 0:
+        case Kind.QUOTIENT if degrees[1] == 0:
             return degrees[0]
     return 0 if max(degrees) == 0 else None

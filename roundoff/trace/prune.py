@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from roundoff.trace.functions import FUNCTIONS
 from roundoff.trace.steps import (
-    MAPS,
     Builder,
     Constant,
     Contract,
@@ -57,7 +57,7 @@ def _zeros(step: Step, of: list[Mask]) -> Any:
 
 
 def _zeros_of_map(step: Map, of: list[Mask]) -> Any:
-    match MAPS[step.function].zero:
+    match FUNCTIONS[step.function].zero:
         case "all":
             return np.logical_and.reduce(of)
         case "any":

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.trace.call import Call
+from roundoff.trace.functions import FUNCTIONS
 
 Shape = tuple[int, ...]
 Index = npt.NDArray[np.int64]
@@ -65,7 +66,7 @@ class Move:
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """An elementwise function (a key of MAPS) of operands of the output's shape.
+    """An elementwise function (a key of FUNCTIONS) of operands of the output's shape.
 
     A "cast" keeps its operand's numbers, rounded to the step's format.
     """
@@ -112,55 +113,10 @@ Rounded = Constant | Map | Reduce | Contract
 Step = Input | Constant | Move | Map | Reduce | Contract
 
 
-@dataclass(frozen=True)
-class MapKind:
-    """What is known of a map without knowing an arithmetic.
-
-    polynomial: made of + - * alone, so that exact arithmetic carries it out; zero: whether the
-    result is a structural zero, given which operands are.
-    """
-
-    arity: int
-    polynomial: bool = False
-    zero: str = "never"  # "all", "any", "first" or "branches" of the operands, or "never"
-
-
-MAPS: dict[str, MapKind] = {
-    "add": MapKind(2, True, "all"),
-    "sub": MapKind(2, True, "all"),
-    "mul": MapKind(2, True, "any"),
-    "neg": MapKind(1, True, "all"),
-    "cast": MapKind(1, True, "all"),
-    "div": MapKind(2, False, "first"),
-    "abs": MapKind(1, True, "all"),
-    "sign": MapKind(1, True, "all"),
-    "maximum": MapKind(2, True, "all"),
-    "minimum": MapKind(2, True, "all"),
-    "where": MapKind(3, True, "branches"),
-    **{name: MapKind(2, True) for name in ("gt", "ge", "lt", "le", "eq", "ne")},
-    **{name: MapKind(2, True) for name in ("logical_and", "logical_or")},
-    "logical_not": MapKind(1, True),
-    **{name: MapKind(1, False, "all") for name in ("sqrt", "expm1", "log1p", "sin", "tan", "asin")},
-    **{name: MapKind(1, False, "all") for name in ("atan", "sinh", "tanh", "asinh", "erf")},
-    "gelu_erf": MapKind(1, False, "all"),  # erf, as GELU's kernels approximate it
-    **{
-        name: MapKind(1)
-        for name in ("exp", "log", "log2", "log10", "cos", "acos", "cosh", "sigmoid", "erfc")
-    },
-    "pow": MapKind(2),
-}
-
-
-#: Maps whose results are true or false.
-BOOLEAN = frozenset(
-    ("gt", "ge", "lt", "le", "eq", "ne", "logical_and", "logical_or", "logical_not")
-)
-
-
 def _keeps_binary_numbers(step: Step) -> bool:
     match step:
         case Map():
-            return MAPS[step.function].polynomial
+            return FUNCTIONS[step.function].polynomial
         case Constant(value=Fraction() as value):
             return value.denominator.bit_count() == 1
     return True
@@ -304,7 +260,7 @@ class Builder:
         """Whether a step's elements are true or false."""
         step = self.steps[value]
         if isinstance(step, Map):
-            return step.function in BOOLEAN
+            return FUNCTIONS[step.function].boolean
         return isinstance(step, Move) and any(self.boolean(o) for o in step.operands)
 
     def move(self, operands: tuple[int, ...], index: Index) -> int:

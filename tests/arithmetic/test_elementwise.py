@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import operator
 from fractions import Fraction
+from functools import partial
 
 import mpmath
 import numpy as np
 import pytest
 import torch
+from elementary import ELEMENTARY, by_mpmath
 
 import roundoff as ro
-from roundoff.arithmetic import slopes
-from roundoff.arithmetic.enclosed import PROPAGATED, Enclosed
+from roundoff.arithmetic.enclosed import Enclosed
 from roundoff.arithmetic.running import Running
+from roundoff.trace.functions import FUNCTIONS
 from roundoff.trace.steps import Map
 
+OF_TWO = ("add", "sub", "mul", "div", "pow")
 
-@pytest.mark.parametrize("name", sorted(slopes.STEEPEST))
+
+@pytest.mark.parametrize("name", sorted(ELEMENTARY))
 def test_steepest_slopes_are_upper_bounds(name) -> None:
     derivative = {
         "sigmoid": lambda x: mpmath.exp(-x) / (1 + mpmath.exp(-x)) ** 2,
@@ -31,18 +34,18 @@ def test_steepest_slopes_are_upper_bounds(name) -> None:
         **dict.fromkeys(
             ("erf", "gelu_erf", "erfc"), lambda x: 2 / mpmath.sqrt(mpmath.pi) * mpmath.exp(-x * x)
         ),
-    }[name]  # fmt: skip
+    }.get(name) or partial(mpmath.diff, by_mpmath(name))  # fmt: skip
     rng = np.random.default_rng(0)
     low = rng.uniform(-2, 2, 300)
     width = 10.0 ** rng.uniform(-12, 0.3, 300)
-    if name in ("log", "log2", "log10", "sqrt"):
+    if FUNCTIONS[name].domain[0] == 0:
         low = np.abs(low) + 1e-3
     if name in ("asin", "acos"):
         low = low / 2.2
     if name == "log1p":
         low = np.abs(low) - 0.99
     with np.errstate(all="ignore"):
-        found = slopes.STEEPEST[name](low, low + width)
+        found = FUNCTIONS[name].steepest[0](low, low + width)
     close = []
     for a, w, limit in zip(low, width, found, strict=True):
         inside = [a + w * t for t in np.linspace(0, 1, 11)]
@@ -65,7 +68,7 @@ def _of_any_size(rng, name, n):
         **dict.fromkeys(("asin", "acos"), (-60, 1)),
     }.get(name, (-1070, 1023))  # fmt: skip
     found = np.ldexp(rng.choice([-1, 1], n) * rng.uniform(1, 2, n), rng.integers(*exponents, n))
-    if name in ("log", "log2", "log10", "sqrt", "pow"):
+    if FUNCTIONS[name].domain[0] == 0:
         return np.abs(found)
     if name in ("asin", "acos"):
         return np.where(rng.random(n) < 0.5, 1 - np.ldexp(rng.integers(0, 64, n), -53), found)
@@ -74,12 +77,12 @@ def _of_any_size(rng, name, n):
     return found
 
 
-@pytest.mark.parametrize("name", [*PROPAGATED, *slopes.STEEPEST])
+@pytest.mark.parametrize("name", [*OF_TWO, *ELEMENTARY])
 def test_maps_enclose_exact_and_computed_values_of_any_size(name) -> None:
     """What an exact operand becomes is within `own`; what a computed one becomes is within `error` of it."""
     n, rng = 300, np.random.default_rng(len(name) + ord(name[0]))
     operands = [_of_any_size(rng, name, n)]
-    if name in PROPAGATED:
+    if name in OF_TWO:
         operands.append(rng.normal(size=n) * 9 if name == "pow" else _of_any_size(rng, name, n))
 
     def radii(values):
@@ -91,11 +94,7 @@ def test_maps_enclose_exact_and_computed_values_of_any_size(name) -> None:
     known = np.isfinite(found.value) & np.isfinite(found.own) & np.isfinite(found.error)
     checked = 0
     with mpmath.workprec(2500):
-        function = {
-            "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
-            "pow": operator.pow, "log2": lambda x: mpmath.log(x, 2), "log10": mpmath.log10,
-            "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)), "gelu_erf": mpmath.erf,
-        }.get(name) or getattr(mpmath, name)  # fmt: skip
+        function = by_mpmath(name)
         for k in np.flatnonzero(known):
             at, computed = [], []
             for of in enclosed:
@@ -158,7 +157,7 @@ def test_quotients_by_small_numbers_count_what_underflowed() -> None:
 
 
 @pytest.mark.parametrize("format", ["float16", "bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("name", sorted(set(slopes.ULP) - {"pow", "gelu_erf"}))
+@pytest.mark.parametrize("name", sorted(set(ELEMENTARY) - {"gelu_erf"}))
 def test_torchs_functions_are_within_the_table(name, format) -> None:
     """Every finite 16-bit number; samples of the wider ones, against 80 digits."""
     target = ro.as_format(format)
@@ -182,7 +181,7 @@ def test_torchs_functions_are_within_the_table(name, format) -> None:
     if len(values) > 4000:  # every eighth is enough of a check, and mpmath is slow
         x, values = x[::17], values[::17]
     computed = function(x).double().numpy()
-    limit = slopes.ulp_of(name, target)
+    limit, besides = FUNCTIONS[name].ulp_in(target), FUNCTIONS[name].absolute(target)
     context = mpmath.mp.clone()
     context.prec = 200
     exact_function = {
@@ -196,5 +195,5 @@ def test_torchs_functions_are_within_the_table(name, format) -> None:
         exact = exact_function(context.mpf(value))
         ulp = ro.spacing(float(exact), 0.0, target)
         if np.isfinite(ulp):
-            allowed = limit * float(ulp) + slopes.absolute_of(name, target)
+            allowed = limit * float(ulp) + besides
             assert abs(context.mpf(result) - exact) <= allowed * (1 + 2.0**-8)

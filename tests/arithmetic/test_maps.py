@@ -7,20 +7,24 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
+from elementary import ELEMENTARY, by_mpmath
+from mpmath.libmp import fone, mpf_abs, mpf_add, mpf_mul
 
 import roundoff as ro
-from roundoff.arithmetic import condition_scale, walk
+from roundoff.arithmetic import walk
 from roundoff.arithmetic.ball import Ball
-from roundoff.arithmetic.condition_scale import FUNCTIONS, RULES, SLOPES, Scale, Scaled
+from roundoff.arithmetic.condition_scale import Scale, Scaled
 from roundoff.arithmetic.expected import Expected
-from roundoff.arithmetic.literals import Literals
+from roundoff.arithmetic.literals import ROUNDING, Literals
 from roundoff.arithmetic.multiprecision import Multiprecision
 from roundoff.arithmetic.multiword import Multiword
 from roundoff.arithmetic.running import Running
 from roundoff.arithmetic.simulated import Simulated
 from roundoff.arithmetic.ties import Ties
+from roundoff.bounds.theorems import RMS_ROUNDING
 from roundoff.gradients.reference.rounding import nearest
-from roundoff.trace.steps import BOOLEAN, MAPS, Builder, Map, Trace
+from roundoff.trace.functions import FUNCTIONS, Function, Kind, high_precision, slopes
+from roundoff.trace.steps import Builder, Map, Trace
 
 X = np.array([0.25, 0.5, 0.75])
 Y = np.array([0.5, 0.3125, 0.75])
@@ -45,13 +49,13 @@ def trace_of(name: str) -> Trace:
     x, y = build.input("x", (3,)), build.input("y", (3,))
     larger = build.map("gt", x, y)
     if name.startswith("logical"):
-        given = [larger, build.map("lt", x, y)][: MAPS[name].arity]
+        given = [larger, build.map("lt", x, y)][: FUNCTIONS[name].arity]
     elif name == "where":
         given = [larger, x, y]
     else:
-        given = [x, y][: MAPS[name].arity]
+        given = [x, y][: FUNCTIONS[name].arity]
     found = build.map(name, *given)
-    if name in BOOLEAN:
+    if FUNCTIONS[name].boolean:
         found = build.map("where", found, x, y)
     return Trace(tuple(build.steps), {"out": found})
 
@@ -69,17 +73,18 @@ def numbers(value: Any) -> np.ndarray:
 def expected_of(name: str) -> np.ndarray:
     if name == "cast":
         return X
+    function = FUNCTIONS[name]
     if name.startswith("logical"):
-        found = FUNCTIONS[name](*[X > Y, X < Y][: MAPS[name].arity])
+        found = function.float64(*[X > Y, X < Y][: function.arity])
     elif name == "where":
         found = np.where(X > Y, X, Y)
     else:
-        found = FUNCTIONS[name](*[X, Y][: MAPS[name].arity])
-    return np.where(found, X, Y) if name in BOOLEAN else found
+        found = function.float64(*[X, Y][: function.arity])
+    return np.where(found, X, Y) if function.boolean else found
 
 
 @pytest.mark.parametrize("kind", ARITHMETICS)
-@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_arithmetic_carries_out_every_map(name, kind) -> None:
     trace = trace_of(name)
     inputs = {"x": X, "y": Y}
@@ -87,28 +92,105 @@ def test_every_arithmetic_carries_out_every_map(name, kind) -> None:
         inputs = {key: value[None] for key, value in inputs.items()}
         found = walk(trace, ARITHMETICS[kind](trace), inputs, trials=True)["out"]
     else:
-        if name in ("gt", "ge", "lt", "le", "eq", "ne", "maximum", "minimum") and kind == "balls":
+        if FUNCTIONS[name].kind in (Kind.COMPARISON, Kind.EXTREME) and kind == "balls":
             inputs["y"] = np.array([0.5, 0.3125, 0.875])  # a tie of balls of radius zero is decided
         found = walk(trace, ARITHMETICS[kind](trace), inputs)["out"]
     np.testing.assert_allclose(numbers(found)[:2], expected_of(name)[:2], rtol=2.0**-22)
 
 
-def test_all_maps_have_a_rule_for_s_and_no_rule_is_idle() -> None:
-    assert set(RULES) == set(MAPS) - {"cast"} == set(FUNCTIONS)
-    assert set(SLOPES) <= set(MAPS)
-    assert {n for n in RULES if RULES[n] is RULES["sign"]} == {"sign", *BOOLEAN}
-
-
 @pytest.mark.parametrize("kind", ARITHMETICS)
-def test_a_function_that_an_arithmetic_does_not_know_is_no_other_one(kind, monkeypatch) -> None:
-    monkeypatch.setitem(condition_scale.FUNCTIONS, "cube", lambda x: x * x * x)
+def test_a_function_without_record_is_refused_in_a_sentence(kind) -> None:
     build = Builder()
     x = build.input("x", (3,))
     trace = Trace((*build.steps, Map((3,), "cube", (x,))), {"out": 1}, {"x": X / 3})
-    if kind == "simulated":  # rounds whatever float64 computes
-        return
-    with pytest.raises((ro.RoundoffError, KeyError), match="cube"):
+    with pytest.raises(ro.UnsupportedError, match="'cube'; write its record in"):
         walk(trace, ARITHMETICS[kind](trace), {"x": X / 3})
+
+
+# ------------------------------------------------------------------------------ a new function
+
+SOFTSIGN = Function(
+    "softsign", 1, Kind.ELEMENTARY, "all", ulp=2.0,
+    float64=lambda x: x / (1.0 + np.abs(x)), float64_ulp=2.0, limits=False,
+    mpmath=lambda x, bits: high_precision.quotient(x, mpf_add(fone, mpf_abs(x)), bits),
+    arb=lambda x: x / (1 + abs(x)),
+    slopes=(lambda x, y: 1.0 / (1.0 + np.abs(x)) ** 2,),
+    steepest=(lambda low, high: 1.0 / (1.0 + slopes.near(low, high)) ** 2,),
+)  # fmt: skip
+
+DISTANCE = Function(
+    "distance", 2, Kind.ELEMENTARY, "all", ulp=1.0,
+    float64=np.hypot, float64_ulp=4.0, limits=True,
+    mpmath=lambda x, y, bits: high_precision.root(mpf_add(mpf_mul(x, x), mpf_mul(y, y)), bits),
+    arb=lambda x, y: (x * x + y * y).sqrt(),
+    slopes=(lambda x, y, z: x / z, lambda x, y, z: y / z),
+    steepest=(
+        lambda *ends: (far := slopes.far(*ends[:2])) / np.hypot(far, slopes.near(*ends[2:])),
+        lambda *ends: (far := slopes.far(*ends[2:])) / np.hypot(far, slopes.near(*ends[:2])),
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(params=[SOFTSIGN, DISTANCE], ids=lambda function: function.name)
+def added(request, monkeypatch) -> str:
+    monkeypatch.setitem(FUNCTIONS, request.param.name, request.param)
+    return request.param.name
+
+
+@pytest.mark.parametrize("kind", ARITHMETICS)
+def test_a_record_is_all_that_arithmetics_need_of_a_new_function(added, kind) -> None:
+    test_every_arithmetic_carries_out_every_map(added, kind)
+
+
+@pytest.mark.parametrize("format", ["bfloat16", "float32", "float64"])
+def test_bounds_and_derivatives_of_a_new_function_hold(added, format) -> None:
+    """Of operands that carry errors: values with their radii, computed results, S, the model, literals."""
+    n, rng, function = 200, np.random.default_rng(1), FUNCTIONS[added]
+    build = Builder()
+    x, y = build.input("x", (n,)), build.input("y", (n,))
+    operands = [build.map("mul", x, y), build.map("add", x, y)][: function.arity]
+    outputs = {"out": len(build.steps), **{f"operand {k}": at for k, at in enumerate(operands)}}
+    trace = Trace((*build.steps, Map((n,), added, tuple(operands))), outputs)
+    inputs = {
+        name: ro.round_to(rng.standard_normal(n) * 2.0 ** rng.integers(-8, 8, n), format)
+        for name in ("x", "y")
+    }
+    engines = (Multiprecision(200), Ball(300), Multiword(3), Running(format))
+    exact, ball, words, found = (walk(trace, engine, inputs)["out"] for engine in engines)
+    computed = walk(trace, Simulated(format), {k: v[None] for k, v in inputs.items()}, trials=True)
+    own, error = (np.broadcast_to(radius, n) for radius in (found.own, found.error))
+    radius = np.broadcast_to(words.radius, n)
+    ratios = []
+    with mpmath.workprec(400):
+        for k in range(n):
+            truth = mpmath.mp.make_mpf(exact[k])
+            near = abs(truth) * mpmath.mpf(2) ** -190
+            assert abs(mpmath.mpf(ball[k].mid().str(120, radius=False)) - truth) <= near
+            total = sum(mpmath.mpf(float(word[k])) for word in words.words)
+            assert abs(total - truth) <= radius[k] + near and radius[k] <= abs(truth) * 2.0**-140
+            assert abs(mpmath.mpf(found.value[k]) - truth) <= own[k] <= abs(truth) * 2.0**-47
+            ratios.append(float(abs(mpmath.mpf(computed["out"][k, 0]) - truth) / error[k]))
+    assert 0.05 < max(ratios) <= 1.0
+    scale, *scales = walk(trace, Scale(), inputs).values()
+    model, *models = walk(trace, Expected(format), inputs).values()
+    by = [np.abs(slope(*(m.value for m in models), model.value)) for slope in function.slopes]
+    once = (RMS_ROUNDING * ro.as_format(format).u * model.value) ** 2
+    variance = once + sum(f**2 * m.variance for f, m in zip(by, models, strict=True))
+    np.testing.assert_allclose(model.variance, variance, rtol=2.0**-40)
+    moved = sum(f * s.scale for f, s in zip(by, scales, strict=True))
+    np.testing.assert_allclose(scale.scale, np.maximum(np.abs(model.value), moved), rtol=2.0**-40)
+    literal = Trace(trace.steps, trace.outputs, {"y": np.full(n, 0.3)})
+    shift = walk(literal, Literals(literal, 0), {"x": inputs["x"]})["out"].shift
+    with mpmath.workprec(400):
+        up, down = (
+            walk(trace, Multiprecision(200), {**inputs, "y": np.full(n, 0.3 * (1 + step))})["out"]
+            for step in (2.0**-30, -(2.0**-30))
+        )
+        gaps = [
+            mpmath.mp.make_mpf(a) - mpmath.mp.make_mpf(b) for a, b in zip(up, down, strict=True)
+        ]
+    slope = np.abs(np.array(gaps, np.float64)) * 2.0**29
+    np.testing.assert_allclose(np.abs(shift), slope * ROUNDING, rtol=2.0**-20)
 
 
 # --------------------------------------------------------------------------------------------- S
@@ -142,21 +224,17 @@ def test_s_of_sums_products_quotients_and_powers() -> None:
     assert scaled("pow", of(3.0, 0.0), of(2.0, 0.0)).scale[0] == 9.0
 
 
-@pytest.mark.parametrize("name", SLOPES)
+@pytest.mark.parametrize("name", ELEMENTARY)
 def test_s_of_functions_is_the_slope_times_s_and_at_least_the_value(name) -> None:
-    f = {
-        "gelu_erf": mpmath.erf,
-        "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
-        "log2": lambda x: mpmath.log(x, 2),
-    }
-    function = f.get(name) or getattr(mpmath, name)
+    function = by_mpmath(name)
     for x in (0.3, 0.7, -0.6):
-        if x < 0 and name in ("sqrt", "log", "log2", "log10"):
+        if x < FUNCTIONS[name].domain[0]:
             continue
         with mpmath.workprec(200):
             slope = float(abs(mpmath.diff(function, mpmath.mpf(x))))
             value = float(abs(function(mpmath.mpf(x))))
-        assert float(SLOPES[name](np.float64(x), np.float64(FUNCTIONS[name](x)))) == pytest.approx(
+        (by_x,) = FUNCTIONS[name].slopes
+        assert float(by_x(np.float64(x), FUNCTIONS[name].float64(x))) == pytest.approx(
             float(mpmath.diff(function, x)), rel=1e3 * 2.0**-53
         )
         large = scaled(name, of(x, 1000.0))

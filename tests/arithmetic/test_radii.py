@@ -19,12 +19,12 @@ from rational import fraction, fractions
 
 import roundoff as ro
 from roundoff.arithmetic import exact_sums, expansions, words
-from roundoff.arithmetic.ball import FUNCTIONS
 from roundoff.arithmetic.multiword import Multiword
 from roundoff.arithmetic.words import Words
 from roundoff.gradients.reference import engines
 from roundoff.gradients.reference.result import GradientReference
 from roundoff.gradients.reference.rounding import float_up, nearest, split
+from roundoff.trace.functions import FUNCTIONS
 from roundoff.trace.steps import Contract, Map, Reduce
 
 
@@ -98,7 +98,7 @@ def test_functions_of_wide_operands_enclose_their_ends(name) -> None:
         with ctx.workprec(500):
             mid = sum((arb(float(w[0])) for w in found.words), arb(0))
             for sign in (-1, 1):
-                truth = FUNCTIONS[name](arb(value) + sign * arb(radius))
+                truth = FUNCTIONS[name].arb(arb(value) + sign * arb(radius))
                 assert abs(truth - mid) <= arb(float(radius_at(found)))
 
 

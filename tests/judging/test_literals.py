@@ -19,8 +19,8 @@ from roundoff.arithmetic.literals import (
     rounded,
 )
 from roundoff.gradients.reference import reference_of_trace
-from roundoff.trace import MAPS, prune, trace_gradients
-from roundoff.trace.steps import BOOLEAN
+from roundoff.trace import FUNCTIONS, prune, trace_gradients
+from roundoff.trace.functions import Kind
 
 
 def normal(*shape, seed=0):
@@ -115,7 +115,10 @@ def limits(function, inputs, shape=None):
     return trace, values, of_literals(trace, values)
 
 
-OF_ONE = [n for n, kind in MAPS.items() if kind.arity == 1 and n not in (*BOOLEAN, "cast", "sign")]
+OF_ONE = [
+    name for name, function in FUNCTIONS.items()
+    if function.arity == 1 and function.kind in (Kind.ELEMENTARY, Kind.REFLECTION)
+]  # fmt: skip
 TORCHS = {"gelu_erf": torch.nn.functional.gelu}
 OF_TWO = {
     "add": lambda x, y: x + y, "sub": lambda x, y: x - y, "mul": lambda x, y: x * y, "div": lambda x, y: x / y,

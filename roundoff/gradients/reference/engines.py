@@ -15,7 +15,6 @@ from mpmath.libmp import finf, fnan, fninf, from_man_exp, fzero, mpf_abs, mpf_sh
 
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.condition_scale import Scale, Scaled
-from roundoff.arithmetic.elementary import Number
 from roundoff.arithmetic.expansions import above, swept
 from roundoff.arithmetic.literals import of_literals
 from roundoff.arithmetic.memo import Shared
@@ -32,6 +31,7 @@ from roundoff.gradients.reference.result import GradientReference, Reference
 from roundoff.gradients.reference.rounding import float_up, split
 from roundoff.gradients.reference.size import is_large
 from roundoff.numbers.formats import Format, spacing
+from roundoff.trace.functions.high_precision import Number
 from roundoff.trace.prune import prune
 from roundoff.trace.steps import Trace
 

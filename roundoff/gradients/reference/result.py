@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic.condition_scale import Scaled
-from roundoff.arithmetic.elementary import Number
 from roundoff.arithmetic.expansions import swept
 from roundoff.arithmetic.multiprecision import from_words
 from roundoff.errors import ArgumentError, RoundoffError
 from roundoff.numbers.formats import Format
+from roundoff.trace.functions.high_precision import Number
 from roundoff.words import counted
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import math
 
 from mpmath.libmp import from_man_exp, fzero, mpf_add
 
-from roundoff.arithmetic.elementary import Number
+from roundoff.trace.functions.high_precision import Number
 
 
 def split(number: Number, error: Number = fzero) -> tuple[float, float, float]:

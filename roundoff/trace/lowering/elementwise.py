@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from roundoff.errors import UnsupportedError
+from roundoff.trace.functions import FUNCTIONS
 from roundoff.trace.lowering.registry import (
     Expression,
     Lowering,
@@ -21,7 +22,7 @@ from roundoff.trace.lowering.registry import (
     lowers,
     narrows,
 )
-from roundoff.trace.steps import MAPS, Builder, Constant, Map
+from roundoff.trace.steps import Builder, Constant, Map
 
 
 def _map(name: str, arity: int) -> Lowering:
@@ -34,7 +35,7 @@ def _register_plain_maps() -> None:
     names = """neg abs sqrt exp expm1 log log1p log2 log10 sin cos tan asin acos atan sinh cosh tanh
     asinh erf erfc sigmoid mul maximum minimum gt ge lt le eq ne"""
     for name in names.split():
-        lowers(name)(_map(name, MAPS[name].arity))
+        lowers(name)(_map(name, FUNCTIONS[name].arity))
 
 
 _register_plain_maps()

@@ -22,6 +22,7 @@ import torch
 from roundoff.errors import RoundoffError, UnsupportedError
 from roundoff.numbers.formats import as_format
 from roundoff.orders import holds
+from roundoff.trace.functions import FUNCTIONS, Kind
 from roundoff.trace.lowering.arguments import arguments_of, check_form
 from roundoff.trace.lowering.calls import call_of
 from roundoff.trace.steps import Builder, Index, Rounded, Shape, numbered
@@ -430,10 +431,11 @@ def apply(build: Builder, function: str, *operands: Any) -> Value:
     if function == "where" and isinstance(operands[0], torch.Tensor):
         return _picked(build, *operands)
     steps = [as_value(build, operand).step for operand in operands]
-    if function not in _OF_BOOLEANS:
-        steps = [as_number(build, step) for step in steps]
-    elif function == "where":
+    kind = FUNCTIONS[function].kind
+    if kind is Kind.SELECTION:
         steps = [steps[0], *(as_number(build, step) for step in steps[1:])]
+    elif kind is not Kind.LOGICAL:
+        steps = [as_number(build, step) for step in steps]
     result = build.map(function, *steps)
     return Value(result, build.shape(result))
 
@@ -448,9 +450,6 @@ def _picked(build: Builder, condition: torch.Tensor, first: Any, second: Any) ->
     )
     index = np.where(np.broadcast_to(condition.numpy(), shape), one, two)
     return Value(build.move(tuple(steps), index), tuple(shape))
-
-
-_OF_BOOLEANS = frozenset(("where", "logical_and", "logical_or", "logical_not"))
 
 
 def as_number(build: Builder, step: int) -> int:

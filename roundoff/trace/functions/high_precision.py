@@ -21,13 +21,7 @@ from mpmath.libmp import (
     from_man_exp,
     fzero,
     mpf_abs,
-    mpf_acos,
     mpf_add,
-    mpf_asin,
-    mpf_asinh,
-    mpf_atan,
-    mpf_cos,
-    mpf_cosh,
     mpf_div,
     mpf_erf,
     mpf_erfc,
@@ -41,17 +35,14 @@ from mpmath.libmp import (
     mpf_pi,
     mpf_pow,
     mpf_shift,
-    mpf_sin,
-    mpf_sinh,
     mpf_sqrt,
     mpf_sub,
-    mpf_tan,
-    mpf_tanh,
     to_int,
     to_str,
 )
 
 from roundoff.errors import no_value, too_large
+from roundoff.trace.functions.record import Function
 
 Number = tuple[int, int, int, int]  # mpmath's _mpf_: sign, mantissa, exponent, bit count
 
@@ -62,27 +53,42 @@ GUARD = 20
 LARGEST = 1 << 14
 
 
-def value(name: str, arguments: tuple[Number, ...], bits: int) -> Number:
-    """A function of numbers, rounded to odd: within 2^(2 - bits) of it, relatively.
+def value(function: Function, arguments: tuple[Number, ...], bits: int) -> Number:
+    """A function of numbers that is not exact, rounded to odd: within 2^(2 - bits) of it, relatively.
 
-    name: a key of ALGEBRAIC or TRANSCENDENTAL.
     Raises: UnsupportedError where it has no value, or one beyond what can be computed.
     """
+    if function.work_grows and _top(arguments[-1]) > LARGEST:
+        raise too_large(function.name, *map(_size_of, arguments))
     try:
-        if name in ALGEBRAIC:
-            found: Number = ALGEBRAIC[name](*arguments, bits)
-            return found
-        (x,) = arguments
-        if name in _GROWING and _top(x) > LARGEST:
-            raise too_large(name, _size_of(x))
-        function = TRANSCENDENTAL[name]
-        if (not x[1] and x[2]) or IS_EXACT.get(name, _is_zero)(x):
+        found: Number = function.mpmath(*arguments, bits)
+        return found
+    except (ZeroDivisionError, ComplexResult, ValueError):
+        texts = (to_str(x, 6).removeprefix("+").removesuffix(".0") for x in arguments)
+        raise no_value(function.name, *texts) from None
+
+
+def is_zero(x: Number) -> bool:
+    """Where most functions have a value with finitely many bits, and only there."""
+    return bool(x == fzero)
+
+
+def transcendental(
+    function: Callable[[Number, int, str], Any], exact_at: Callable[[Number], bool] = is_zero
+) -> Callable[[Number, int], Number]:
+    """A function in mpmath's manner, of a number, bits and a direction, rounded to odd.
+
+    exact_at: where a number with finitely many bits has such a value: only there (Lindemann, Weierstrass),
+    as far as anybody knows of erf and erfc.
+    """
+
+    def rounded(x: Number, bits: int) -> Number:
+        if (not x[1] and x[2]) or exact_at(x):
             exact: Number = function(x, bits + GUARD, "n")
             return exact
         return to_odd(function(x, bits + GUARD, "d"), bits)
-    except (ZeroDivisionError, ComplexResult, ValueError):
-        texts = (to_str(x, 6).removeprefix("+").removesuffix(".0") for x in arguments)
-        raise no_value(name, *texts) from None
+
+    return rounded
 
 
 def to_odd(number: Number, bits: int) -> Number:
@@ -95,21 +101,20 @@ def to_odd(number: Number, bits: int) -> Number:
     return sign, cut | 1, exponent + less, bits
 
 
-def _root(x: Number, bits: int) -> Number:
+def root(x: Number, bits: int) -> Number:
+    """The square root, exact where it has so few bits."""
     low: Number = mpf_sqrt(x, bits, "d")
     return low if mpf_mul(low, low) == x else to_odd(low, bits)
 
 
-def _power(x: Number, y: Number, bits: int) -> Number:
-    """Exact where rounding down and up agree."""
-    if _top(y) > LARGEST:
-        raise too_large("pow", _size_of(x), _size_of(y))
+def power(x: Number, y: Number, bits: int) -> Number:
+    """x to the y, exact where rounding down and up agree."""
     low: Number = mpf_pow(x, y, bits, "d")
     return low if low == mpf_pow(x, y, bits, "u") else to_odd(low, bits)
 
 
-def _quotient(x: Number, y: Number, bits: int) -> Number:
-    """Rounded to odd by its remainder."""
+def quotient(x: Number, y: Number, bits: int) -> Number:
+    """x / y, rounded to odd by its remainder."""
     if not (x[1] and y[1]):
         special: Number = mpf_div(x, y, bits, "n")
         return special
@@ -138,35 +143,22 @@ def _size_of(x: Number) -> str:
     )
 
 
-def _is_zero(x: Number) -> bool:
-    return bool(x == fzero)
+def is_power_of_two_or_zero(x: Number) -> bool:
+    """Where the binary logarithm is exact, or an infinity."""
+    return bool(x == fzero) or (x[1] == 1 and not x[0])
 
 
-def _is_one(x: Number) -> bool:
-    return bool(x == fone)
-
-
-def _is_power_of_two(x: Number) -> bool:
-    return x[1] == 1 and not x[0]
-
-
-def _is_power_of_ten(x: Number) -> bool:
+def is_power_of_ten_or_zero(x: Number) -> bool:
+    """Where the decimal logarithm is exact, or an infinity."""
     tens = x[2]  # 10^n is 5^n 2^n
-    return not x[0] and 0 <= tens <= x[3] and x[1] == 5**tens
+    return bool(x == fzero) or (not x[0] and 0 <= tens <= x[3] and x[1] == 5**tens)
 
 
-#: Where functions of numbers with finitely many bits have such values themselves: only there (Lindemann,
-#: Weierstrass), as far as anybody knows of erf and erfc.  Elsewhere at 0 alone.
-IS_EXACT: dict[str, Callable[[Number], bool]] = {
-    "log": lambda x: _is_one(x) or _is_zero(x),
-    "log2": lambda x: _is_power_of_two(x) or _is_zero(x),
-    "log10": lambda x: _is_power_of_ten(x) or _is_zero(x),
-    "acos": _is_one,
-}
+def exp(x: Number, bits: int, mode: str) -> Number:
+    """The exponential.
 
-
-def _exp(x: Number, bits: int, mode: str) -> Number:
-    """mpmath multiplies as often as x has bits, where x is whole and bits are many: we do not."""
+    mpmath multiplies as often as x has bits, where x is whole and bits are many: we do not.
+    """
     if _top(x) < 32:
         plain: Number = mpf_exp(x, bits, mode)
         return plain
@@ -177,16 +169,18 @@ def _exp(x: Number, bits: int, mode: str) -> Number:
     return result
 
 
-def _expm1(x: Number, bits: int, mode: str) -> Number:
+def expm1(x: Number, bits: int, mode: str) -> Number:
+    """exp(x) - 1."""
     lost = max(0, -_top(x))  # exp(x) - 1 cancels the bits above x
     if lost > bits + GUARD:  # x + x^2/2 + ...
         near: Number = mpf_perturb(x, 0, bits, mode)
         return near
-    result: Number = mpf_sub(_exp(x, bits + lost + GUARD, mode), fone, bits, mode)
+    result: Number = mpf_sub(exp(x, bits + lost + GUARD, mode), fone, bits, mode)
     return result
 
 
-def _log1p(x: Number, bits: int, mode: str) -> Number:
+def log1p(x: Number, bits: int, mode: str) -> Number:
+    """log(1 + x)."""
     if -_top(x) > bits + GUARD:  # x - x^2/2 + ...
         near: Number = mpf_perturb(x, 1, bits, mode)
         return near
@@ -197,7 +191,9 @@ def _log1p(x: Number, bits: int, mode: str) -> Number:
     return result
 
 
-def _log_of(base: int) -> Callable[[Number, int, str], Number]:
+def log_of(base: int) -> Callable[[Number, int, str], Number]:
+    """The logarithm to a base."""
+
     def log(x: Number, bits: int, mode: str) -> Number:
         wide = bits + GUARD
         ratio: Number = mpf_div(
@@ -208,15 +204,19 @@ def _log_of(base: int) -> Callable[[Number, int, str], Number]:
     return log
 
 
-def _sigmoid(x: Number, bits: int, mode: str) -> Number:
+def sigmoid(x: Number, bits: int, mode: str) -> Number:
+    """1 / (1 + exp(-x))."""
     wide = bits + GUARD
-    below = mpf_add(fone, _exp(mpf_neg(x), wide, "u"), wide, "u")
+    below = mpf_add(fone, exp(mpf_neg(x), wide, "u"), wide, "u")
     result: Number = mpf_div(fone, below, bits, mode)
     return result
 
 
-def _erf(x: Number, bits: int, mode: str) -> Number:
-    """Of large x it is 1 - erfc(x), which needs fewer bits than the Taylor series, whose terms are large."""
+def erf(x: Number, bits: int, mode: str) -> Number:
+    """The error function.
+
+    Of large x it is 1 - erfc(x), which needs fewer bits than the Taylor series, whose terms are large.
+    """
     if _top(x) < bits.bit_length():
         whole = to_int(mpf_abs(x))
         needed = bits - int(1.44 * whole * whole) + 4 * GUARD  # erfc(x) < exp(-x^2)
@@ -228,13 +228,13 @@ def _erf(x: Number, bits: int, mode: str) -> Number:
     return found
 
 
-def _erfc(x: Number, bits: int, mode: str) -> Number:
-    """Of large x by the asymptotic series; its error is below its first term left out.
+def erfc(x: Number, bits: int, mode: str) -> Number:
+    """Its complement.  Of large x by the asymptotic series; its error is below its first term left out.
 
     Source: Abramowitz and Stegun 1964, 7.1.23 and 7.1.24.
     """
     if x[0]:
-        above: Number = mpf_add(fone, _saturating(_erf)(mpf_abs(x), bits, mode), bits, mode)
+        above: Number = mpf_add(fone, saturating(erf)(mpf_abs(x), bits, mode), bits, mode)
         return above
     if _top(x) < 100:
         plain: Number = mpf_erfc(x, bits, mode)
@@ -246,12 +246,12 @@ def _erfc(x: Number, bits: int, mode: str) -> Number:
         term = mpf_div(mpf_mul_int(term, 1 - 2 * k, wide), mpf_shift(square, 1), wide)
         total = mpf_add(total, term, wide)
     below = mpf_mul(x, mpf_sqrt(mpf_pi(wide), wide), wide)
-    first = mpf_mul(_exp(mpf_neg(square), wide, mode), total, wide)
+    first = mpf_mul(exp(mpf_neg(square), wide, mode), total, wide)
     result: Number = mpf_div(first, below, bits, mode)
     return result
 
 
-def _of_exponentials(
+def of_exponentials(
     function: Callable[..., Any], sign: Callable[[Number], int]
 ) -> Callable[[Number, int, str], Number]:
     """The hyperbolic sine or cosine; where exp(-2 |x|) is below the last bit, exp |x| / 2."""
@@ -260,14 +260,14 @@ def _of_exponentials(
         if _top(x) <= bits.bit_length() + 2:
             plain: Number = function(x, bits, mode)
             return plain
-        half = mpf_shift(_exp(mpf_abs(x), bits, mode), -1)
+        half = mpf_shift(exp(mpf_abs(x), bits, mode), -1)
         result: Number = mpf_neg(half) if sign(x) else half
         return result
 
     return found
 
 
-def _saturating(function: Callable[..., Any]) -> Callable[[Number, int, str], Number]:
+def saturating(function: Callable[..., Any]) -> Callable[[Number, int, str], Number]:
     """tanh or erf, which are 1 but for exp(-2 |x|) or less."""
 
     def found(x: Number, bits: int, mode: str) -> Number:
@@ -278,33 +278,3 @@ def _saturating(function: Callable[..., Any]) -> Callable[[Number, int, str], Nu
         return near
 
     return found
-
-
-#: What may have a value with finitely many bits anywhere.
-ALGEBRAIC: dict[str, Callable[..., Number]] = {"div": _quotient, "sqrt": _root, "pow": _power}
-
-TRANSCENDENTAL: dict[str, Callable[..., Any]] = {
-    "exp": _exp,
-    "expm1": _expm1,
-    "log": mpf_log,
-    "log1p": _log1p,
-    "log2": _log_of(2),
-    "log10": _log_of(10),
-    "sin": mpf_sin,
-    "cos": mpf_cos,
-    "tan": mpf_tan,
-    "asin": mpf_asin,
-    "acos": mpf_acos,
-    "atan": mpf_atan,
-    "sinh": _of_exponentials(mpf_sinh, lambda x: x[0]),
-    "cosh": _of_exponentials(mpf_cosh, lambda x: 0),
-    "tanh": _saturating(mpf_tanh),
-    "asinh": mpf_asinh,
-    "erf": _saturating(_erf),
-    "gelu_erf": _saturating(_erf),
-    "erfc": _erfc,
-    "sigmoid": _sigmoid,
-}
-
-#: The functions whose cost grows with the logarithm of their argument.
-_GROWING = frozenset("exp expm1 sin cos tan sinh cosh erfc sigmoid".split())
