@@ -96,15 +96,6 @@ def terms_on_a_grid(a: Enclosed, target: Format) -> Any:
     )
 
 
-def products_on_a_grid(a: Enclosed, b: Enclosed, sizes: Array, target: Format) -> Any:
-    """The same of matrix products; sizes: the products of the magnitudes."""
-    if not (given(a) and given(b)):
-        return False
-    rows = lowest_bits(a.value).min(axis=-1, initial=np.inf)[..., :, None]
-    columns = lowest_bits(b.value).min(axis=-2, initial=np.inf)[..., None, :]
-    return without_rounding(sizes, rows * columns, target)
-
-
 def lean(a: Enclosed) -> Enclosed:
     """0.0 in place of radii that are zero everywhere."""
     own, error = (0.0 if not np.any(radius) else radius for radius in (a.own, a.error))

@@ -6,9 +6,9 @@ errors are correlated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from operator import add
 from typing import Any
 
@@ -16,30 +16,40 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import move_elements
+from roundoff.arithmetic.enclosed import Enclosed
+from roundoff.arithmetic.enclosed_products import blocks, count_products, few, products_on_a_grid
+from roundoff.arithmetic.exact_operations import terms_on_a_grid
 from roundoff.arithmetic.per_step import Rounding
+from roundoff.bounds.exactness import powers_of_two
 from roundoff.bounds.theorems import RMS_ROUNDING
-from roundoff.bounds.tree_errors import along
+from roundoff.bounds.tree_errors import along, rounded_products
 from roundoff.kernels.facts import Kernels
 from roundoff.numbers.formats import Format
 from roundoff.orders import as_order
 from roundoff.trace.functions import FUNCTIONS, Function, Kind
-from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
+from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, present
 
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Varied:
-    """A float64 value and the variance of its computed form."""
+    """A float64 value and the variance of its computed form.
+
+    stagnant: where it is a sum whose additions may swallow most of their terms, how many depends on the
+    order.
+    """
 
     value: Any
     variance: Any
+    stagnant: Any = False
 
 
 class Expected(Rounding):
     """The arithmetic of that model; order, accumulate as in `Simulated`.
 
-    order None or compensated: a plain loop over the terms in random order, or the last addition alone.
+    order None or compensated: a plain loop over the terms in random order, or the last addition alone;
+    fused: whether products enter additions unrounded, None for what the order says.
     """
 
     def __init__(
@@ -48,15 +58,18 @@ class Expected(Rounding):
         order: Any = None,
         accumulate: Any = None,
         kernels: Kernels | None = None,
+        *,
+        fused: bool | None = None,
     ) -> None:
         super().__init__(format, accumulate, kernels)
         self.wide = self.place.wide
         self.order = None if order is None else as_order(order)
+        self.fused = bool(self.order and self.order.fused) if fused is None else fused
         self.once = (RMS_ROUNDING * self.format.u) ** 2
         self.wide_once = (RMS_ROUNDING * self.wide.u) ** 2
 
     def in_format(self, own: Format, wide: Format) -> Expected:
-        return Expected(own, self.order, wide)
+        return Expected(own, self.order, wide, fused=self.fused)
 
     def load(self, values: Array) -> Varied:
         return Varied(values, np.zeros(values.shape))
@@ -88,50 +101,95 @@ class Expected(Rounding):
 
     def reduce(self, step: Reduce, operand: Varied) -> Varied:
         value = np.asarray(operand.value, np.float64)
-        total = value.sum(axis=-1)
-        rounded = self._partial_sums(step, value, total)
-        return self._store(total, operand.variance.sum(axis=-1) + self.wide_once * rounded)
+        total, size = value.sum(axis=-1), np.abs(value).sum(axis=-1)
+        squares, count = (value**2).sum(axis=-1), np.count_nonzero(value, axis=-1)
+        variance = operand.variance.sum(axis=-1)
+        if self._stated and value.shape[-1]:
+            terms = np.array(np.moveaxis(value, -1, 0).reshape(value.shape[-1], -1))
+            rounded = self._along(step, terms).reshape(total.shape)
+        else:
+            rounded = self.wide_once * self._loop(count, squares, total)
+        if not np.any(operand.variance):
+            known = Enclosed(value, 0.0, 0.0)
+            rounded = np.where(terms_on_a_grid(known, self.wide), 0.0, rounded)
+        stagnant = self._stagnant(count, total, squares, lambda: size)
+        return self._store(total, variance, rounded, stagnant)
 
     def contract(self, step: Contract, first: Varied, second: Varied) -> Varied:
         a, b = first.value, second.value
-        total, products = a @ b, (a * a) @ (b * b)
-        variance = first.variance @ (b * b) + (a * a) @ second.variance
-        if self.order is None or self.order.compensation:
-            n = step.leaves if step.kept is None else len(step.kept)
-            rounded = self._loop(n, products, total)
+        total, squares = a @ b, (a * a) @ (b * b)
+        variance = np.zeros_like(total)
+        if np.any(first.variance):
+            variance = variance + first.variance @ (b * b)
+        if np.any(second.variance):
+            variance = variance + (a * a) @ second.variance
+        one, two = Enclosed(a, 0.0, 0.0), Enclosed(b, 0.0, 0.0)
+        count = count_products(one, two, present(step))
+        sizes = cache(lambda: np.abs(a) @ np.abs(b))
+        if self._stated and present(step):
+            rounded = np.empty(step.shape)
+            for at, left, right in blocks(step, [a], [b]):
+                terms = (left[0] * right[0]).reshape(present(step), -1)
+                rounded[at] = self._along(step, terms).reshape(rounded[at].shape)
         else:
-            terms = a[:, :, None, :] * b.swapaxes(1, 2)[:, None, :, :]
-            rounded = self._partial_sums(step, terms, total)
+            rounded = self.wide_once * self._loop(count, squares, total)
+        rounded = rounded + self.wide_once * self._products(step, a, b, squares)
+        if not np.any(first.variance) and not np.any(second.variance):
+            rounded = np.where(
+                products_on_a_grid(step, one, two, sizes(), self.wide, few(step)), 0.0, rounded
+            )
+        return self._store(total, variance, rounded, self._stagnant(count, total, squares, sizes))
+
+    @property
+    def _stated(self) -> bool:
+        return self.order is not None and not self.order.compensation
+
+    def _along(self, step: Reduce | Contract, terms: Array) -> Array:
+        """The variance that the additions of a tree make; what is swallowed is known.  Terms are
+        overwritten."""
+        tree = self.order.restricted(step.leaves, step.kept)  # type: ignore[union-attr]
+        nothing = np.zeros_like(terms)
+        unit = self.wide.u / (1.0 + self.wide.u)
+        found = along(terms, nothing, nothing.copy(), tree, unit, self.wide.precision)
+        result: Array = self.wide_once * found.squares + found.swallowed**2
+        return result
+
+    def _products(self, step: Contract, a: Array, b: Array, squares: Array) -> Any:
+        """The sum of the squares of the products that are rounded: not those by powers of two."""
         exact = 2 * self.format.precision <= self.wide.precision
-        fused = self.order is not None and self.order.fused
-        if not exact and not fused:
-            rounded = rounded + products
-        return self._store(total, variance + self.wide_once * rounded)
+        whole = self.order is not None and self.order.compensation == "sum2"
+        if exact or whole or (self.fused and not self._stated):
+            return 0.0
+        powers = powers_of_two(a), powers_of_two(b)
+        if not (self.fused or powers[0].any() or powers[1].any()):
+            return squares
+        kept = [np.where(power, 0.0, v * v) for power, v in zip(powers, (a, b), strict=True)]
+        if self.fused:
+            tree = self.order.restricted(step.leaves, step.kept)  # type: ignore[union-attr]
+            kept[0] = kept[0] * rounded_products(tree, True)
+        return kept[0] @ kept[1]
 
-    def _partial_sums(self, step: Reduce | Contract, terms: Array, total: Array) -> Any:
-        """The sum of the squares of all partial sums over the last axis."""
-        if self.order is None or self.order.compensation:
-            return self._loop(terms.shape[-1], (terms**2).sum(axis=-1), total)
-        tree = self.order.restricted(step.leaves, step.kept)
-        flat = np.array(np.moveaxis(terms, -1, 0).reshape(terms.shape[-1], -1), np.float64)
-        found = along(
-            flat, np.zeros_like(flat), np.zeros_like(flat), tree, self.wide.u, self.wide.precision
-        )
-        return found.squares.reshape(terms.shape[:-1])
-
-    def _loop(self, n: int, squares: Any, total: Any) -> Any:
+    def _loop(self, n: Any, squares: Any, total: Any) -> Any:
+        """The mean sum of the squares of all partial sums, for n terms in random order; or the last one's."""
         if self.order is not None:  # compensated
             return total**2
-        if n < 2:
-            return np.zeros_like(total)
         # E s_k^2 = k/n X + k(k-1)/(n(n-1)) (s^2 - X) for a random order, summed over k = 2 .. n.
-        found = (n + 1) / 2 * squares - squares / n + (n + 1) / 3 * (total**2 - squares)
-        return np.maximum(found, 0.0)
+        found = (n + 1) / 2 * squares - squares / np.maximum(n, 1)
+        found = found + (n + 1) / 3 * (total**2 - squares)
+        return np.where(np.greater(n, 1), np.maximum(found, 0.0), 0.0)
 
-    def _store(self, value: Any, variance: Any) -> Varied:
+    def _stagnant(self, n: Any, total: Array, squares: Array, sizes: Callable[[], Array]) -> Any:
+        """Where in any order a partial sum may swallow half a term of mean size."""
+        u = self.wide.u
+        if self.order is not None or 4.0 * u * np.max(n, initial=0) <= 1.0:
+            return False
+        return 2.0 * u * n * (np.abs(total) + np.sqrt(squares)) > sizes()
+
+    def _store(self, value: Any, variance: Any, rounded: Any, stagnant: Any) -> Varied:
+        variance = variance + rounded
         if self.wide != self.format:
             variance = variance + self.once * value**2
-        return Varied(value, variance)
+        return Varied(value, variance, stagnant & (variance > 0))
 
 
 def _propagated(function: Function, value: Any, operands: Sequence[Varied]) -> Any:

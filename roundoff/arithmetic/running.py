@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,76 +30,31 @@ from roundoff.arithmetic.enclosed import (
     sign_of,
     slack,
 )
-from roundoff.arithmetic.enclosed_products import (
-    blocks,
-    count_products,
-    enclosed_products,
-    nonzero,
-    normal_products,
-    own_of_product,
-    product,
-    rounding_part,
-)
-from roundoff.arithmetic.exact_operations import (
-    exact_in_float64,
-    given,
-    held_by,
-    kept,
-    known_powers,
-    lean,
-    products_on_a_grid,
-    terms_on_a_grid,
-)
+from roundoff.arithmetic.enclosed_sums import Adding, Measured
+from roundoff.arithmetic.exact_operations import exact_in_float64, given, held_by, kept, lean
 from roundoff.arithmetic.flushing import reach, read, taken_for_granted
 from roundoff.arithmetic.memo import Alone, Shared
 from roundoff.arithmetic.per_step import Rounding
-from roundoff.arithmetic.sum_laws import Certain, Law, Sums, present
 from roundoff.bounds import theorems
-from roundoff.bounds.random_errors import in_any_order, rounding_of_products
-from roundoff.bounds.terms import rounded_products
-from roundoff.bounds.tree_errors import along, sizes_along
-from roundoff.errors import InapplicableError
+from roundoff.bounds.sum_laws import Accumulator, Law, Sums, certified
 from roundoff.kernels.facts import Described, Kernels
 from roundoff.numbers.formats import FLOAT64, Format, round_to
-from roundoff.numbers.machines import two_product
-from roundoff.orders import Order, ReductionTree, as_order
+from roundoff.orders import as_order
 from roundoff.trace.functions import FUNCTIONS, Function, Kind
-from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
+from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Step, present
 
 Array = npt.NDArray[np.float64]
-
-#: Up to this height times u, the errors below the partial sums are bounded all at once.
-FLAT = 2.0**-6
-
-
-@dataclass(frozen=True, eq=False)
-class Terms:
-    """What is known of the sums of a step, whatever their order.
-
-    Shapes: those of the step.
-    value, own: the sums; size: at least the sum of the magnitudes of the computed terms; before: the
-    errors of the terms, those of products included; propagated: the part that comes from earlier steps.
-    """
-
-    value: Array
-    own: Array
-    size: Array
-    before: Array
-    propagated: Array
-
-    @property
-    def total(self) -> Array:
-        """At least |sum| of the computed terms."""
-        return (np.abs(self.value) + self.own + self.before) * slack(1)
 
 
 class Running(Rounding):
     """The arithmetic of error bounds: declared format of results, accumulator and order of all sums.
 
-    order: None for any tree of additions (products rounded or fused), else a name, an Order, as in
-    `Simulated`; law: `Certain` or `Likely`.  Elementary functions err by the ulp of their records.
-    A comparison whose operands may be on either side of each other is undecided, and what it selects
-    is off by the whole difference of its branches.  shared: with other walks at the same inputs.
+    order: None for any tree of additions, else a name, an Order, as in `Simulated`; law: how far rounding
+    moves sums, of `bounds.sum_laws`; rounding: of sums, "nearest", "stochastic" or "toward_zero"; fused:
+    whether products may enter additions unrounded, None for what the order says (any tree: they may).
+    Elementary functions err by the ulp of their records.  A comparison whose operands may be on either side
+    of each other is undecided, and what it selects is off by the whole difference of its branches.  shared:
+    with other walks at the same inputs.
 
     Raises: ArgumentError for unknown names and for an accumulator narrower than the format.
     """
@@ -110,20 +64,26 @@ class Running(Rounding):
         format: Any,
         order: Any = None,
         accumulate: Any = None,
-        law: Law | None = None,
+        law: Law = certified,
         shared: Shared | None = None,
         kernels: Kernels | None = None,
+        *,
+        rounding: str = "nearest",
+        fused: bool | None = None,
     ) -> None:
         super().__init__(format, accumulate, kernels)
         self.wide = self.place.wide
+        self.accumulator = Accumulator(self.wide, rounding)
         self.order = None if order is None else as_order(order)
-        self.law = law or Certain(self.wide.u)
-        self.shared = shared or Alone()
+        self.fused = (self.order is None or self.order.fused) if fused is None else fused
+        self.law, self.shared = law, shared or Alone()
         self.flushing = False
 
     def in_format(self, own: Format, wide: Format) -> Running:
-        law: Any = self.law
-        return Running(own, self.order, wide, replace(law, u=wide.u), self.shared)
+        return Running(
+            own, self.order, wide, self.law, self.shared,
+            rounding=self.accumulator.rounding, fused=self.fused,
+        )  # fmt: skip
 
     # -------------------------------------------------------------------------- values and moves
 
@@ -299,203 +259,61 @@ class Running(Rounding):
         return again(other, [read(each, least) for each in operands])
 
     def _sum(self, step: Reduce, operand: Enclosed) -> Enclosed:
-        n, value = present(step), np.asarray(operand.value, np.float64)
         with np.errstate(all="ignore"):
-            size, before = np.sum(operand.size, axis=-1), _sum(operand.error, value)
-            count = np.count_nonzero(np.broadcast_to(operand.computed, value.shape), axis=-1)
-            plain = (count <= 1) | terms_on_a_grid(operand, self.wide)
-            lost = np.where(plain, 0.0, n * FLOAT64.u * size)
-            own = (_sum(operand.own, value) + lost) * slack(n)
-            before = (before + np.where(count > 0, n * self._flushed_sum, 0.0)) * slack(n)
-            terms = Terms(value.sum(axis=-1), own, (size + before) * slack(n), before, before)
-            if self.order is None:
-
-                def by_chance(most: Array) -> tuple[Array, Array]:
-                    return self._by_chance(np.moveaxis(value, -1, 0).reshape(n, -1), most)
-
-                error = before + self.law.free(Sums(count, terms.size, 0.0, terms.total, by_chance))
-            else:
-                error = self._reduce_ordered(step, operand, value, terms, self.order)
-            return lean(self._store(terms, np.where(plain, before, error * slack(1))))
-
-    def _by_chance(self, terms: Array, most: Array, lost: Any = None) -> tuple[Array, Array]:
-        found = in_any_order(terms, most.ravel(), self.wide.u, self.wide.precision, lost)
-        return found[0].reshape(most.shape), found[1].reshape(most.shape)
-
-    def _reduce_ordered(
-        self, step: Reduce, operand: Enclosed, value: Array, terms: Terms, order: Order
-    ) -> Array:
-        n, tree = present(step), order.restricted(step.leaves, step.kept)
-        radii = [np.broadcast_to(v, value.shape) for v in (operand.own, operand.error)]
-        parts = [np.moveaxis(v, -1, 0).reshape(n, -1) for v in (value, *radii)]
-
-        def sizes() -> Array:
-            there = parts[0] != 0 if given(operand) else None
-            return sizes_along(parts[0].copy(), tree, there)[0].reshape(step.shape)
-
-        def errors() -> Array:
-            before = np.broadcast_to(terms.before, step.shape).ravel()
-            copies = [np.array(part) for part in parts]
-            return self._walked(copies, tree, before, 0.0).reshape(step.shape)
-
-        return self._ordered(step, terms, order, tree, sizes, errors)
+            return self._added(*self._measured(step, [operand], self.adding.terms))
 
     def _product(self, step: Contract, first: Enclosed, second: Enclosed) -> Enclosed:
-        n = present(step)
         with np.errstate(all="ignore"):
-            value, off = self.shared.once(step, "value", lambda: (first.value @ second.value, 0.0))
-            own = off + self.shared.once(step, "own", lambda: own_of_product(first, second, n))
-            if given(first) and given(second):
-                sizes = self.shared.once(step, "sizes", lambda: first.size @ second.size)
-            else:
-                sizes = first.computed @ second.computed
-            count, rounded = count_products(first, second, n), rounding_part(first, second, sizes)
-            single = (count <= 1) & (rounded == 0) & normal_products(first, second, self.wide)
-            grid = products_on_a_grid(first, second, sizes, self.wide)
-            own = np.where(grid, 0.0, own)
-            # A^ B^ - A B with A^ = A + e: only sums of non-negative terms.
-            before = product(first.size, second.error) + product(first.error, second.computed)
-            lost = np.where(nonzero(sizes, first, second), n * self._underflow, 0.0)
-            propagated = (before + lost) * slack(n)
-            sizes = (sizes + lost) * slack(n)
-            terms = Terms(value, own, sizes, propagated, propagated)
-            if self.order is None:
-                by_chance = partial(self._products_by_chance, step, first, second)
-                error = propagated + self.law.free(
-                    Sums(count, sizes, (rounded + lost) * slack(n), terms.total, by_chance)
-                ) * slack(4)
-            else:
-                error = self._contract_ordered(step, first, second, terms, self.order)
-            certain = propagated if self.flushing else before * slack(n)
-            error = np.where(single | grid, certain, error)
-            found = self._store(terms, error)
-            if self.order is None:
-                found = replace(found, terms=int(np.max(count, initial=0)), magnitudes=sizes)
-            return lean(found)
+            measured = self._measured(step, [first, second], self.adding.products)
+            found, sums = self._added(*measured), measured[2]
+        if self.order is None:
+            count = int(np.max(sums.count, initial=0))
+            found = replace(found, terms=count, magnitudes=sums.size + sums.lost)
+        return found
 
-    def _products_by_chance(
-        self, step: Contract, first: Enclosed, second: Enclosed, most: Array
-    ) -> tuple[Array, Array]:
-        found = np.empty(step.shape), np.empty(step.shape)
-
-        def one(left: Sequence[Array], right: Sequence[Array], limit: Array) -> tuple[Array, ...]:
-            x, y = np.broadcast_arrays(left[0], right[0])
-            products, rest = (v.reshape(len(x), -1) for v in two_product(x, y))
-            return self._by_chance(products, limit, rest)
-
-        for at, left, right in blocks(step, [first.value], [second.value]):
-            limit = most[at]
-            for result, part in zip(found, one(left, right, limit), strict=True):
-                result[at] = part
+    def _measured(
+        self, step: Step, operands: Sequence[Enclosed], make: Callable[..., Measured]
+    ) -> Measured:
+        """What is known of sums of given numbers is the same under every law."""
+        if self.flushing or not all(map(given, operands)):
+            return make(step, *operands)
+        found: Measured = self.shared.once(step, str(self.adding), lambda: make(step, *operands))
         return found
 
     @property
-    def _flushed_sum(self) -> float:
-        """What an addition loses whose result is flushed."""
-        return self.wide.smallest_normal if self.flushing else 0.0
+    def adding(self) -> Adding:
+        """How sums are carried out."""
+        return Adding(
+            self.accumulator, self.place.own, self.order, self.fused, self.shared,
+            isinstance(self.kernels, Described), self.flushing,
+        )  # fmt: skip
 
-    @property
-    def _underflow(self) -> float:
-        """Per term: a product that underflows, or is flushed, as the sum may be, too."""
-        if self.flushing:
-            return self.wide.smallest_normal + self._flushed_sum
-        return max(self.wide.smallest_subnormal / 2, 2.0**-1073)
+    def _added(self, value: Array, own: Any, sums: Sums) -> Enclosed:
+        """Sums under the law, kept in the accumulator and rounded to the format.
 
-    def _contract_ordered(
-        self, step: Contract, first: Enclosed, second: Enclosed, terms: Terms, order: Order
-    ) -> Array:
-        n, unit = present(step), self.wide.u / (1.0 + self.wide.u)
-        tree = order.restricted(step.leaves, step.kept)
-        alone = rounded_products(tree, order.fused)
-        if order.compensation == "sum2":  # Dot2 loses nothing in the products
-            alone = np.zeros_like(alone)
-        sides: list[list[Any]] = [
-            [
-                v.value,
-                *(np.broadcast_to(r, v.value.shape) for r in (v.own, v.error)),
-                ~known_powers(v),
-            ]
-            for v in (first, second)
-        ]
-        rounds = first.computed * sides[0][3] * alone, second.computed * sides[1][3]
-        products = unit * (rounds[0] @ rounds[1]) * slack(n)
-        terms = replace(
-            terms, before=terms.propagated + products, size=(terms.size + products) * slack(1)
-        )
-
-        def sizes() -> Array:
-            found = np.empty(step.shape)
-            every = given(first) and given(second)
-            for at, left, right in blocks(step, sides[0], sides[1]):
-                x, y = np.broadcast_arrays(left[0], right[0])
-                there = ((x != 0) & (y != 0)).reshape(n, -1) if every else None
-                found[at] = sizes_along((x * y).reshape(n, -1), tree, there)[0].reshape(
-                    found[at].shape
-                )
-            return found
-
-        def errors() -> Array:
-            found = np.empty(step.shape)
-            for at, left, right in blocks(step, sides[0], sides[1]):
-                parts = enclosed_products(Enclosed(*left[:3]), Enclosed(*right[:3]))
-                of = [np.array(part.reshape(n, -1)) for part in parts]
-                size = np.abs(of[0]) + of[1] + of[2]
-                small = np.abs(of[0]) - of[1] - of[2] < self.wide.smallest_normal * 2.0**60
-                of[2] += np.where((size > 0) & small, self._underflow, 0.0)
-                rounds = (left[3] & right[3]).reshape(n, -1) & alone[:, None]
-                rounding = np.where(rounds, size, 0.0)
-                fused = (
-                    (left[3] & right[3]).reshape(n, -1) & ~alone[:, None] if order.fused else None
-                )
-                signed = rounding_of_products(left[0], right[0], self.wide.precision)
-                drift = np.where(rounds, signed.reshape(n, -1), 0.0).sum(axis=0)
-                before = of[2].sum(axis=0) * slack(n) + np.abs(drift)
-                of[2] += unit * rounding
-                squares = (rounding**2).sum(axis=0) * slack(n)
-                one = self._walked(of, tree, before, squares, int(alone.any()), fused)
-                found[at] = one.reshape(found[at].shape)
-            return found
-
-        return self._ordered(step, terms, order, tree, sizes, errors)
-
-    def _ordered(
-        self, step: Reduce | Contract, terms: Terms, order: Order, tree: ReductionTree,
-        sizes: Callable[[], Array], errors: Callable[[], Array],
-    ) -> Array:  # fmt: skip
-        """The error of sums in a stated order.
-
-        With E the sum of all errors of terms and additions, each of them is part of at most h partial sums.
-        So E <= before + unit (sum of |exact partial sums| + h E), unless h u is large: then node by node,
-        and where chance tells nodes apart.
+        The final rounding errs by at most u/(1+u) of the accumulated number, or half the smallest subnormal.
         """
-        n, unit = present(step), self.wide.u / (1.0 + self.wide.u)
-        if order.compensation:
-            products = isinstance(step, Contract)
-            return _compensated(order.compensation, terms, n, self.wide, products=products)
-        height, nodes = tree.height, max(0, n - 1)
-        flat = height * unit <= FLAT and bool((terms.size < self.wide.max / 2).all())
-        if not flat or not isinstance(self.law, Certain):
-            return errors()
-        known = np.minimum((sizes() + nodes * terms.own) * slack(n), nodes * terms.size)
-        return (terms.before + unit * known) / (1.0 - height * unit) * slack(4)
-
-    def _walked(
-        self, parts: Sequence[Array], tree: ReductionTree, before: Array, squares: Any,
-        products: int = 0, fused: Any = None,
-    ) -> Array:  # fmt: skip
-        """Node by node; infinite where a sum may overflow."""
-        unit, precision = self.wide.u / (1.0 + self.wide.u), self.wide.precision
-        found = along(parts[0], parts[1], parts[2], tree, unit, precision, fused=fused)
-        roundings = (tree.n - 1) + products * tree.n
-        error = self.law.tree(found, before, squares, roundings, tree.height + products)
-        return np.where(found.peak < self.wide.max, error, np.inf)
-
-    def _store(self, terms: Terms, error: Array) -> Enclosed:
-        """The accumulated number, rounded to the format."""
-        error = np.where(terms.size + error < self.wide.max, error, np.inf)
+        error = self.law(sums) * slack(4)
+        none = np.isnan(error) | np.equal(
+            sums.count, 0
+        )  # the law does not apply, or nothing is added
+        error = np.where(error > 0, error + UNDERFLOW, error)  # float64's own
+        error = np.where(none | (sums.peak(error) < self.wide.max), error, np.inf)
         if self.wide == self.format:
-            return Enclosed(terms.value, terms.own, error)
-        return self._result(terms.value, terms.own, error, self.format, underflows=True)
+            return lean(Enclosed(value, own, error))
+        target = self.format
+        computed = np.abs(value) + own + error
+        local = target.u / (1.0 + target.u) * computed
+        small = (computed > 0) & (np.abs(value) - own - error < target.smallest_normal)
+        if self.flushing:
+            local = local + np.where(small, target.smallest_normal, 0.0)
+        else:
+            least = max(target.smallest_subnormal / 2, 2.0**-1074)
+            local = np.where(small, np.maximum(local, least), local)
+            local = np.where(held_by(value, own, error, target), 0.0, local)
+        error = (error + local) * slack(1)
+        error = np.where(none | (computed < target.overflow_threshold), error, np.inf)
+        return lean(Enclosed(value, own * slack(1), error))
 
 
 # ------------------------------------------------------------------------------------- helpers
@@ -509,21 +327,3 @@ def _moved(radii: Sequence[Any], step: Move, operands: Sequence[Enclosed]) -> An
         for radius, operand in zip(radii, operands, strict=True)
     ]
     return move_elements(step, full, 0)
-
-
-def _sum(radius: Any, value: Array) -> Any:
-    return 0.0 if exact(radius) else np.sum(np.broadcast_to(radius, value.shape), axis=-1)
-
-
-def _compensated(name: str, terms: Terms, n: int, wide: Format, *, products: bool) -> Array:
-    whole = name == "sum2" and products
-    try:
-        on_sum, on_scale = getattr(theorems, "dot2" if whole else name)(n, wide.u)
-    except InapplicableError:
-        return np.full(terms.value.shape, np.inf)
-    # The error term of a product in Dot2 is within half the smallest subnormal of the error, which is in
-    # `before`; these halves pass through the sum of the error terms, 1 + gamma_n.
-    lost = np.sqrt(on_scale) * n * wide.smallest_subnormal if whole else 0.0
-    total = np.minimum(np.abs(terms.value) + terms.own + terms.before, terms.size)
-    found = (terms.before + on_sum * total + on_scale * terms.size + lost) * slack(4)
-    return np.where(terms.size < wide.max / 8, found, np.inf)

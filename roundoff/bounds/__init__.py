@@ -1,15 +1,18 @@
 """Bounds on rounding errors of sums, dot products and matrix products, and the theorems behind them.
 
-`sum`, `dot` and `matmul` return a `Bound`; the theorems are plain functions of n, u, trees and
-failure probabilities.
+`sum`, `dot`, `matmul` and the gradients of single layers return a `Bound`; the theorems are plain functions
+of n, u, trees and failure probabilities.
+
+This room is the theorems alone.  The bounds are walks of a trace, from `roundoff.gradients`, which imports
+this room: they are fetched when they are asked for.  `__init__.pyi` tells type checkers the same.
 """
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from roundoff.bounds.bound import Bound, Statement
-from roundoff.bounds.layers import conv_gradients, linear_gradients, matmul_gradients
-from roundoff.bounds.sums import dot as dot
-from roundoff.bounds.sums import matmul, sum
 from roundoff.bounds.theorems import (
     depth_weighted,
     dot2,
@@ -47,3 +50,14 @@ __all__ = [
     "sum",
     "sum2",
 ]
+
+_WALKS = {
+    "sum": "sums", "dot": "sums", "matmul": "sums",
+    "matmul_gradients": "layers", "linear_gradients": "layers", "conv_gradients": "layers",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WALKS:
+        return getattr(importlib.import_module(f"roundoff.gradients.{_WALKS[name]}"), name)
+    raise AttributeError(f"module 'roundoff.bounds' has no attribute {name!r}")

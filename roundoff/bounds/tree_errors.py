@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from roundoff.bounds.random_errors import decided, predicted
 from roundoff.numbers.formats import FLOAT64
-from roundoff.numbers.machines import Machine
 from roundoff.orders import ReductionTree
 
 Array = npt.NDArray[np.float64]
@@ -118,58 +116,11 @@ def _most(rows: Array) -> Array:
     return result
 
 
-class Recorder:
-    """A machine that adds up the magnitudes of all that it rounds: the running bounds, over u.
-
-    sizes: sum of |result|; binades: sum of ufp(|result|), the power of two below it; products: the part
-    of them that comes from products.  Shapes: (sums,).
-    Source: Wilkinson; Higham, 2nd ed., 3.3: fl(a o b) = (a o b)/(1 + d), |d| <= u, so the error is at
-    most u |fl(a o b)|; and at most u ufp(a o b), which ufp(fl(a o b)) is not below.
-    """
-
-    def __init__(self, machine: Machine, sums: int) -> None:
-        self._machine = machine
-        self.sizes, self.binades = np.zeros(sums), np.zeros(sums)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._machine, name)
-
-    def _record(self, result: Any) -> Any:
-        sizes = np.abs(self._machine.store(result))
-        self.sizes += _down(sizes)
-        mantissa, exponent = np.frexp(sizes)
-        self.binades += _down(np.where(mantissa == 0, 0.0, np.ldexp(0.5, exponent)))
-        return result
-
-    def adder(self, terms: Any) -> Any:
-        add = self._machine.adder(terms)
-        return lambda a, b: self._record(add(a, b))
-
-    def add(self, a: Any, b: Any) -> Any:
-        return self._record(self._machine.add(a, b))
-
-    def multiply(self, a: Any, b: Any) -> Any:
-        return self._record(self._machine.multiply(a, b))
-
-    def fused(self, a: Any, b: Any, c: Any) -> Any:
-        return self._record(self._machine.fused(a, b, c))
-
-
-def sizes_along(
-    terms: Array, tree: ReductionTree, present: npt.NDArray[np.bool_] | None = None
-) -> tuple[Array, Array]:
-    """Sums over the additions of a tree of |partial sum| and of (partial sum)^2, in float64.
-
-    present: which terms are there at all; what is added to nothing is not rounded.
-    Shapes: terms and present are (terms, sums) and are overwritten; results are (sums,).
-    """
-    sizes, squares = np.zeros(terms.shape[1:]), np.zeros(terms.shape[1:])
-    for left, right in tree.schedule:
-        terms[left] += terms[right]
-        found = np.abs(terms[left])
-        if present is not None:
-            found = np.where(present[left] & present[right], found, 0.0)
-            present[left] |= present[right]
-        sizes += _down(found)
-        squares += _down(np.multiply(found, found, found))
-    return sizes, squares
+def rounded_products(tree: ReductionTree, fused: bool) -> npt.NDArray[np.bool_]:
+    """Which products are rounded before they are added (see orders.multiply_and_add)."""
+    if not fused or tree.n == 1:
+        return np.ones(tree.n, bool)
+    both = (tree.children < tree.n).all(axis=1)
+    rounded = np.zeros(tree.n, bool)
+    rounded[tree.children[both, 0]] = True
+    return rounded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,8 +18,8 @@ from roundoff.arithmetic.enclosed import Enclosed
 from roundoff.arithmetic.expected import Expected
 from roundoff.arithmetic.memo import Shared
 from roundoff.arithmetic.running import Running
-from roundoff.arithmetic.sum_laws import Certain, Likely, count_sums
-from roundoff.bounds import Bound, Statement
+from roundoff.bounds.bound import Bound, Statement
+from roundoff.bounds.sum_laws import Law, certified, likely
 from roundoff.bounds.theorems import check_failure
 from roundoff.errors import ArgumentError
 from roundoff.gradients.problem import Problem
@@ -112,12 +112,13 @@ def bounds_of_trace(
     target = as_format(format)
     wide = accumulator(target, accumulate)
     chosen = None if order is None else as_order(order)
-    sums = count_sums(trace)
     common = shared or Shared()
 
     @cache
     def walked(failure: float | None) -> dict[str, Enclosed]:
-        law = Certain(wide.u) if failure is None else Likely(wide.u, failure, sums)
+        law: Law = certified
+        if failure is not None:
+            law = partial(likely, failure=failure, outputs=max(1, trace.sums))
         return walk(trace, Running(target, chosen, accumulate, law, common, kernels), inputs)
 
     @cache
@@ -129,10 +130,10 @@ def bounds_of_trace(
     def scales() -> dict[str, Array]:
         return {name: each.scale for name, each in walk(trace, Scale(common), inputs).items()}
 
-    def certified(name: str) -> Array:
+    def never(name: str) -> Array:
         return _whole(walked(None)[name].error, trace.shape(name))
 
-    def likely(name: str, failure: float) -> Array:
+    def seldom(name: str, failure: float) -> Array:
         check_failure(failure)
         return _whole(walked(float(failure))[name].error, trace.shape(name))
 
@@ -143,18 +144,18 @@ def bounds_of_trace(
     for name in trace.outputs:
         statements = (
             Statement(
-                "trace", "certified", lambda name=name: certified(name),  # type: ignore[misc]
+                "trace", "certified", lambda name=name: never(name),  # type: ignore[misc]
                 _source(chosen), assumed + _elementary(maps),
             ),
             Statement(
                 "trace, sums likely", "probabilistic",
-                lambda failure, name=name: likely(name, failure),  # type: ignore[misc]
+                lambda failure, name=name: seldom(name, failure),  # type: ignore[misc]
                 "Hallman and Ipsen, arXiv 2107.01604, "
                 + ("in every sum, in any order" if chosen is None else "along every tree"),
                 "operands below 4 u |partial sum| err by the most they can, a mean of the others' errors is "
                 "predicted from the terms; what remains of each error inside a sum has a mean of zero given "
                 "the earlier ones; errors of earlier steps add up in the worst way; the failure is shared "
-                f"by {counted(sums, 'sum')}",
+                f"by {counted(trace.sums, 'sum')}",
             ),
             Statement(
                 "root mean square", "expected", lambda name=name: spread()[name],  # type: ignore[misc]

@@ -113,6 +113,11 @@ Rounded = Constant | Map | Reduce | Contract
 Step = Input | Constant | Move | Map | Reduce | Contract
 
 
+def present(step: Reduce | Contract) -> int:
+    """How many terms each sum of a step has, structural zeros excepted."""
+    return step.leaves if step.kept is None else len(step.kept)
+
+
 def _keeps_binary_numbers(step: Step) -> bool:
     match step:
         case Map():
@@ -142,6 +147,11 @@ class Trace:
     def polynomial(self) -> bool:
         """Whether constants have finitely many bits, and every map is made of + - * on the branch taken."""
         return all(_keeps_binary_numbers(step) for step in self.steps)
+
+    @property
+    def sums(self) -> int:
+        """How many sums are carried out."""
+        return sum(prod(s.shape) for s in self.steps if isinstance(s, Reduce | Contract))
 
     def shape(self, output: str) -> Shape:
         """Shape of a named output."""
@@ -213,8 +223,7 @@ def _name(step: Step) -> str:
         case Map():
             return f"map {step.function}"
         case Reduce() | Contract():
-            present = step.leaves if step.kept is None else len(step.kept)
-            return f"{type(step).__name__.lower()} {present} of {step.leaves} leaves"
+            return f"{type(step).__name__.lower()} {present(step)} of {step.leaves} leaves"
         case Move():
             return "move"
 

@@ -16,9 +16,9 @@ from roundoff.arithmetic.condition_scale import Scale, Scaled
 from roundoff.arithmetic.enclosed import Enclosed, compared, extreme, propagated, selected, sign_of
 from roundoff.arithmetic.expected import Expected, Varied
 from roundoff.arithmetic.running import Running
-from roundoff.arithmetic.sum_laws import Likely
 from roundoff.bounds.exactness import lowest_bits, powers_of_two, without_rounding
 from roundoff.bounds.random_errors import in_any_order, predicted
+from roundoff.bounds.sum_laws import Accumulator, Sums, Tree, likely
 from roundoff.bounds.tree_errors import along
 from roundoff.numbers.formats import FLOAT32, FLOAT64, Format, as_format, round_to
 from roundoff.numbers.machines import Emulated, fused_multiply_add, machine, two_product, two_sum
@@ -407,8 +407,10 @@ def test_nodes_are_told_apart() -> None:
     assert found.certain[1] == 0 and found.independent[1] == pytest.approx(13.5**2 + 19**2)
     # 8 + 5.5 = 13.5 is a tie, 13 or 14; 14 + 5.5 = 19.5 rounds to 20, 13 + 5.5 = 18.5 to 18.
     assert found.drift[1] in (0.0, 1.0, 0.5)
-    law = Likely(U, 0.5, 1)
-    total = law.tree(found, np.zeros(2), 0.0, 2, 2)
+    nothing = np.zeros(2)
+    whole = Tree(found, found.error, nothing, nothing, nothing, 2, 2)
+    size = np.array([18.0, 19.0])
+    total = likely(Sums(Accumulator(P4), 3, 3, size, size, tree=lambda: whole), 0.5, 1)
     assert (total <= found.error).all() and total[0] >= 1.9
 
 
@@ -527,9 +529,12 @@ def test_the_model_rounds_once_per_step() -> None:
     assert Expected("float32").map(step_of("mul", 2), zero).variance == pytest.approx(
         225 * once, rel=1e-4, abs=0
     )
-    three = Varied(np.array([[1.0, 1.0, 1.0]]), np.zeros((1, 3)))
-    found = Expected("float32", "sequential").reduce(Reduce((1,), (0,), 3), three).variance
-    assert found == pytest.approx(13 * once, rel=1e-4, abs=0)
+    three = Varied(np.array([[0.1, 0.1, 0.1]]), np.zeros((1, 3)))
+    step = Reduce((1,), (0,), 3)
+    found = Expected("float32", "sequential").reduce(step, three).variance
+    assert found == pytest.approx(0.13 * once, rel=1e-4, abs=0)
+    ones = Varied(np.ones((1, 3)), np.zeros((1, 3)))
+    assert Expected("float32", "sequential").reduce(step, ones).variance == 0, "they lie on a grid"
 
 
 # ----------------------------------------------------------------------------------- machines

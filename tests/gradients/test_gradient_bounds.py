@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from roundoff.arithmetic.memo import Shared
 from roundoff.arithmetic.multiword import Multiword
 from roundoff.arithmetic.running import Running
 from roundoff.arithmetic.simulated import Simulated, simulate
-from roundoff.arithmetic.sum_laws import Certain, Likely, count_sums
+from roundoff.bounds.sum_laws import certified, likely
 from roundoff.gradients.bounds import bounds_of_trace
 from roundoff.gradients.inputs import round_inputs
 from roundoff.gradients.reference import reference_of_trace
@@ -106,7 +106,7 @@ def test_bounds_hold_for_torchs_own_kernels(case, format) -> None:
 def test_walks_that_share_results_find_the_same(case) -> None:
     """In whatever order they come, the reference's rounded values among what they share."""
     trace, inputs, reference = problem(case, "float32")
-    laws = Likely(2.0**-24, 1e-9, 5), Certain(2.0**-24)
+    laws = partial(likely, failure=1e-9, outputs=5), certified
     alone = [walk(trace, Running("float32", law=law), inputs) for law in laws]
     scales = walk(trace, Scale(), inputs)
     for first in ("reference", "scale", "bounds"):
@@ -250,4 +250,4 @@ def test_the_expected_error_is_the_mean_square() -> None:
 def test_failures_are_shared_by_all_sums() -> None:
     trace, _, _ = problem("convolution", "float32")
     # forward 2*3*5 sums (kept outputs), weight 3*3*2, bias 3, input 2*3*6
-    assert count_sums(trace) >= 2 * 3 * 5 + 18 + 3
+    assert trace.sums >= 2 * 3 * 5 + 18 + 3

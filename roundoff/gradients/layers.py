@@ -1,26 +1,27 @@
 """Bounds on the gradients of a matrix product, a linear layer and a convolution, with the right n.
 
 Each gradient of these is a matrix product of given data (the forward pass and its errors are not part of
-it): the shortcuts say which one.
+it): the shortcuts say which one, in the steps of the trace's own lowering.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from roundoff.arguments import instance, whole
-from roundoff.bounds import sums
 from roundoff.bounds.bound import Bound
 from roundoff.errors import ArgumentError, InapplicableError
+from roundoff.gradients import sums
 from roundoff.numbers.formats import as_float64
+from roundoff.trace.lowering import geometry
+from roundoff.trace.steps import Builder, Contract, Reduce
 from roundoff.words import counted
 
 Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.int64]
 
 #: Strides, paddings and dilations beyond this are no convolution that fits into memory.
 MOST = 1 << 31
@@ -139,29 +140,42 @@ def conv_gradients(
             f"conv_gradients: x {values.shape}, weight {w.shape} and upstream {g.shape} do not fit with "
             f"groups {groups}; upstream is (N, C_out, *outputs) with outputs {outputs}"
         )
-    batch, of_out, of_in = len(values), len(w) // groups, w.shape[1]
-    up = g.reshape(batch, groups, of_out, -1)
-    # weight: for each group (C_out, N P) times (N P, C_in taps).
-    axes = list(zip(size, outputs, taps, steps, pads, holes, strict=True))
-    reads = [_inputs_of(*axis) for axis in axes]
-    patches = _gather(values.reshape(batch, groups, of_in, -1), reads, size)  # ..., P, taps
-    left = np.moveaxis(up, 0, 2).reshape(groups, of_out, -1)
-    # patches are (N, G, C_in, P, taps); the rows are N P, the columns C_in taps.
-    right = patches.transpose(1, 0, 3, 2, 4).reshape(groups, batch * up.shape[-1], -1)
-    # input: for each sample and group (C_in, C_out taps) times (C_out taps, positions).
-    arriving = _gather(up, [_outputs_of(*axis) for axis in axes], outputs)  # ..., positions, taps
-    columns = arriving.transpose(0, 1, 2, 4, 3).reshape(batch, groups, -1, arriving.shape[3])
-    filters = w.reshape(groups, of_out, of_in, -1).transpose(0, 2, 1, 3).reshape(groups, of_in, -1)
-    found = {
-        "weight": sums.matmul(give_back(left), right, format, **kernel),
-        "bias": sums.sum(give_back(left.reshape(len(w), -1)), format, **_of_sums(kernel)),
-        "input": sums.matmul(give_back(filters[None]), columns, format, **kernel),
+    form = geometry.Geometry(steps, pads, holes, groups)
+
+    def to_weight(build: Builder, source: int, up: int) -> int:
+        return geometry.weight_gradient(build, source, up, form, w.shape)
+
+    def to_input(build: Builder, taps: int, up: int) -> int:
+        return geometry.correlate_transposed(build, up, taps, form, values.shape)
+
+    made: dict[str, tuple[Callable[..., int], dict[str, Array]]] = {
+        "weight": (to_weight, {"x": values, "upstream": g}),
+        "bias": (geometry.bias_gradient, {"upstream": g}),
+        "input": (to_input, {"weight": w, "upstream": g}),
     }
-    shapes = {"weight": w.shape, "bias": (len(w),), "input": values.shape}
-    return {name: _named(f"the {name} gradient", b, shapes[name]) for name, b in found.items()}
+    return {
+        name: _gradient(name, format, kernel, to_gradient, given, give_back)
+        for name, (to_gradient, given) in made.items()
+    }
 
 
-def _of_sums(kernel: dict[str, Any]) -> dict[str, Any]:
+def _gradient(
+    name: str, format: Any, options: Mapping[str, Any], steps: Callable[..., int],
+    given: Mapping[str, Array], give_back: Callable[[Array], Any],
+) -> Bound:  # fmt: skip
+    """The bound on a gradient, by the steps that make it of given inputs."""
+    build, products = Builder(), len(given) > 1
+    result = steps(build, *(build.input(key, value.shape) for key, value in given.items()))
+    n = next(step.leaves for step in build.steps if isinstance(step, Reduce | Contract))
+    kernel = sums.as_kernel(
+        n, format, **(options if products else _of_sums(options)), products=products
+    )
+    what = f"a {'matrix product over' if products else 'sum of'} {counted(n, 'term')}"
+    found = sums.bound_on(what, build, result, given, kernel, build.shape(result), give_back)
+    return _named(f"the {name} gradient", found)
+
+
+def _of_sums(kernel: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a plain sum has as well."""
     return {name: value for name, value in kernel.items() if name != "fma"}
 
@@ -179,28 +193,3 @@ def _each(name: str, value: int | Sequence[int], dims: int, least: int) -> tuple
             f"conv_gradients: {name} has {counted(len(found), 'number')}; give one, or {dims}"
         )
     return tuple(whole(f"conv_gradients: {name}", v, least, MOST) for v in found)
-
-
-def _inputs_of(size: int, outputs: int, taps: int, stride: int, pad: int, hole: int) -> Index:
-    """Which input each output reads through each tap, -1 for the padding; (outputs, taps)."""
-    found = np.arange(outputs)[:, None] * stride + np.arange(taps) * hole - pad
-    return np.where((found >= 0) & (found < size), found, -1)
-
-
-def _outputs_of(size: int, outputs: int, taps: int, stride: int, pad: int, hole: int) -> Index:
-    """Which output reads each input through each tap, -1 for none; (size, taps)."""
-    ahead = np.arange(size)[:, None] + pad - np.arange(taps) * hole
-    found = ahead // stride
-    return np.where((ahead % stride == 0) & (found >= 0) & (found < outputs), found, -1)
-
-
-def _gather(values: Array, axes: Sequence[Index], size: Sequence[int]) -> Array:
-    """values (..., positions) read at the product of the axes: (..., positions, taps), 0 where -1."""
-    flat: Any = np.zeros((1, 1), np.int64)
-    valid: Any = np.ones((1, 1), bool)
-    for index, length in zip(axes, size, strict=True):
-        flat = flat[:, None, :, None] * length + np.maximum(index, 0)[None, :, None, :]
-        valid = valid[:, None, :, None] & (index >= 0)[None, :, None, :]
-        shape = (flat.shape[0] * flat.shape[1], flat.shape[2] * flat.shape[3])
-        flat, valid = flat.reshape(shape), valid.reshape(shape)
-    return np.where(valid, values[..., flat], 0.0)

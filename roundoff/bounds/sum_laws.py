@@ -1,0 +1,397 @@
+"""How far rounding moves sums: what is known of them, and one function of that per theorem.
+
+A law takes the `Sums` of a step and returns a bound on the error of each, errors of its terms included; NaN
+where it does not apply.  Every theorem on sums of given numbers holds for the computed terms, whose
+magnitudes add up to at most `size`; what these terms err by is `before`, and adds to it.  What products
+lose to underflow is `lost`: it passes the additions above it, which multiply it by 1 + growth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.bounds import theorems
+from roundoff.bounds.tree_errors import Walked
+from roundoff.errors import InapplicableError
+from roundoff.numbers.formats import Format
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """The format that sums are kept in; rounding: "nearest", "stochastic" or "toward_zero"."""
+
+    format: Format
+    rounding: str = "nearest"
+
+    @property
+    def nearest(self) -> bool:
+        return self.rounding == "nearest"
+
+    @property
+    def unit(self) -> float:
+        """Every rounding is a factor 1 + d with |d| at most this."""
+        u = self.format.u
+        return u / (1.0 + u) if self.nearest else 2.0 * u
+
+    @property
+    def step(self) -> float:
+        """u, or 2u where rounding is not to nearest: what theorems take for u."""
+        return self.format.u if self.nearest else 2.0 * self.format.u
+
+    @property
+    def underflow(self) -> float:
+        """The most that a product loses to underflow, and float64's own underflow."""
+        half = self.format.smallest_subnormal * (0.5 if self.nearest else 1.0)
+        return max(half, 2.0**-1073)
+
+
+def _nothing(most: Array) -> tuple[Array, Array]:
+    return np.zeros(most.shape), np.zeros(most.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """What is known of sums along a stated tree.
+
+    Shapes: those of the sums.
+    walked: the partial sums, of terms with all their errors; weighted: sum of |term| times (1 + unit)^depth
+    - 1; squares: sum of the squares of the products that are rounded; drift: |sum of their predicted
+    errors|; lost: what underflow takes from them, in all; height, roundings: of the tree with its products.
+    """
+
+    walked: Walked
+    weighted: Array
+    squares: Array
+    drift: Array
+    lost: Array
+    height: int
+    roundings: int
+
+    def reshaped(self, shape: tuple[int, ...]) -> Tree:
+        """The same sums in another shape."""
+        found: Tree = _each(lambda parts: parts[0].reshape(shape), [self])
+        return found
+
+
+def joined(shape: tuple[int, ...], parts: Sequence[tuple[Any, Tree]]) -> Tree:
+    """Sums of this shape from blocks of them; parts: where each block is, and what is known of it."""
+
+    def one(blocks: Sequence[Array]) -> Array:
+        whole = np.zeros(shape)
+        for (at, _), block in zip(parts, blocks, strict=True):
+            whole[at] = block
+        return whole
+
+    found: Tree = _each(one, [tree for _, tree in parts])
+    return found
+
+
+def _each(make: Callable[[Sequence[Array]], Array], trees: Sequence[Any]) -> Any:
+    """One tree from several: arrays by `make`, numbers the largest."""
+    found: dict[str, Any] = {}
+    for name in vars(trees[0]):
+        values = [getattr(tree, name) for tree in trees]
+        if isinstance(values[0], Walked):
+            found[name] = _each(make, values)
+        else:
+            found[name] = max(values) if isinstance(values[0], int) else make(values)
+    return type(trees[0])(**found)
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """What is known of the sums of a step.
+
+    Shapes: those of the sums, or numbers.
+    length: terms of each, zeros included; count: those that are not zero; size: at least the sum of the
+    magnitudes of the computed terms (of products before they are rounded); total: at least |sum| of them;
+    before: errors of the terms, but for the roundings of products; rounded: the part of size from products
+    that round; lost: what underflow takes from them, in all; products: whether terms are products; fused:
+    whether these may enter additions unrounded; given: terms are known numbers, and sums carried out as
+    described; exact: where all partial sums are numbers of the accumulator, in any order; by_chance:
+    `random_errors.in_any_order`, given the largest partial sum; squares: at least the sum of the squares of
+    the terms; compensation: of the stated order; tree: along it; recorded: the sizes, and the binades, of
+    all computed partial sums added up.
+    """
+
+    accumulator: Accumulator
+    length: int
+    count: Any
+    size: Array
+    total: Array
+    before: Any = 0.0
+    rounded: Any = 0.0
+    lost: Any = 0.0
+    products: bool = False
+    fused: bool = False
+    given: bool = False
+    exact: Any = False
+    by_chance: Callable[[Array], tuple[Array, Array]] = _nothing
+    squares: Callable[[], Array] | None = None
+    compensation: str | None = None
+    tree: Callable[[], Tree] | None = None
+    recorded: Callable[[], tuple[Array, Array]] | None = None
+
+    @property
+    def plain(self) -> Any:
+        """Where no product is rounded."""
+        return np.equal(self.rounded, 0)
+
+    def peak(self, error: Array) -> Array:
+        """No computed partial sum exceeds it."""
+        if self.compensation:  # differences of partial sums pass through the largest twice over
+            most = self.size + self.lost
+            return np.asarray(2.0 * most * (1.0 + 4.0 * self.length * self.accumulator.format.u))
+        found: Array = self.size + self.lost + error
+        return found if self.tree is None else np.fmin(found, self.tree().walked.peak)
+
+
+Law = Callable[[Sums], Array]
+
+
+def per_count(function: Callable[[int], Any], counts: Any) -> Array:
+    """function(count) per element, NaN where it refuses; refused for all counts, it raises."""
+    counts = np.asarray(counts, np.int64)
+    factors, refusals = np.full(int(counts.max(initial=0)) + 1, np.nan), []
+    for count in np.flatnonzero(np.bincount(counts.ravel())).tolist():
+        try:
+            factors[count] = function(count)
+        except InapplicableError as error:
+            refusals.append(error)
+    found: Array = factors[counts]
+    if refusals and np.isnan(found).all():
+        raise refusals[-1]
+    return found
+
+
+# ---------------------------------------------------------------------------------- certified
+
+
+def on_a_grid(sums: Sums) -> Array:
+    """Terms that are multiples of a power of two of which S is at most 2^p: nothing is rounded."""
+    return np.where(sums.exact, sums.before + sums.lost, np.nan)
+
+
+def _scaled(sums: Sums, factor: Any) -> Array:
+    result: Array = sums.before + factor * sums.size + (1.0 + factor) * sums.lost
+    return result
+
+
+def _factors(sums: Sums) -> Any:
+    """How many factors 1 + d a term passes at most: of the additions, and of its product where that
+    rounds."""
+    return np.maximum(np.asarray(sums.count) - np.where(sums.plain, 1, 0), 0)
+
+
+def gamma(sums: Sums) -> Array:
+    """`theorems.gamma` of all factors."""
+    step = sums.accumulator.step
+    return _scaled(sums, per_count(lambda n: theorems.gamma(n, step), _factors(sums)))
+
+
+def factors(sums: Sums) -> Array:
+    """(1 + unit)^n - 1: every term passes at most n factors, in any tree, fused or not."""
+    return _scaled(sums, theorems.compounded(_factors(sums), sums.accumulator.unit))
+
+
+def jeannerod_rump(sums: Sums) -> Array:
+    """n u S, where no product underflows, nor is fused, of those that round."""
+    step = sums.accumulator.step
+    found = _scaled(sums, per_count(lambda n: theorems.jeannerod_rump(n, step), _factors(sums)))
+    return np.where(sums.plain | (np.equal(sums.lost, 0) & (not sums.fused)), found, np.nan)
+
+
+def lange_rump(sums: Sums) -> Array:
+    """n u / (1 + n u) S, for terms that are given, or products that do not round.
+
+    Not where an earlier step's product may be fused into the sum: its rounding error is in `before`
+    already, but the term is then no number of the format, which the theorem asks for and n u S does not: a
+    fused addition errs by no more than the product, whatever the other operand is.
+    """
+    step = sums.accumulator.step
+    if not (sums.given and np.any(sums.plain)):
+        return np.full(np.shape(sums.size), np.nan)
+    counts = np.where(sums.plain, _factors(sums), 0)
+    found = _scaled(sums, per_count(lambda n: theorems.lange_rump(n, step), counts))
+    return np.where(sums.plain, found, np.nan)
+
+
+def computed_products(sums: Sums) -> Array:
+    """(n - 1) u times the magnitudes of computed products, whose own errors come first.
+
+    A fused product's rounding counts as well, so that it also holds where some are fused and some are not.
+    """
+    products = sums.accumulator.unit * sums.rounded + sums.lost
+    additions = np.maximum(np.asarray(sums.count) - 1, 0) * sums.accumulator.step
+    found = sums.before + products + additions * (sums.size + products)
+    return np.where(sums.plain, np.nan, found)
+
+
+def depth_weighted(sums: Sums) -> Array:
+    """Every term times (1 + unit)^depth - 1."""
+    tree = _tree(sums)
+    growth = theorems.compounded([tree.height], sums.accumulator.unit)[0]
+    result: Array = tree.weighted + sums.before + (1.0 + growth) * tree.lost
+    return result
+
+
+def partial_sums(sums: Sums) -> Array:
+    """The walk along the tree, node by node."""
+    return _tree(sums).walked.error
+
+
+def compensated(sums: Sums) -> Array:
+    """The theorem of the stated compensation.
+
+    Products are rounded first, which is an error of the terms; but Dot2 keeps their errors.  Its error term
+    of a product that underflows is within half the smallest subnormal of the error, which is in `lost`;
+    these halves pass through the sum of the error terms, 1 + gamma_n.  Zeros take part in Kahan's carries;
+    in the others they change nothing.
+    """
+    name, target = str(sums.compensation), sums.accumulator.format
+    whole = name == "sum2" and sums.products
+    theorem = theorems.dot2 if whole else getattr(theorems, name)
+    counts = np.broadcast_to(sums.count, np.shape(sums.size))
+    if name == "kahan":
+        counts = np.where(counts > 1, sums.length, counts)
+    on_sum = per_count(lambda n: theorem(n, target.u)[0], counts)
+    on_scale = per_count(lambda n: theorem(n, target.u)[1], counts)
+    first = sums.lost + (0.0 if whole else sums.accumulator.unit * sums.rounded)
+    again = np.sqrt(on_scale) * counts * target.smallest_subnormal if whole else 0.0
+    total = np.minimum(sums.total, sums.size) + first
+    found = sums.before + first + on_sum * total + on_scale * (sums.size + first)
+    return np.asarray(found + np.where(np.equal(sums.lost, 0), 0.0, again), np.float64)
+
+
+def certified(sums: Sums) -> Array:
+    """The smallest that is never exceeded; infinite where none applies."""
+    laws: list[Law] = [on_a_grid]
+    if sums.compensation:
+        laws += [compensated]
+    else:
+        laws += [factors]
+        laws += [jeannerod_rump, lange_rump, computed_products] if sums.accumulator.nearest else []
+        laws += [partial_sums] if sums.tree is not None else []
+    found = np.full(np.shape(sums.size), np.nan)
+    for law in laws:
+        try:
+            found = np.fmin(found, law(sums))
+        except InapplicableError:
+            continue
+    return np.where(np.isnan(found), np.inf, found)
+
+
+def running(sums: Sums, binades: bool = False) -> Array:
+    """u times every computed partial sum, or times the power of two below each."""
+    if sums.recorded is None:
+        raise InapplicableError("partial sums are known only in a stated order; pass order=")
+    found = sums.recorded()[int(binades)]
+    result: Array = sums.accumulator.format.u * found + sums.length * np.sign(sums.lost) * (
+        sums.accumulator.underflow
+    )
+    return result
+
+
+# ------------------------------------------------------------------------------ probabilistic
+
+
+@dataclass(frozen=True, eq=False)
+class _Chance:
+    """A sum's errors by `random_errors`: certain, drift, and what remains of mean zero."""
+
+    certain: Any
+    drift: Any
+    squares: Any
+    lost: Any
+    roundings: Any
+    height: Any
+
+
+def _by_chance(sums: Sums) -> _Chance:
+    stochastic = sums.accumulator.rounding == "stochastic"
+    if sums.tree is not None:
+        tree = sums.tree()
+        walked = tree.walked
+        certain, drift = walked.certain, walked.drift + tree.drift
+        if stochastic:
+            certain, drift = np.zeros_like(certain), np.zeros_like(certain)
+        # Exact partial sums are those of the theorem; of terms that err, the computed ones are not beyond
+        # these.
+        free = np.where(np.equal(sums.before, 0), walked.independent, walked.independent_large)
+        return _Chance(
+            certain, drift, free + tree.squares, tree.lost, tree.roundings, tree.height
+        )  # fmt: skip
+    # No partial sum of the computed terms exceeds (S + |s|) / 2 in any order, but for its own errors.
+    most = 0.5 * (sums.size + sums.total) * theorems.MARGIN
+    small, drift = _nothing(most) if stochastic else sums.by_chance(most)
+    # Nor does a product: no sum of their squares exceeds their sum times the largest of them, nor its own
+    # square.
+    squares = sums.rounded * np.minimum(most, sums.rounded)
+    if sums.squares is not None:
+        squares = np.minimum(squares, sums.squares())
+    count = np.asarray(sums.count)
+    free = np.maximum(count - 1 - small, 0) * most**2 + np.where(sums.plain, 0.0, squares)
+    n = np.broadcast_to(np.maximum(count, 1), np.shape(most)).astype(np.int64)
+    rounds = int(not np.all(sums.plain))
+    certain = small * sums.accumulator.step * most
+    return _Chance(certain, drift, free, sums.lost, 2 * n, n - 1 + rounds)
+
+
+def hallman_ipsen(sums: Sums, failure: float, outputs: int) -> Array:
+    """Hallman and Ipsen's, with the partial sums of the tree; in any order with (S + |s|) / 2 in place of
+    each."""
+    parts, step = _by_chance(sums), sums.accumulator.step
+    if isinstance(parts.height, int):
+        error = theorems.hallman_ipsen(
+            parts.squares, parts.roundings, parts.height, step, failure, outputs
+        )
+        height = parts.height
+    else:
+        rounds = int(not np.all(sums.plain))
+        factor = per_count(
+            lambda n: theorems.hallman_ipsen(1.0, 2 * n, n - 1 + rounds, step, failure, outputs),
+            parts.roundings // 2,
+        )
+        error = np.where(parts.squares == 0, 0.0, factor * np.sqrt(parts.squares) * theorems.MARGIN)
+        height = int(parts.height.max(initial=0))
+    growth = theorems.compounded([height], sums.accumulator.unit)[0]
+    result: Array = sums.before + error + parts.certain + parts.drift + (1.0 + growth) * parts.lost
+    return result
+
+
+def higham_mary(sums: Sums, failure: float, outputs: int) -> Array:
+    """Higham and Mary's, where no operand is small beside its sum."""
+    alone = 0 if sums.products else 1  # a sum of one term is no addition
+    step = sums.accumulator.step
+    factor = per_count(
+        lambda n: theorems.higham_mary(n, step, failure, outputs) if n > alone else 0.0,
+        np.broadcast_to(sums.count, np.shape(sums.size)),
+    )
+    parts = _by_chance(sums)
+    return np.where(parts.certain > 0, np.nan, _scaled(sums, factor) + parts.drift)
+
+
+def likely(sums: Sums, failure: float, outputs: int) -> Array:
+    """Exceeded with probability at most `failure` by any of so many sums; never above `certified`.
+
+    The rounding errors inside each sum are told apart by `random_errors`: certain, predicted, or of mean zero
+    given the earlier ones.  Errors of earlier steps are propagated by absolute values, so nothing is assumed
+    of how they combine.
+    """
+    certain = certified(sums)
+    if sums.compensation:
+        return certain
+    return np.fmin(certain, hallman_ipsen(sums, failure, outputs))
+
+
+def _tree(sums: Sums) -> Tree:
+    if sums.tree is None:
+        raise InapplicableError("partial sums are known only in a stated order; pass order=")
+    return sums.tree()
