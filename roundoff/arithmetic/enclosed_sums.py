@@ -47,7 +47,7 @@ class Adding:
     """How the sums of a step are carried out.
 
     own: the format of the tensors; order: None for any; fused: products may enter additions unrounded;
-    described: the kernel does just this, as nobody knows of a real one; flushing: subnormal numbers may be
+    described: the kernel does just this, which nobody knows of a real one; flushing: subnormal numbers may be
     taken for zero.
     """
 
@@ -61,9 +61,11 @@ class Adding:
 
     @property
     def wide(self) -> Format:
+        """The format of the sums."""
         return self.accumulator.format
 
     def terms(self, step: Reduce, operand: Enclosed) -> Measured:
+        """The sums of a reduction."""
         n, value = present(step), np.asarray(operand.value, np.float64)
         size, before = np.sum(operand.size, axis=-1), _sum(operand.error, value)
         count = np.count_nonzero(np.broadcast_to(operand.computed, value.shape), axis=-1)
@@ -89,6 +91,7 @@ class Adding:
         return total, own, sums
 
     def _known(self, *operands: Enclosed) -> bool:
+        """Whether terms are just these numbers, and nothing else happens to them."""
         return all(map(given, operands)) and self.described
 
     def _of_order(self, n: int, tree: Callable[[], Tree]) -> dict[str, Any]:
@@ -112,6 +115,7 @@ class Adding:
         )
 
     def products(self, step: Contract, first: Enclosed, second: Enclosed) -> Measured:
+        """The sums of products of a contraction."""
         n = present(step)
         value, off = self.shared.once(step, "value", lambda: (first.value @ second.value, 0.0))
         if given(first) and given(second):

@@ -261,8 +261,8 @@ class _OneSum:
             return ""
         formats = dict.fromkeys((str(self.kernel.wide), str(self.kernel.format)))
         return (
-            f"an overflow of {' or '.join(formats)} cannot be excluded for {over} of {counted(value.size, 'element')}, "
-            "which have no finite bound"
+            f"an overflow of {' or '.join(formats)} cannot be excluded for {over} of "
+            f"{counted(value.size, 'element')}, which have no finite bound"
         )
 
     def _expected(self) -> Statement:

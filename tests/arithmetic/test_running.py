@@ -229,6 +229,19 @@ def test_products_below_float64s_own_range() -> None:
             assert bound >= 2.0**-1074
 
 
+def test_a_fused_product_beside_a_zero_is_rounded() -> None:
+    """0 + 1.3 c by a fused multiply-add: nothing is added, but the product is rounded."""
+    rng = np.random.default_rng(0)
+    x, w = (ro.round_to(rng.random((40, 2)) + 1, "bfloat16") for _ in range(2))
+    x[:, 0] = 0.0
+    inputs = {"s": np.ones((40, 1)), "x": x[:, None], "w": w[:, :, None]}
+    bound = ro.gradient_bounds(
+        lambda s, x, w: s * (x @ w)[:, 0], inputs, ("s",), torch.sum, format="bfloat16", order="fma"
+    )["s"].certified.numpy()[:, 0]
+    error = np.abs(ro.dot_in_order(x, w, "fma", "bfloat16") - (x * w).sum(axis=-1))
+    assert (error <= bound).all() and (error > 0.2 * bound).any()
+
+
 def test_a_fused_tree_rounds_a_product_per_pair() -> None:
     rng = np.random.default_rng(0)
     order = ro.orders.Order("fused pairwise", ro.orders.pairwise, fused=True)

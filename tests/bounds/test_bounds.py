@@ -340,7 +340,9 @@ def test_partial_sums_are_the_recursion_in_rational_numbers(order: str) -> None:
             (a, ea), (b, eb) = nodes[left], nodes[right]
             local = min(unit * (abs(a + b) + ea + eb), abs(a) + ea, abs(b) + eb)
             nodes.append((a + b, ea + eb + local))
-            partial += [a + b] if abs(a) + ea and abs(b) + eb else []  # a zero is added without error
+            partial += (
+                [a + b] if abs(a) + ea and abs(b) + eb else []
+            )  # a zero is added without error
         exact = nodes[-1][1]
         assert exact <= Fraction(float(found[k])) <= exact * (1 + Fraction(1, 2**30))
         assert squares[k] == pytest.approx(float(sum(s * s for s in partial)))
