@@ -23,7 +23,12 @@ from roundoff.arithmetic.enclosed_products import (
     rounding_part,
     tiny_products,
 )
-from roundoff.arithmetic.exact_operations import given, known_powers, terms_on_a_grid
+from roundoff.arithmetic.exact_operations import (
+    exact_in_float64,
+    given,
+    known_powers,
+    terms_on_a_grid,
+)
 from roundoff.arithmetic.memo import Shared
 from roundoff.arithmetic.recorded import recorded
 from roundoff.bounds import theorems
@@ -197,10 +202,15 @@ class Adding:
             [v.value, *(np.broadcast_to(r, v.value.shape) for r in (v.own, v.error)), ~known_powers(v)]
             for v in (first, second)
         ]  # fmt: skip
-        found = []
+        found, every = [], given(first) and given(second)
         for at, left, right in blocks(step, sides[0], sides[1]):
             parts = enclosed_products(Enclosed(*left[:3]), Enclosed(*right[:3]))
             of = [np.array(part.reshape(tree.n, -1)) for part in parts]
+            if every:
+                factors = [Enclosed(v, 0.0, 0.0) for v in np.broadcast_arrays(left[0], right[0])]
+                of[1] = np.where(
+                    exact_in_float64("mul", parts[0], factors).reshape(tree.n, -1), 0.0, of[1]
+                )
             size = np.abs(of[0]) + of[1] + of[2]
             bits = (left[3] & right[3]).reshape(tree.n, -1) & (not whole)
             limit = np.where(bits, self._limit, self.wide.smallest_normal) * (1.0 + 2.0**-50)

@@ -9,7 +9,7 @@ lose to underflow is `lost`: it passes the additions above it, which multiply it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -267,7 +267,9 @@ def compensated(sums: Sums) -> Array:
     again = np.sqrt(on_scale) * counts * target.smallest_subnormal if whole else 0.0
     total = np.minimum(sums.total, sums.size) + first
     found = sums.before + first + on_sum * total + on_scale * (sums.size + first)
-    return np.asarray(found + np.where(np.equal(sums.lost, 0), 0.0, again), np.float64)
+    found = found + np.where(np.equal(sums.lost, 0), 0.0, again)
+    alone = (counts <= 1) & sums.plain & np.equal(sums.lost, 0)
+    return np.asarray(np.where(alone, sums.before, found))
 
 
 def certified(sums: Sums) -> Array:
@@ -304,12 +306,14 @@ def running(sums: Sums, binades: bool = False) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class _Chance:
-    """A sum's errors by `random_errors`: certain, drift, and what remains of mean zero."""
+    """A sum's errors by `random_errors`: certain, drift, and squares of the partial sums of the others.
+
+    roundings, height: of the tree; in any order of a plain loop, for each sum.
+    """
 
     certain: Any
     drift: Any
     squares: Any
-    lost: Any
     roundings: Any
     height: Any
 
@@ -322,37 +326,45 @@ def _by_chance(sums: Sums) -> _Chance:
         certain, drift = walked.certain, walked.drift + tree.drift
         if stochastic:
             certain, drift = np.zeros_like(certain), np.zeros_like(certain)
-        # Exact partial sums are those of the theorem; of terms that err, the computed ones are not beyond
-        # these.
+        # The theorem's partial sums are those of the terms as they are: exact ones, or these with errors.
         free = np.where(np.equal(sums.before, 0), walked.independent, walked.independent_large)
-        return _Chance(
-            certain, drift, free + tree.squares, tree.lost, tree.roundings, tree.height
-        )  # fmt: skip
+        return _Chance(certain, drift, free + tree.squares, tree.roundings, tree.height)
     # No partial sum of the computed terms exceeds (S + |s|) / 2 in any order, but for its own errors.
     most = 0.5 * (sums.size + sums.total) * theorems.MARGIN
     small, drift = _nothing(most) if stochastic else sums.by_chance(most)
-    # Nor does a product: no sum of their squares exceeds their sum times the largest of them, nor its own
-    # square.
+    # Nor does a term: the squares of products add up to no more than this times their sum, nor its square.
     squares = sums.rounded * np.minimum(most, sums.rounded)
     if sums.squares is not None:
         squares = np.minimum(squares, sums.squares())
-    count = np.asarray(sums.count)
+    count = np.broadcast_to(np.asarray(sums.count, np.int64), np.shape(most))
     free = np.maximum(count - 1 - small, 0) * most**2 + np.where(sums.plain, 0.0, squares)
-    n = np.broadcast_to(np.maximum(count, 1), np.shape(most)).astype(np.int64)
-    rounds = int(not np.all(sums.plain))
-    certain = small * sums.accumulator.step * most
-    return _Chance(certain, drift, free, sums.lost, 2 * n, n - 1 + rounds)
+    n, rounds = np.maximum(count, 1), int(not np.all(sums.plain))
+    return _Chance(small * sums.accumulator.step * most, drift, free, 2 * n, n - 1 + rounds)
 
 
 def hallman_ipsen(sums: Sums, failure: float, outputs: int) -> Array:
-    """Hallman and Ipsen's, with the partial sums of the tree; in any order with (S + |s|) / 2 in place of
-    each."""
+    """Hallman and Ipsen's with the partial sums of the tree, or with (S + |s|) / 2 for each in any order.
+
+    What underflow takes passes the additions above it, or is an error of the terms that are added.
+    """
+    found, height = _deviation(sums, failure, outputs)
+    if not np.any(sums.lost):
+        return found
+    lost = sums.lost if sums.tree is None else sums.tree().lost
+    growth = theorems.compounded([height], sums.accumulator.unit)[0]
+    total = np.minimum(sums.total + lost, sums.size + lost)
+    other = replace(sums, before=sums.before + lost, size=sums.size + lost, total=total, lost=0.0)
+    again = _deviation(other, failure, outputs)[0]
+    return np.asarray(np.fmin(found + (1.0 + growth) * lost, again))
+
+
+def _deviation(sums: Sums, failure: float, outputs: int) -> tuple[Array, int]:
+    """The bound without underflow, and the largest height."""
     parts, step = _by_chance(sums), sums.accumulator.step
-    if isinstance(parts.height, int):
+    if sums.tree is not None:
         error = theorems.hallman_ipsen(
             parts.squares, parts.roundings, parts.height, step, failure, outputs
         )
-        height = parts.height
     else:
         rounds = int(not np.all(sums.plain))
         factor = per_count(
@@ -360,10 +372,8 @@ def hallman_ipsen(sums: Sums, failure: float, outputs: int) -> Array:
             parts.roundings // 2,
         )
         error = np.where(parts.squares == 0, 0.0, factor * np.sqrt(parts.squares) * theorems.MARGIN)
-        height = int(parts.height.max(initial=0))
-    growth = theorems.compounded([height], sums.accumulator.unit)[0]
-    result: Array = sums.before + error + parts.certain + parts.drift + (1.0 + growth) * parts.lost
-    return result
+    found = sums.before + error + parts.certain + parts.drift
+    return found, int(np.max(parts.height, initial=0))
 
 
 def higham_mary(sums: Sums, failure: float, outputs: int) -> Array:
