@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,20 +42,22 @@ def test_no_room_hides_a_public_name() -> None:
     assert rooms & set(ro.__all__) == {"bounds", "orders", "testing"}  # which are those rooms
 
 
-def test_type_checkers_see_the_public_names() -> None:
-    stub = ast.parse(Path(ro.__file__).with_suffix(".pyi").read_text())
+@pytest.mark.parametrize("room", [ro, ro.bounds])
+def test_type_checkers_see_the_public_names(room: Any) -> None:
+    stub = ast.parse(Path(room.__file__).with_suffix(".pyi").read_text())
     seen = {
         alias.asname: f"{node.module}.{alias.name}"
         for node in stub.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert seen.keys() | {"__version__"} == set(ro.__all__)
+    assert seen.keys() | ({"__version__"} if room is ro else set()) == set(room.__all__)
     for name, place in seen.items():
-        room, _, last = place.rpartition(".")
-        found = importlib.import_module(place if inspect.ismodule(getattr(ro, name)) else room)
-        assert getattr(ro, name) is (found if inspect.ismodule(found) and found.__name__ == place
-                                     else getattr(found, last)), name  # fmt: skip
+        home, _, last = place.rpartition(".")
+        thing = getattr(room, name)
+        found = importlib.import_module(place if inspect.ismodule(thing) else home)
+        assert thing is (found if inspect.ismodule(found) and found.__name__ == place
+                         else getattr(found, last)), name  # fmt: skip
 
 
 def test_public_names_have_docstrings() -> None:

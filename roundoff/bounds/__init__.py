@@ -61,3 +61,7 @@ def __getattr__(name: str) -> Any:
     if name in _WALKS:
         return getattr(importlib.import_module(f"roundoff.gradients.{_WALKS[name]}"), name)
     raise AttributeError(f"module 'roundoff.bounds' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
