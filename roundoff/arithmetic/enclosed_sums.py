@@ -209,7 +209,9 @@ class Adding:
             if every:
                 factors = [Enclosed(v, 0.0, 0.0) for v in np.broadcast_arrays(left[0], right[0])]
                 of[1] = np.where(
-                    exact_in_float64("mul", parts[0], factors).reshape(tree.n, -1), 0.0, of[1]
+                    exact_in_float64(FUNCTIONS["mul"], parts[0], factors).reshape(tree.n, -1),
+                    0.0,
+                    of[1],
                 )
             size = np.abs(of[0]) + of[1] + of[2]
             bits = (left[3] & right[3]).reshape(tree.n, -1) & (not whole)
