@@ -111,7 +111,7 @@ def evidence_of_trace(
     """The evidence of a pruned trace, for inputs that are rounded to the format here.
 
     The bounds are for torch's kernels on this machine, as far as probes have shown what those do.
-    accumulate: for kernels that keep their sums in that format, wherever they run; shared: with other walks
+    accumulate: the format of their sums, where the caller states it; shared: with other walks
     of this trace at these inputs; device: kernels are probed on the CPU alone.
     """
     from roundoff.kernels.this_machine import of_this_machine
@@ -119,7 +119,7 @@ def evidence_of_trace(
     target = as_format(format)
     reference = proven_reference(trace, inputs, target, shared)
     rounded = round_inputs(trace, inputs, target)
-    kernels = of_this_machine(trace, target, device) if accumulate is None else None
+    kernels = of_this_machine(trace, target, device, accumulate)
     bounds = bounds_of_trace(
         trace, rounded, target, accumulate=accumulate, shared=shared, kernels=kernels
     )
@@ -157,7 +157,7 @@ def _way(
     from roundoff.kernels.this_machine import of_this_machine
 
     shared = Shared()
-    kernels = of_this_machine(trace, target, device) if accumulate is None else None
+    kernels = of_this_machine(trace, target, device, accumulate)
     try:
         rounded = round_inputs(trace, inputs, target)
         bounds = bounds_of_trace(

@@ -142,7 +142,7 @@ def _key(
     from roundoff.kernels.this_machine import of_this_machine
 
     digest = hashlib.sha256()
-    kernels = of_this_machine(trace, target) if accumulate is None else None
+    kernels = of_this_machine(trace, target, accumulate=accumulate)
     settings = (
         __version__,
         _source(),

@@ -58,6 +58,10 @@ class Kernels(Protocol):
         """Whether numbers below the smallest normal one may be read, kept or returned as zero."""
         ...
 
+    def key(self) -> Any:
+        """All that bounds of a trace may rest on."""
+        ...
+
     def words(self) -> str:
         """What they do with sums, for people."""
         ...
@@ -79,8 +83,31 @@ class Described:
     def flushes(self, step: Rounded, format: Format) -> bool:
         return False
 
+    def key(self) -> Any:
+        return str(self.wide)
+
     def words(self) -> str:
         return "sums in the accumulator or wider, without flush to zero"
+
+
+@dataclass(frozen=True)
+class Stated:
+    """Sums as the user states them; whether subnormals are flushed is what probes of a machine show."""
+
+    sums: Described
+    machine: Kernels
+
+    def place(self, step: Rounded, format: Format) -> Place:
+        return self.sums.place(step, format)
+
+    def flushes(self, step: Rounded, format: Format) -> bool:
+        return self.machine.flushes(step, format)
+
+    def key(self) -> Any:
+        return self.sums.key(), self.machine.key()
+
+    def words(self) -> str:
+        return f"sums in {self.sums.wide} (as stated)"
 
 
 @dataclass(frozen=True)

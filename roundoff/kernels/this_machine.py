@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from roundoff.kernels.facts import Entry, Facts, Place, Table
+from roundoff.kernels.facts import Described, Entry, Facts, Kernels, Place, Stated, Table
 from roundoff.kernels.probes import ADDED, is_linear, probe_flush, probe_sums
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format
@@ -101,12 +101,18 @@ def _plain() -> Iterator[None]:
         yield
 
 
-def of_this_machine(trace: Trace, format: Format, device: Any = "cpu") -> Machine | None:
-    """The kernels that carry out a trace in a format on this CPU; None where torch has none for it."""
+def of_this_machine(
+    trace: Trace, format: Format, device: Any = "cpu", accumulate: Any = None
+) -> Kernels | None:
+    """The kernels that carry out a trace in a format on this CPU; None where torch has none for it.
+
+    accumulate: the format of their sums, where the user states it.
+    """
     dtype = format.torch_dtype
     if dtype is None or dtype.itemsize < 2 or torch.device(device).type != "cpu":
         return None
-    return Machine(trace, format)
+    machine = Machine(trace, format)
+    return machine if accumulate is None else Stated(Described(as_format(accumulate)), machine)
 
 
 class Machine:

@@ -73,14 +73,15 @@ def errors(
     |lo| is at most half a float64 ulp of hi: computed - hi is either exact, or large beside lo.
     Exact values outside 2^-1003 .. 2^1023 have no such lo; form their errors from `mp()`.
 
-    Shapes: computed is (..., *exact); hi, lo and scale broadcast against it.
-    Raises: ArgumentError for shapes that do not broadcast and for a negative scale.
+    Shapes: hi is exact, computed (..., *exact); lo and scale broadcast against them.
+    Raises: ArgumentError for shapes that do not fit and for a negative scale.
     Source: Muller et al., Handbook of Floating-Point Arithmetic, 2nd ed., 2.3.2 (ulp).
 
     >>> errors(1.0, 1.0, -(2.0**-60), 1.0, "float32").ulp == 2.0**-36
     np.True_
     """
     target = as_format(format)
+    check_measured(computed, hi)
     value, high, low, size = alike(computed=computed, hi=hi, lo=lo, scale=scale)
     if np.any(size < 0):
         raise ArgumentError(
@@ -115,17 +116,24 @@ def normwise(computed: npt.ArrayLike, hi: npt.ArrayLike, lo: npt.ArrayLike) -> f
     computed; NaN where an exact value is not finite.  Powers of two are taken out first, so nothing
     overflows or underflows on the way.
 
+    Shapes: computed and hi alike; lo broadcasts against them.
+    Raises: ArgumentError for shapes that do not fit.
+
     >>> normwise([3.0, 4.5], [3.0, 4.0], 0.0)
     0.1
     """
+    if np.ndim(computed) != np.ndim(hi):
+        raise _unlike(computed, hi)
     return float(normwise_rows(*(as_float64(v)[0][None] for v in (computed, hi, lo)))[0])
 
 
 def normwise_rows(computed: npt.ArrayLike, hi: npt.ArrayLike, lo: npt.ArrayLike) -> Array:
     """`normwise` of many arrays at once.
 
-    Shapes: (arrays, ...) each, broadcast, to (arrays,).
+    Shapes: (arrays, ...) each, to (arrays,); lo broadcasts against the others.
+    Raises: ArgumentError for shapes that do not fit.
     """
+    check_measured(computed, hi)
     found = alike(computed=computed, hi=hi, lo=lo)
     value, high, low = (each.reshape(len(each), -1) for each in found)
     known = (np.isfinite(high) & np.isfinite(low)).all(axis=1)
@@ -139,6 +147,19 @@ def normwise_rows(computed: npt.ArrayLike, hi: npt.ArrayLike, lo: npt.ArrayLike)
         ratio = np.ldexp(error / size, error_exponent - size_exponent)
     ratio = np.where(error == 0.0, 0.0, np.where(size == 0.0, np.inf, ratio))
     return np.where(known, np.where(lost, np.inf, ratio), np.nan)
+
+
+def check_measured(computed: npt.ArrayLike, hi: npt.ArrayLike) -> None:
+    """Raise ArgumentError unless computed is (..., *exact), where hi is exact: nothing is stretched."""
+    ending = np.shape(computed)[max(0, np.ndim(computed) - np.ndim(hi)) :]
+    if ending != np.shape(hi):
+        raise _unlike(computed, hi)
+
+
+def _unlike(computed: npt.ArrayLike, hi: npt.ArrayLike) -> ArgumentError:
+    return ArgumentError(
+        f"the shapes do not fit each other (computed {np.shape(computed)}, hi {np.shape(hi)}); make them alike"
+    )
 
 
 def ulp_between(a: npt.ArrayLike, b: npt.ArrayLike, format: Any) -> Array:

@@ -265,6 +265,8 @@ def suspect(actual: Array, of: Known, bound: Array, target: Format) -> str:
     if made.any():
         return f"a number where the function has no value: at {counted(int(made.sum()), 'element')}"
     exact = of.high
+    if not actual.any() and np.nan_to_num(exact).any():
+        return "zeros everywhere: a result that is not computed, or lost on the way"
     slack = 2.0 * bound + target.u * np.abs(
         exact
     )  # a bound may be 0, and a factor is found by rounding
@@ -285,7 +287,9 @@ def suspect(actual: Array, of: Known, bound: Array, target: Format) -> str:
     if (np.abs(actual - shift - exact) <= slack).all():
         return f"a constant {shift:.6g} added to all elements"
     for narrow in (BFLOAT16, FLOAT16, FLOAT32):
-        if narrow.precision < target.precision and (round_to(actual, narrow) == actual).all():
+        near = np.abs(actual - exact) <= slack + 2.0 * narrow.u * np.abs(exact)
+        held = round_to(actual, narrow) == actual
+        if narrow.precision < target.precision and (held & near).all():
             return f"a result rounded to {narrow}, a narrower format"
     relative = np.abs(actual - exact).max() / max(np.abs(exact).max(), np.finfo(float).tiny)
     if relative < 2.0**-8:

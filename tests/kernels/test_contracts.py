@@ -327,3 +327,23 @@ def test_a_call_that_names_the_declared_type_is_probed_in_the_format_that_is_jud
         return table.set_index(["gradient", "format"]).loc[("x", "float16"), "bound_certified"]
 
     assert bound("bfloat16", "float16") == bound("float16") == bound("float16", "bfloat16")
+
+
+def test_a_stated_accumulator_leaves_flushing_to_the_probes() -> None:
+    """Products of 2^-64 and 2^-63 are flushed on some CPUs: no bound of 0 condemns that, whoever states what."""
+    inputs = {"x": torch.full((8, 8), 2.0**-64), "w": torch.full((8, 8), 2.0**-63)}
+    problem = dict(loss=lambda out: (out * 2.0**-63).sum())
+    wide = lambda x, w: (x.float() @ w.float().t()).to(x.dtype)
+    for accumulate in (None, "float32"):
+        found = ro.compare(
+            lambda x, w: F.linear(x, w),
+            wide,
+            inputs,
+            formats=("bfloat16",),
+            accumulate=accumulate,
+            **problem,
+        )
+        assert ro.Verdict.SUSPICIOUS not in {
+            pair.judgement.verdict for pair in found.pairs.values()
+        }
+        assert 'accumulate="float32"' not in str(found)

@@ -286,3 +286,22 @@ def test_normwise_conditions_are_never_below_the_componentwise() -> None:
         assert accuracy.sum_condition_normwise(x) >= accuracy.sum_condition(x) * (1 - 2.0**-50)
     assert accuracy.dot_condition_normwise([1.0, 1.0], [1.0, -1.0]) == math.inf
     assert accuracy.sum_condition_normwise([0.0, 0.0]) == accuracy.sum_condition_normwise([]) == 1.0
+
+
+def test_nothing_is_stretched_to_another_shape() -> None:
+    for computed, hi in (
+        ([1.0, 2.0], [1.0]),
+        ([1.0], [1.0, 2.0, 3.0]),
+        (1.0, [1.0]),
+        ([[1.0]], [1.0, 2.0]),
+    ):
+        for measure in (
+            lambda c, h: accuracy.normwise(c, h, 0.0),
+            lambda c, h: accuracy.errors(c, h, 0.0, 1.0, "float32"),
+        ):
+            with pytest.raises(ArgumentError, match="shape"):
+                measure(computed, hi)
+    assert accuracy.errors([[1.0], [2.0]], [1.0], 0.0, 1.0, "float32").absolute.tolist() == [
+        [0.0],
+        [1.0],
+    ]

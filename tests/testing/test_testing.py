@@ -50,8 +50,10 @@ FAULTS = {
     "a factor of 1.0": lambda g: g * 1.001,
     "in other places": lambda g: g.flip(0),
     "a constant": lambda g: g + 0.25,
+    "zeros everywhere": torch.zeros_like,
     "not finite": lambda g: torch.where(torch.arange(25).reshape(5, 5) == 7, torch.nan, g),
     "rounded to bfloat16": lambda g: g.bfloat16().float(),
+    "another": torch.round,
     "alone": lambda g: g + (torch.arange(25).reshape(5, 5) == 7).float(),
     "another function": lambda g: g + torch.from_numpy(RNG.standard_normal((5, 5))).float(),
     "narrower format": lambda g: (
