@@ -24,6 +24,7 @@ from roundoff.gradients.inputs import round_inputs
 from roundoff.gradients.reference import (
     GradientReference,
     Reference,
+    is_large,
     reference_of_trace,
     rigorous_engine,
 )
@@ -130,7 +131,11 @@ def evidence_of_trace(
 def _ways(
     trace: Trace, inputs: Mapping[str, Array], target: Format, accumulate: Any, device: Any
 ) -> list[Callable[[], Mapping[str, Way]]]:
-    """Sums kept in float32, where that may be; wider formats; smaller inputs."""
+    """Sums kept in float32, where that may be; wider formats; smaller inputs.  None of a large function:
+    trying them takes as long as judging it, each.
+    """
+    if is_large(trace):
+        return []
     way = partial(_way, trace, device)
     found = []
     wide = target if accumulate is None else as_format(accumulate)

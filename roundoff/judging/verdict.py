@@ -247,7 +247,7 @@ def _vague(likely: Array, scale: Array, terms: Array, known: Mask) -> bool:
 def _too_few(vague: _Measured, first: Judged, second: Judged) -> str:
     """What helps is what was tried, and leaves neither side vague."""
     text = f"cannot tell rounding from a bug in {vague.own.bound.format}: too few bits"
-    tried = [(one(), two()) for one, two in zip(first.ways, second.ways, strict=True)]
+    tried = [(one(), two()) for one, two in zip(first.ways, second.ways, strict=False)]
     words = [
         one.words
         for one, two in tried
@@ -256,8 +256,9 @@ def _too_few(vague: _Measured, first: Judged, second: Judged) -> str:
     if words:
         return f"{text}; {', or '.join(words)}"
     if tried:
-        text += f", and neither wider formats nor inputs {SMALLER} times smaller help; judge a part of it"
-    return text
+        text += f", and neither wider formats nor inputs {SMALLER} times smaller help"
+        return f"{text}; judge a part of it"
+    return f"{text}; judge a part of it, or in a wider format (not tried: it is large)"
 
 
 def _tells(way: Way, known: Mask) -> bool:

@@ -158,7 +158,8 @@ def check_measured(computed: npt.ArrayLike, hi: npt.ArrayLike) -> None:
 
 def _unlike(computed: npt.ArrayLike, hi: npt.ArrayLike) -> ArgumentError:
     return ArgumentError(
-        f"the shapes do not fit each other (computed {np.shape(computed)}, hi {np.shape(hi)}); make them alike"
+        f"the shapes do not fit each other (computed {np.shape(computed)}, hi {np.shape(hi)}); make "
+        "them alike"
     )
 
 
