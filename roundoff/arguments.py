@@ -18,7 +18,7 @@ def described(value: Any) -> str:
     """
     if value is None or isinstance(value, str):
         found = repr(value)
-    elif isinstance(value, Real):
+    elif isinstance(value, Real) or type(value).__name__ == "dtype":
         found = str(value)
     else:
         shape = getattr(value, "shape", None)

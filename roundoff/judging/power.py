@@ -11,6 +11,9 @@ from roundoff.gradients.bounds import rounded_up
 
 Array = npt.NDArray[np.float64]
 
+#: A check that might not notice this factor on all elements decides nothing.
+LEAST = 2.0
+
 
 @dataclass(frozen=True)
 class Power:

@@ -15,7 +15,7 @@ from roundoff.gradients.bounds import rounded_up
 from roundoff.gradients.bounds import tolerance as pair_of
 from roundoff.gradients.native import native_gradients
 from roundoff.gradients.problem import Problem
-from roundoff.judging.power import Power, power_of
+from roundoff.judging.power import LEAST, Power, factor_in_words, power_of
 from roundoff.judging.reference_cache import Known, remembered
 from roundoff.numbers.formats import Format, as_format, spacing
 
@@ -94,7 +94,9 @@ class Tolerance:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        return f"{self.name}, {self.format}: {self._printed('probabilistic')}"
+        factor = self.power().factor
+        told = f"; too wide, it notices {factor_in_words(factor)}" if factor > LEAST else ""
+        return f"{self.name}, {self.format}: {self._printed('probabilistic')}{told}"
 
     def _printed(self, kind: str) -> str:
         """The pair, rounded upward: it covers as printed."""

@@ -81,7 +81,7 @@ def errors(
     np.True_
     """
     target = as_format(format)
-    check_measured(computed, hi)
+    _check_measured(computed, hi)
     value, high, low, size = alike(computed=computed, hi=hi, lo=lo, scale=scale)
     if np.any(size < 0):
         raise ArgumentError(
@@ -122,8 +122,7 @@ def normwise(computed: npt.ArrayLike, hi: npt.ArrayLike, lo: npt.ArrayLike) -> f
     >>> normwise([3.0, 4.5], [3.0, 4.0], 0.0)
     0.1
     """
-    if np.ndim(computed) != np.ndim(hi):
-        raise _unlike(computed, hi)
+    _check_measured(computed, hi, rows=False)
     return float(normwise_rows(*(as_float64(v)[0][None] for v in (computed, hi, lo)))[0])
 
 
@@ -133,7 +132,7 @@ def normwise_rows(computed: npt.ArrayLike, hi: npt.ArrayLike, lo: npt.ArrayLike)
     Shapes: (arrays, ...) each, to (arrays,); lo broadcasts against the others.
     Raises: ArgumentError for shapes that do not fit.
     """
-    check_measured(computed, hi)
+    _check_measured(computed, hi)
     found = alike(computed=computed, hi=hi, lo=lo)
     value, high, low = (each.reshape(len(each), -1) for each in found)
     known = (np.isfinite(high) & np.isfinite(low)).all(axis=1)
@@ -149,18 +148,16 @@ def normwise_rows(computed: npt.ArrayLike, hi: npt.ArrayLike, lo: npt.ArrayLike)
     return np.where(known, np.where(lost, np.inf, ratio), np.nan)
 
 
-def check_measured(computed: npt.ArrayLike, hi: npt.ArrayLike) -> None:
-    """Raise ArgumentError unless computed is (..., *exact), where hi is exact: nothing is stretched."""
-    ending = np.shape(computed)[max(0, np.ndim(computed) - np.ndim(hi)) :]
-    if ending != np.shape(hi):
-        raise _unlike(computed, hi)
+def _check_measured(computed: npt.ArrayLike, hi: npt.ArrayLike, *, rows: bool = True) -> None:
+    """Raise ArgumentError unless computed is (..., *exact), where hi is exact: nothing is stretched.
 
-
-def _unlike(computed: npt.ArrayLike, hi: npt.ArrayLike) -> ArgumentError:
-    return ArgumentError(
-        f"the shapes do not fit each other (computed {np.shape(computed)}, hi {np.shape(hi)}); make "
-        "them alike"
-    )
+    rows: whether there may be leading axes at all.
+    """
+    shape, exact = as_float64(computed)[0].shape, as_float64(hi)[0].shape
+    if (shape[max(0, len(shape) - len(exact)) :] if rows else shape) != exact:
+        raise ArgumentError(
+            f"the shapes do not fit each other (computed {shape}, hi {exact}); make them alike"
+        )
 
 
 def ulp_between(a: npt.ArrayLike, b: npt.ArrayLike, format: Any) -> Array:

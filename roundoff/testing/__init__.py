@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from roundoff.judging.power import LEAST
     from roundoff.testing.assertions import (
         KINDS,
-        LEAST,
         Usage,
         assert_same_function,
         assert_within_roundoff,

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from roundoff.arguments import choice
 from roundoff.errors import ArgumentError, RoundoffError, UndecidedError
+from roundoff.judging.power import LEAST
 from roundoff.words import counted
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 
 KINDS = ("probabilistic", "certified")
-
-#: An assertion that might not notice this factor on all elements decides nothing.
-LEAST = 2.0
 
 
 @dataclass(frozen=True)

@@ -47,11 +47,7 @@ class Subject:
     ) -> None:  # fmt: skip
         check_problem(function, inputs, wrt, loss)
         tensors = {name: as_tensor(name, value) for name, value in inputs.items()}
-        for name, tensor in tensors.items():
-            if tensor.numel() == 0:
-                raise ArgumentError(
-                    f"input {name!r} of shape {tuple(tensor.shape)} is empty; give elements"
-                )
+        check_elements(tensors)
         self.wrt = check_wrt(tensors, wrt)
         if forward:
             check_output_apart(self.wrt)
@@ -173,6 +169,15 @@ def as_tensor(name: str, value: Any) -> torch.Tensor:
     return found
 
 
+def check_elements(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise ArgumentError for an input without elements."""
+    for name, tensor in tensors.items():
+        if tensor.numel() == 0:
+            raise ArgumentError(
+                f"input {name!r} of shape {tuple(tensor.shape)} is empty; give elements"
+            )
+
+
 def check_wrt(tensors: Mapping[str, torch.Tensor], wrt: Sequence[str] | None) -> tuple[str, ...]:
     """The names to differentiate by.  Raises: ArgumentError for one that has no gradient."""
     floating = tuple(name for name, t in tensors.items() if t.is_floating_point())
@@ -212,7 +217,10 @@ def evaluate(
         if not isinstance(out, torch.Tensor) or (upstream is None and out.numel() != 1):
             what = f"shape {tuple(out.shape)}" if isinstance(out, torch.Tensor) else "no tensor"
             whose = "the function's output" if loss is None else "the loss"
-            raise ArgumentError(f"{whose} has {what}, not a scalar; give loss= or upstream=")
+            remedy = (
+                "give loss= or upstream=" if loss is None else "let it return one, as out.sum()"
+            )
+            raise ArgumentError(f"{whose} has {what}, not a scalar; {remedy}")
         if upstream is not None and upstream.shape != out.shape:
             raise ArgumentError(
                 f"upstream has shape {tuple(upstream.shape)}, the output {tuple(out.shape)}; "

@@ -449,3 +449,21 @@ def test_nobody_is_closer_where_all_bits_are_equal() -> None:
     rows = ro.compare(one, two, {"t": torch.arange(1.0, 9.0)}).table
     for row in rows[rows["bitwise_equal"]].to_dict("records"):
         assert row["closer"] == "neither"
+
+
+def test_what_is_given_is_not_passed_over() -> None:
+    """A format that the given tensors do not have; elements that are none; a loss that returns no tensor."""
+    square, one = (lambda x: x**2), {"x": torch.ones(4)}
+    double = {"x": 2 * torch.ones(4, dtype=torch.float64)}
+    with pytest.raises(ro.ArgumentError, match="float64 and formats names float32"):
+        ro.compare(double, square, one, loss=torch.sum, formats=("float32",))
+    assert (
+        ro.compare(double, square, one, loss=torch.sum).verdict("x", "float64")
+        == ro.Verdict.IDENTICAL
+    )
+    with pytest.raises(ro.ArgumentError, match="^input 'x' of shape .* is empty; give elements$"):
+        ro.compare(square, square, {"x": torch.ones(0, 3)})
+    with pytest.raises(
+        ro.ArgumentError, match="the loss has no tensor, not a scalar; let it return one"
+    ):
+        ro.compare(square, square, one, loss=lambda out: 3.0)

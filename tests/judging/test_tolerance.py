@@ -189,3 +189,13 @@ def test_a_baseline_that_overflows_is_no_baseline() -> None:
     found = ro.tolerance(squared, {"x": torch.full((3,), 2.0**100)}, loss=lambda out: out.sum())
     assert np.isinf(found["output"].empirical).all() and np.isfinite(found["output"].exact).all()
     assert "no pair: the empirical tolerance is infinite" in str(found["output"])
+
+
+def test_a_pair_that_tells_nothing_says_so() -> None:
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 64))).float()
+    for function, wide in (
+        (lambda x: x * x, False),
+        (lambda x: (x.exp() - x.exp()) * 3 + x * 0, True),
+    ):
+        text = str(ro.tolerance(function, {"x": x}, loss=lambda out: out.sum(), format="bfloat16"))
+        assert ("too wide, it notices no factor" in text) == wide, text

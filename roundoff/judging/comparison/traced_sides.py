@@ -58,7 +58,7 @@ class TracedSides:
         loss: Callable[..., Any] | None, upstream: Any, output: Any, device: Any, seed: int,
         formats: Any,
     ) -> None:  # fmt: skip
-        from roundoff.trace.capture import as_tensor, check_wrt
+        from roundoff.trace.capture import as_tensor, check_elements, check_wrt
 
         self.sides, self.device = sides, device
         self.notes: list[str] = []
@@ -68,6 +68,7 @@ class TracedSides:
         self.ran: dict[tuple[str, Format], dict[str, Array]] = {}
         self.generator = np.random.default_rng([seed, 4])
         self.inputs = {name: as_tensor(name, value) for name, value in inputs.items()}
+        check_elements(self.inputs)
         self.wrt = check_wrt(self.inputs, wrt)
         check_output_apart(self.wrt)
         self.loss, self.output = loss, output
@@ -207,19 +208,24 @@ class TracedSides:
 
     def _formats(self, formats: Any) -> list[Format]:
         """Tensors from elsewhere are of one format, theirs."""
+        several = isinstance(formats, list | tuple | set | frozenset)
+        targets = list(dict.fromkeys(map(as_format, formats if several else (formats,))))
+        if not targets:
+            raise ArgumentError("formats is empty; give at least one")
         found = {str(t.dtype).removeprefix("torch.") for s in self.sides for t in s.given.values()}
         if not found:
-            several = isinstance(formats, list | tuple | set | frozenset)
-            listed = formats if several else (formats,)
-            targets = list(dict.fromkeys(as_format(each) for each in listed))
-            if not targets:
-                raise ArgumentError("formats is empty; give at least one")
             return targets
         if len(found) > 1:
             raise ArgumentError(
                 f"the given tensors are of types {', '.join(sorted(found))}; give one type"
             )
-        return [as_format(found.pop())]
+        own = as_format(found.pop())
+        if own not in targets:
+            raise ArgumentError(
+                f"the given tensors are {own} and formats names {listed_formats(targets)}; give tensors of "
+                "such a type, or leave formats out"
+            )
+        return [own]
 
     def _checked(self) -> None:
         """A function that differs between two calls is no function."""
