@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arguments import instance
+from roundoff.numbers.formats import as_float64
 from roundoff.trace import UPSTREAM, Trace, Traces
 
 Array = npt.NDArray[np.float64]
@@ -70,8 +72,13 @@ class Problem:
         return digest.hexdigest()
 
     def inputs(self, base: int, seed: int) -> Inputs:
-        """The inputs of one seed.  No other seed, problem or format changes them."""
-        return self.draw(self.generator(base, seed, 0))
+        """The inputs of one seed.  No other seed, problem or format changes them.
+
+        Raises: ArgumentError where draw gives no numbers by name.
+        """
+        drawn = self.draw(self.generator(base, seed, 0))
+        instance("what draw returns", drawn, Mapping, "a mapping from names to arrays")
+        return {name: _array(values) for name, values in drawn.items()}
 
     def generator(self, base: int, seed: int, stream: int) -> np.random.Generator:
         """A generator of this problem's own."""
@@ -81,6 +88,14 @@ class Problem:
     def traces(self, format: Any) -> dict[str, Trace]:
         """The pruned trace of each method in a format; shapes are those of the first seed."""
         return {name: traces.of(format) for name, traces in _traced(self).items()}
+
+
+def _array(values: Any) -> Array:
+    """Numbers in float64; integers and booleans as they are."""
+    found = as_float64(values)[0]
+    own = values.dtype if hasattr(values, "detach") else np.asarray(values).dtype
+    name = str(own).removeprefix("torch.")
+    return found.astype(name) if name.startswith(("int", "uint", "bool")) else found
 
 
 def _file(function: Any) -> str | None:

@@ -403,3 +403,26 @@ def test_real_data(tmp_path) -> None:
     config = small(data=str(tmp_path / "mine.npy"), kernel_size=1)
     found = rows(config, tmp_path)["pairs"]
     assert set(found["verdict"]) <= {"IDENTICAL", "ROUNDOFF"}
+
+
+def test_draw_may_give_tensors_and_nothing_else_than_numbers() -> None:
+    def problem(draw):
+        return study.Problem(
+            "case",
+            "shape",
+            4,
+            {"one": torch.exp, "two": torch.exp},
+            draw,
+            ("x",),
+            torch.sum,
+            4,
+            {"draw": str(draw)},
+            {},
+        )
+
+    tensors = problem(lambda generator: {"x": torch.from_numpy(generator.standard_normal(4))})
+    assert tensors.inputs(0, 0)["x"].dtype == np.float64
+    assert len(study.cells([tensors], ("float32",), ("sequential",))) == 1
+    for draw in (lambda generator: 3, lambda generator: {"x": "word"}):
+        with pytest.raises(ro.ArgumentError, match="mapping|word|numbers"):
+            problem(draw).inputs(0, 0)
