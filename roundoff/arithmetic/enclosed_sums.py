@@ -186,8 +186,12 @@ class Adding:
         found = np.empty(step.shape), np.empty(step.shape)
         for at, left, right in blocks(step, [first.value], [second.value]):
             x, y = np.broadcast_arrays(left[0], right[0])
-            products, rest = (v.reshape(len(x), most[at].size) for v in two_product(x, y))
-            parts = self._by_chance(products, most[at], None if whole else rest)
+            # Products of numbers of at most 26 bits are numbers of float64.
+            held = 2 * self.own.precision <= FLOAT64.precision
+            products, rest = (x * y, np.zeros(())) if held else two_product(x, y)
+            shape = len(x), most[at].size
+            lost = None if whole else rest if held else rest.reshape(shape)
+            parts = self._by_chance(products.reshape(shape), most[at], lost)
             for result, part in zip(found, parts, strict=True):
                 result[at] = part
         return found

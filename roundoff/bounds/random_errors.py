@@ -98,8 +98,11 @@ def in_any_order(
     largest = np.zeros_like(most)
     spacing = np.ldexp(2.0, np.frexp(most)[1] - 1 - precision)
     # On the grid 2^-j of that a drift is at most n/2^j of its half: soon below sqrt(n) of the first.
+    rest = rest / spacing  # in units of the spacing, a power of two
     for _ in range(2 + int(np.log2(max(1, len(terms))) / 2)):
-        error = (np.rint(rest / spacing) * spacing - rest).sum(axis=0)
-        largest = np.fmax(largest, np.abs(error))
+        error = np.rint(rest)
+        error -= rest
+        largest = np.fmax(largest, np.abs(error.sum(axis=0)) * spacing)
+        rest *= 2
         spacing = spacing / 2
     return count, drift + largest
