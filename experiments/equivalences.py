@@ -22,7 +22,6 @@ from equivalences_rows import Equivalence, equivalences
 from torch import Tensor
 
 from roundoff.cli import main
-from roundoff.errors import ArgumentError
 from roundoff.report.document import write_report
 from roundoff.report.findings import Question
 
@@ -199,8 +198,6 @@ def pairs() -> tuple[Equivalence, ...]:
 def run(config: Equivalences) -> Path:
     """The verdicts and their report."""
     seeds = 3 if config.quick else config.seeds
-    if seeds < 1:
-        raise ArgumentError(f"seeds is {seeds}; give at least 1")
     found = pairs()
     rows = equivalences(found, config.formats, seeds, config.seed)
     return write_report(equivalences_report(QUESTION, config, found, rows), config.out)

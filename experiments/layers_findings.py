@@ -11,8 +11,8 @@ from layers_rows import Measured
 from roundoff.judging.verdict import Verdict
 from roundoff.kernels import provenance
 from roundoff.report import figures
-from roundoff.report.document import Report, Table, percent, upward
-from roundoff.report.findings.comparison import VERDICT_COLUMNS
+from roundoff.report.document import Report, Table
+from roundoff.report.findings.comparison import verdict_table
 from roundoff.report.findings.verdicts import Question
 from roundoff.words import counted
 
@@ -66,18 +66,13 @@ def answer(found: Sequence[Measured]) -> str:
 
 
 def _verdicts(number: int, each: Measured) -> Table:
-    table = each.comparison.table
-    return Table(
-        name=f"layer_{number}",
-        caption=f"{each.layer.name}: the whole batch (1) against its halves (2). Errors normwise "
+    return verdict_table(
+        each.comparison,
+        f"layer_{number}",
+        f"{each.layer.name}: the whole batch (1) against its halves (2). Errors normwise "
         "relative, in u; bound: the largest probabilistic one in u times the sum of |terms|.",
-        frame=table,
-        columns={key: text for key, text in VERDICT_COLUMNS.items() if key in table},
-        show={"fraction_equal": percent, "rtol": upward, "atol": upward},
-        group="format",
-        first=True,
         size=5.5,
-    )  # fmt: skip
+    )
 
 
 def _reasons(rows: pd.DataFrame) -> Table:

@@ -9,6 +9,9 @@ from typing import Any
 
 from roundoff.errors import ArgumentError
 
+#: More threads than this torch does not survive everywhere.
+MOST_THREADS = 1024
+
 
 def described(value: Any) -> str:
     """A value as messages show it: short numbers and words as they are, everything else by its type.

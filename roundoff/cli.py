@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from roundoff.arguments import whole
+from roundoff.arguments import MOST_THREADS, whole
 from roundoff.errors import RoundoffError
 
 C = TypeVar("C")
@@ -29,7 +29,7 @@ UNREAD, UNPARSED = 128 + 13, 2
 _KEPT = "interrupted; finished cells are kept, run the same command again to go on"
 
 #: Whole numbers that experiments share, and their limits.
-LIMITS = {"seed": (0, 2**63 - 1), "seeds": (1, None), "threads": (1, 1024)}
+LIMITS = {"seed": (0, 2**63 - 1), "seeds": (1, None), "threads": (1, MOST_THREADS)}
 
 
 def _end(*_: Any) -> None:

@@ -23,7 +23,6 @@ from mpmath.libmp import (
     mpf_add,
     mpf_mul,
     mpf_neg,
-    mpf_pos,
     to_str,
 )
 
@@ -234,12 +233,6 @@ def _integers(numbers: Sequence[Number], lowest: int) -> list[int]:
 
 def _array(numbers: Any, shape: Shape) -> Numbers:
     return np.fromiter(numbers, object, int(np.prod(shape))).reshape(shape)
-
-
-def round_bits(number: Number, bits: int) -> Number:
-    """A number rounded to nearest at a precision."""
-    result: Number = mpf_pos(number, bits, "n")
-    return result
 
 
 def from_words(words: Sequence[npt.NDArray[np.float64]]) -> Numbers:

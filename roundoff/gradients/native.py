@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from roundoff.arguments import flag, whole
+from roundoff.arguments import MOST_THREADS, flag, whole
 from roundoff.errors import ArgumentError, UnsupportedError
 from roundoff.gradients.inputs import float64_array
 from roundoff.locks import TORCH
@@ -25,10 +25,6 @@ from roundoff.trace.checks import (
 )
 
 Array = npt.NDArray[np.float64]
-
-
-#: More than this torch does not survive everywhere.
-MOST_THREADS = 1024
 
 
 @contextlib.contextmanager

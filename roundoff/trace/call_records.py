@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from roundoff.trace.lowering.registry import narrows
+from roundoff.trace.lowering.dtypes import narrows
 
 #: Stands for the type of the function's inputs, whichever that is.
 DECLARED = "declared"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from roundoff.trace.lowering import LOWERINGS, MOVES
-from roundoff.trace.lowering.registry import INTERNAL
+from roundoff.trace.lowering.dispatch import INTERNAL
 
 _HEAD = """# Operations that can be traced
 

@@ -34,6 +34,21 @@ def write_report(result: Comparison | Report, folder: Path | str) -> Path:
     return document.write_report(found, folder)
 
 
+def verdict_table(result: Comparison, name: str, caption: str, *, size: float) -> Table:
+    """A comparison's table, on a report's first page."""
+    table = result.table
+    return Table(
+        name=name,
+        caption=caption,
+        frame=table,
+        columns={key: text for key, text in VERDICT_COLUMNS.items() if key in table},
+        show={"fraction_equal": percent, "rtol": upward, "atol": upward},
+        group="format",
+        first=True,
+        size=size,
+    )
+
+
 def comparison_report(result: Comparison) -> Report:
     """The verdict table, the reasons, the suggested tolerances."""
     one, two = result.names
@@ -50,16 +65,12 @@ def comparison_report(result: Comparison) -> Report:
         question=f"Are {one} (1) and {two} (2) the same function, and is their difference rounding?",
         answer=answer(result),
         tables=[
-            Table(
-                name="verdicts",
-                caption="Errors normwise relative, in u; closer on these inputs; bound: the largest "
+            verdict_table(
+                result,
+                "verdicts",
+                "Errors normwise relative, in u; closer on these inputs; bound: the largest "
                 "probabilistic one (failure 1e-9 per comparison) in u times the sum of |terms|; rtol and "
                 "atol for assert_close between the two.",
-                frame=table,
-                columns={key: text for key, text in VERDICT_COLUMNS.items() if key in table},
-                show={"fraction_equal": percent, "rtol": upward, "atol": upward},
-                group="format",
-                first=True,
                 size=6.5,
             ),
             Table(

@@ -11,16 +11,11 @@ from roundoff.trace.lowering import (
     pooling,
     reductions,
 )
-from roundoff.trace.lowering.registry import (
-    LOWERINGS,
-    MOVES,
-    Value,
-    computed_in,
-    format_name,
-    literal,
-    lower,
-    narrows,
-)
+from roundoff.trace.lowering.dispatch import lower
+from roundoff.trace.lowering.dtypes import computed_in, format_name, narrows
+from roundoff.trace.lowering.movement import MOVES
+from roundoff.trace.lowering.registry import LOWERINGS
+from roundoff.trace.lowering.values import Value, literal
 
 __all__ = [
     "LOWERINGS",

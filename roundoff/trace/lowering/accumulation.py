@@ -10,14 +10,8 @@ import torch
 
 from roundoff.errors import UnsupportedError
 from roundoff.trace.lowering.elementwise import scaled
-from roundoff.trace.lowering.registry import (
-    Selection,
-    Value,
-    apply,
-    as_value,
-    exact_to,
-    lowers,
-)
+from roundoff.trace.lowering.registry import lowers
+from roundoff.trace.lowering.values import Selection, Value, apply, as_value, exact_to
 from roundoff.trace.steps import Builder, Constant, Index, Shape, numbered
 
 

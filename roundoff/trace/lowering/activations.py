@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from roundoff.trace.lowering.registry import Expression, formula
+from roundoff.trace.lowering.expressions import Expression, formula
 from roundoff.trace.steps import numbered
 
 

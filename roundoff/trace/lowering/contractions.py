@@ -9,7 +9,8 @@ import torch
 
 from roundoff.trace.lowering import geometry as conv
 from roundoff.trace.lowering.elementwise import scaled
-from roundoff.trace.lowering.registry import Value, apply, as_value, lowers
+from roundoff.trace.lowering.registry import lowers
+from roundoff.trace.lowering.values import Value, apply, as_value
 from roundoff.trace.steps import Builder, Shape
 
 

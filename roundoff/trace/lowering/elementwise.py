@@ -9,19 +9,10 @@ import torch
 
 from roundoff.errors import UnsupportedError
 from roundoff.trace.functions import FUNCTIONS
-from roundoff.trace.lowering.registry import (
-    Expression,
-    Lowering,
-    Value,
-    apply,
-    as_number,
-    as_value,
-    exact,
-    exact_to,
-    formula,
-    lowers,
-    narrows,
-)
+from roundoff.trace.lowering.dtypes import narrows
+from roundoff.trace.lowering.expressions import Expression, formula
+from roundoff.trace.lowering.registry import Lowering, lowers
+from roundoff.trace.lowering.values import Value, apply, as_number, as_value, exact, exact_to
 from roundoff.trace.steps import Builder, Constant, Map
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from roundoff.trace.lowering.activations import pi
-from roundoff.trace.lowering.registry import Expression, Value, makes
+from roundoff.trace.lowering.expressions import Expression
+from roundoff.trace.lowering.registry import makes
+from roundoff.trace.lowering.values import Value
 from roundoff.trace.steps import Builder
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from roundoff.trace.lowering.accumulation import adjoint
+from roundoff.trace.lowering.expressions import Expression, formula
 from roundoff.trace.lowering.reductions import average, total
-from roundoff.trace.lowering.registry import Expression, Value, exact_to, formula, lowers
+from roundoff.trace.lowering.registry import lowers
+from roundoff.trace.lowering.values import Value, exact_to
 from roundoff.trace.steps import Builder, numbered
 
 NONE, MEAN, SUM = 0, 1, 2

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from roundoff.errors import UnsupportedError
+from roundoff.trace.lowering.expressions import Expression, formula, layout
 from roundoff.trace.lowering.reductions import average, count_of, total, updated_mean, variance
-from roundoff.trace.lowering.registry import Expression, formula, layout
 from roundoff.trace.steps import Shape
 
 

@@ -11,16 +11,10 @@ import numpy as np
 import torch
 
 from roundoff.trace.lowering.accumulation import adjoint
+from roundoff.trace.lowering.expressions import Expression
 from roundoff.trace.lowering.reductions import chosen, folded
-from roundoff.trace.lowering.registry import (
-    Expression,
-    Selection,
-    Value,
-    apply,
-    as_value,
-    exact_to,
-    lowers,
-)
+from roundoff.trace.lowering.registry import lowers
+from roundoff.trace.lowering.values import Selection, Value, apply, as_value, exact_to
 from roundoff.trace.steps import Builder, Index, Shape, numbered
 
 

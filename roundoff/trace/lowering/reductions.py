@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from roundoff.errors import UnsupportedError
-from roundoff.trace.lowering.registry import Expression, Selection, Value, apply, formula, lowers
+from roundoff.trace.lowering.expressions import Expression, formula
+from roundoff.trace.lowering.registry import lowers
+from roundoff.trace.lowering.values import Selection, Value, apply
 from roundoff.trace.steps import Builder, Index, Shape, numbered
 from roundoff.words import counted
 
