@@ -121,7 +121,9 @@ def contracts() -> dict[str, str]:
     for kernel, operands, format, threads, sums, once, flushes in contracts().rows:
         facts = f"sums in {sums}; rounds once: {once}; flushes: {flushes}"
         found[f"{kernel} {operands}, {format}, {counted(threads, 'thread')}"] = facts
-    return found or {"kernels": "none was probed in this process"}
+    return found or {
+        "kernels": "none was probed in this process; worker processes probe those that their bounds meet"
+    }
 
 
 def environment() -> dict[str, str]:
