@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from roundoff.errors import ArgumentError
+from roundoff.locks import SETTINGS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def make_folder(folder: Path) -> Path:
@@ -41,3 +47,19 @@ def write_whole(path: Path, content: bytes) -> None:
         raise unwritable(path.parent, error) from None
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+@SETTINGS  # pandas filters warnings meanwhile
+def parquet(table: pd.DataFrame) -> bytes:
+    """A table as the bytes of a Parquet file, without its index."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+@SETTINGS
+def read_parquet(path: Path) -> pd.DataFrame:
+    """A table from a Parquet file."""
+    import pandas as pd
+
+    return pd.read_parquet(path)

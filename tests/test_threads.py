@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import flint
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import slicing
 import torch
 import torch.nn.functional as F
 from problems import squares
 
 import roundoff as ro
-from roundoff import study
+from roundoff import files, study
 from roundoff.gradients.native import threads
 from roundoff.locks import NUMBERS
 
@@ -205,3 +206,18 @@ def test_a_study_with_threads_has_the_rows_of_one_without(tmp_path) -> None:
             for k, pool in enumerate((one, many))
         )
     assert all(found[name].equals(alone[name]) for name in study.TABLES)
+
+
+def test_tables_written_at_once_leave_the_filters_of_warnings_alone(tmp_path) -> None:
+    """pandas filters warnings while it turns a table into Parquet, for the whole process."""
+    table = pd.DataFrame({"numbers": np.arange(30.0), "words": ["word"] * 30})
+    content, before = files.parquet(table), list(warnings.filters)
+    path = tmp_path / "table.parquet"
+    path.write_bytes(content)
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert set(pool.map(lambda _: files.parquet(table), range(200))) == {content}
+        assert all(
+            found.equals(table)
+            for found in pool.map(lambda _: files.read_parquet(path), range(200))
+        )
+    assert list(warnings.filters) == before

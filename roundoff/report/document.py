@@ -5,7 +5,6 @@ The only room that imports typst.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import tempfile
@@ -19,7 +18,7 @@ import pandas as pd
 from roundoff import __version__
 from roundoff.arguments import described
 from roundoff.errors import ArgumentError
-from roundoff.files import make_folder, write_whole
+from roundoff.files import make_folder, parquet, write_whole
 from roundoff.gradients.bounds import rounded_up
 from roundoff.report.figures import Plot
 
@@ -81,7 +80,7 @@ def write_report(result: Any, folder: Path | str) -> Path:
         write_whole(figures / f"{plot.name}.csv", _csv(plot.data))
     for table in report.tables:
         write_whole(tables / f"{table.name}.csv", _csv(table.frame))
-        write_whole(tables / f"{table.name}.parquet", _parquet(table.frame))
+        write_whole(tables / f"{table.name}.parquet", parquet(table.frame))
     path = folder / "report.pdf"
     write_whole(path, typeset(report))
     return path
@@ -196,12 +195,6 @@ def percent(value: Any) -> str:
 
 def _csv(frame: pd.DataFrame) -> bytes:
     return frame.to_csv(index=False, lineterminator="\n").encode()
-
-
-def _parquet(frame: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    return buffer.getvalue()
 
 
 __all__ = ["Plot", "Report", "Table", "number", "percent", "typeset", "upward", "write_report"]

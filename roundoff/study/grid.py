@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from roundoff.errors import ArgumentError, RoundoffError
-from roundoff.files import make_folder, unwritable
+from roundoff.files import make_folder, parquet, read_parquet, unwritable
 from roundoff.gradients.native import threads
 from roundoff.numbers.formats import Format, as_format
 from roundoff.orders import as_order
@@ -224,7 +224,7 @@ def run_cell(cell: Cell, store: Path) -> None:
         raise unwritable(store, error) from None
     try:
         for name, frame in tables.items():
-            frame.to_parquet(temporary / f"{name}.parquet", index=False)
+            (temporary / f"{name}.parquet").write_bytes(parquet(frame))
         if not _done(final):  # another run on this folder may have been first, with the same rows
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
@@ -244,4 +244,4 @@ def _done(folder: Path) -> bool:
 
 
 def _read(folder: Path, table: str) -> pd.DataFrame:
-    return pd.read_parquet(folder / f"{table}.parquet")
+    return read_parquet(folder / f"{table}.parquet")
