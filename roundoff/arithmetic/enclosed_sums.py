@@ -30,13 +30,13 @@ from roundoff.arithmetic.exact_operations import (
     terms_on_a_grid,
 )
 from roundoff.arithmetic.memo import Shared
+from roundoff.arithmetic.products_by_chance import ProductsByChance
 from roundoff.arithmetic.recorded import recorded
 from roundoff.bounds import theorems
 from roundoff.bounds.random_errors import in_any_order, rounding_of_products
 from roundoff.bounds.sum_laws import Accumulator, Sums, Tree, joined
 from roundoff.bounds.tree_errors import along, rounded_products
 from roundoff.numbers.formats import FLOAT64, Format
-from roundoff.numbers.machines import two_product
 from roundoff.orders import Order, ReductionTree
 from roundoff.trace.functions import FUNCTIONS
 from roundoff.trace.steps import Contract, Reduce, present
@@ -107,8 +107,8 @@ class Adding:
             return {"compensation": self.order.compensation}
         return {"tree": tree}
 
-    def _by_chance(self, terms: Array, most: Array, lost: Any = None) -> tuple[Array, Array]:
-        found = in_any_order(terms, most.ravel(), self.wide.u, self.wide.precision, lost)
+    def _by_chance(self, terms: Array, most: Array) -> tuple[Array, Array]:
+        found = in_any_order(terms, most.ravel(), self.wide.u, self.wide.precision)
         return found[0].reshape(most.shape), found[1].reshape(most.shape)
 
     def _along(self, step: Reduce, operand: Enclosed, value: Array, before: Array) -> Tree:
@@ -135,6 +135,9 @@ class Adding:
         before = product(first.size, second.error) + product(first.error, second.computed)
         before = np.broadcast_to(before * slack(n), np.shape(sizes))
         whole = self._known(first, second) and self._exact_products
+        # Products of numbers of at most 26 bits are numbers of float64.
+        held = 2 * self.own.precision <= FLOAT64.precision
+        chance = ProductsByChance(self.wide, held=held, whole=whole)
         rounded = 0.0 if whole else rounding_part(first, second, sizes) * slack(n)
         if self.flushing:  # of products and of sums
             least = 2.0 * self.wide.smallest_normal
@@ -154,7 +157,7 @@ class Adding:
             self.accumulator, n, count_products(first, second, n), sizes,
             np.minimum((np.abs(value) + own + before) * slack(1), sizes), before, rounded, lost,
             True, self.fused, self._known(first, second), exact,
-            partial(self._products_by_chance, step, first, second, whole),
+            partial(chance, first.value, second.value),
             lambda: ((squares[0] ** 2) @ (squares[1] ** 2)) * slack(n), **self._of_order(n, tree),
             recorded=self._recorded(step, first, second),
         )  # fmt: skip
@@ -179,22 +182,6 @@ class Adding:
     def _flushed_sum(self) -> float:
         """What an addition loses whose result is flushed."""
         return self.wide.smallest_normal if self.flushing else 0.0
-
-    def _products_by_chance(
-        self, step: Contract, first: Enclosed, second: Enclosed, whole: bool, most: Array
-    ) -> tuple[Array, Array]:
-        found = np.empty(step.shape), np.empty(step.shape)
-        for at, left, right in blocks(step, [first.value], [second.value]):
-            x, y = np.broadcast_arrays(left[0], right[0])
-            # Products of numbers of at most 26 bits are numbers of float64.
-            held = 2 * self.own.precision <= FLOAT64.precision
-            products, rest = (x * y, np.zeros(())) if held else two_product(x, y)
-            shape = len(x), most[at].size
-            lost = None if whole else rest if held else rest.reshape(shape)
-            parts = self._by_chance(products.reshape(shape), most[at], lost)
-            for result, part in zip(found, parts, strict=True):
-                result[at] = part
-        return found
 
     def _along_products(
         self, step: Contract, first: Enclosed, second: Enclosed, whole: bool
