@@ -1,0 +1,227 @@
+"""What rounding makes of a computation: each rounding replaced by a random error of its size.
+
+One walk is one sample.  Sums are not added in an order: the error of each is drawn from a normal distribution
+of the root mean square that its partial sums have.  Samples are float64 throughout; what they are subtracted
+from is the same walk without errors.
+
+Errors of narrow formats are far above float64's own.  Those of float64 are drawn `AMPLIFIED` times as large, and
+`Sampled.error` is divided by that again: at first order errors are linear in their sources.
+
+Source: the idea of random rounding in place of deterministic, from D. S. Parker, Monte Carlo Arithmetic, 1997
+(there with the operands' digits as the sizes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from roundoff.arithmetic.enclosed import Enclosed
+from roundoff.arithmetic.enclosed_products import few, products_on_a_grid
+from roundoff.arithmetic.exact_operations import exact_in_float64, terms_on_a_grid
+from roundoff.arithmetic.per_step import Rounding
+from roundoff.arithmetic.sum_roundings import rms_of_sums
+from roundoff.arithmetic.views import Views, for_products
+from roundoff.bounds.exactness import powers_of_two
+from roundoff.bounds.theorems import RMS_ROUNDING
+from roundoff.kernels.facts import Kernels
+from roundoff.kernels.levels import levels
+from roundoff.numbers.formats import Format, as_format, round_to
+from roundoff.trace.functions import FUNCTIONS, Function, Kind
+from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, present
+
+Array = npt.NDArray[np.float64]
+
+#: The narrowest format whose own roundings are drawn larger, and its precision.
+_WIDEST = 33
+
+_EXPONENT = np.int64(0x7FF0_0000_0000_0000)
+
+#: Kinds of maps that float64 carries out with a remainder that tells whether they round.
+_ARITHMETIC = (Kind.SUM, Kind.PRODUCT, Kind.QUOTIENT)
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """A value with the errors so far; exact: whether it has none, so that it is the same in every sample."""
+
+    value: Any
+    exact: bool
+
+
+class Sums:
+    """The root mean squares of the errors of sums, by step: from the walk without errors, for all others."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Any, Any]] = {}
+
+    def of(self, step: Any, make: Any) -> Any:
+        if id(step) not in self._kept:
+            self._kept[id(step)] = step, make()
+        return self._kept[id(step)][1]
+
+
+class RandomRoundings(Rounding):
+    """The arithmetic of one sample; generator None: without errors, the walk that comes first.
+
+    sums, views: shared by all walks of a trace.
+    """
+
+    def __init__(
+        self,
+        format: Any,
+        kernels: Kernels | None = None,
+        generator: np.random.Generator | None = None,
+        sums: Sums | None = None,
+        views: Views | None = None,
+        accumulate: Any = None,
+    ) -> None:
+        super().__init__(format, accumulate, kernels)
+        self.generator = generator
+        self.sums, self.views = sums or Sums(), views or Views()
+        self.wide = self.place.wide
+        self.amplified = amplified(self.format)
+
+    def in_format(self, own: Format, wide: Format) -> RandomRoundings:
+        found = RandomRoundings(own, self.kernels, self.generator, self.sums, self.views, wide)
+        found.amplified = self.amplified
+        return found
+
+    def load(self, values: Array) -> Sampled:
+        return Sampled(values, True)
+
+    def constant(self, step: Constant) -> Sampled:
+        value = float(step.value)
+        if self.generator is not None and isinstance(step.value, Fraction):
+            rounded = round_to(value, self.format).item()
+            if np.isfinite(rounded):
+                value += float(Fraction(rounded) - step.value) * self.amplified
+        return Sampled(np.broadcast_to(value, step.shape), True)
+
+    def move(self, step: Move, operands: Sequence[Sampled]) -> Sampled:
+        exact = all(operand.exact for operand in operands)
+        return Sampled(self.views.move(step, [operand.value for operand in operands]), exact)
+
+    def map(self, step: Map, operands: Sequence[Sampled]) -> Sampled:
+        function = FUNCTIONS[step.function]
+        exact = all(operand.exact for operand in operands)
+        if function.kind is Kind.CAST:
+            value = np.asarray(operands[0].value, np.float64)
+            return self._rounded(value, exact, self._held(value) if exact else None)
+        with np.errstate(all="ignore"):
+            value = np.asarray(function.float64(*(operand.value for operand in operands)))
+        if not function.rounded:
+            return Sampled(value, exact)
+        whole = self._whole(function, value, operands)
+        if exact:
+            whole = whole | self._exactly(function, value, operands)
+        return self._rounded(value, exact, whole)
+
+    def _whole(self, function: Function, value: Array, operands: Sequence[Sampled]) -> Any:
+        """Where an operand that is known is 0 or a power of two and leaves the other one's digits alone."""
+        if function.kind is Kind.PRODUCT:
+            return _any(powers_of_two(o.value) for o in operands if o.exact)
+        if function.kind is Kind.QUOTIENT and operands[1].exact:
+            return powers_of_two(operands[1].value)
+        if function.kind is Kind.SUM:
+            return _any(np.equal(o.value, 0) for o in operands if o.exact)
+        return False
+
+    def _exactly(self, function: Function, value: Array, operands: Sequence[Sampled]) -> Any:
+        """Where the result of known operands is a number of the format, before it is rounded."""
+        if function.kind not in _ARITHMETIC:
+            return False
+        known = [Enclosed(np.asarray(o.value, np.float64), 0.0, 0.0) for o in operands]
+        return self._held(value) & exact_in_float64(function, value, known)
+
+    def _held(self, value: Array) -> Any:
+        return np.equal(round_to(value, self.format), value)
+
+    def _rounded(self, value: Array, exact: bool, whole: Any) -> Sampled:
+        """With a rounding to the format everywhere but where that keeps the value."""
+        if exact and np.all(whole):
+            return Sampled(value, True)
+        if self.generator is None:
+            return Sampled(value, False)
+        error = self._half_ulp(value)
+        if np.any(whole):
+            error = np.where(whole, 0.0, error)
+        return Sampled(value + error, False)
+
+    def _half_ulp(self, value: Array) -> Array:
+        """Uniform within half a spacing of the format at each value; nothing at 0."""
+        drawn = self.generator.random(value.shape, np.float32)  # type: ignore[union-attr]
+        error: Array = (drawn - 0.5) * spacing_at(value, self.format)
+        return error * self.amplified if self.amplified != 1.0 else error
+
+    def reduce(self, step: Reduce, operand: Sampled) -> Sampled:
+        terms = operand.value
+        with np.errstate(all="ignore"):
+            total = terms.sum(axis=-1)
+        return self._stored(step, total, operand.exact, lambda: self._of_terms(step, terms, total, operand))
+
+    def contract(self, step: Contract, first: Sampled, second: Sampled) -> Sampled:
+        a, b = for_products(first.value), for_products(second.value)
+        with np.errstate(all="ignore"):
+            total = a @ b
+        exact = first.exact and second.exact
+        return self._stored(step, total, exact, lambda: self._of_products(step, a, b, total, exact))
+
+    def _stored(self, step: Reduce | Contract, total: Array, exact: bool, rms: Any) -> Sampled:
+        error = self.sums.of(step, rms)
+        none = exact and not np.any(error)
+        narrow = self.wide != self.format
+        if self.generator is not None and not none:
+            total = total + self.generator.standard_normal(total.shape) * (error * self.amplified)
+        if narrow:
+            return self._rounded(total, none, self._held(total) if none else None)
+        return Sampled(total, none)
+
+    def _of_terms(self, step: Reduce, terms: Array, total: Array, operand: Sampled) -> Array:
+        with np.errstate(all="ignore"):
+            squares, count = (terms * terms).sum(axis=-1), np.count_nonzero(terms, axis=-1)
+        found = rms_of_sums(count, squares, total, levels(step, self.wide), self.wide)
+        if operand.exact:
+            known = Enclosed(np.asarray(terms, np.float64), 0.0, 0.0)
+            found = np.where(terms_on_a_grid(known, self.wide), 0.0, found)
+        return found
+
+    def _of_products(self, step: Contract, a: Array, b: Array, total: Array, exact: bool) -> Array:
+        n = present(step)
+        full = a.all() and b.all()
+        with np.errstate(all="ignore"):
+            squares = np.square(a) @ np.square(b)
+            count = n if full else (a != 0).astype(np.float64) @ (b != 0).astype(np.float64)
+        found = rms_of_sums(count, squares, total, levels(step, self.wide), self.wide)
+        if n == 1 and 2 * self.format.precision > self.wide.precision:
+            found = RMS_ROUNDING * self.wide.u * np.abs(total)
+        if exact:
+            known = [Enclosed(np.asarray(v, np.float64), 0.0, 0.0) for v in (a, b)]
+            sizes = np.abs(a) @ np.abs(b)
+            grid = products_on_a_grid(step, *known, sizes, self.wide, few(step))
+            found = np.where(grid, 0.0, found)
+        return found
+
+
+def amplified(format: Format) -> float:
+    """How many times larger errors are drawn."""
+    return 2.0 ** max(0, as_format(format).precision - _WIDEST)
+
+
+def spacing_at(value: Array, format: Format) -> Array:
+    """The format's spacing in the binade of each value, 0 at 0; of infinities, NaN."""
+    power = (np.asarray(value, np.float64).view(np.int64) & _EXPONENT).view(np.float64)
+    spacing = np.maximum(power, format.smallest_normal) * (2.0 * format.u)
+    return np.where(value == 0, 0.0, spacing) if not np.all(value) else spacing
+
+
+def _any(masks: Any) -> Any:
+    found: Any = False
+    for mask in masks:
+        found = found | mask
+    return found

@@ -1,0 +1,158 @@
+"""The error that rounding makes here, predicted: from a few walks with random roundings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from roundoff.arguments import whole
+from roundoff.arithmetic import walk
+from roundoff.arithmetic.random_roundings import RandomRoundings, Sums, amplified
+from roundoff.arithmetic.views import Views
+from roundoff.errors import ArgumentError
+from roundoff.gradients.problem import Problem
+from roundoff.kernels.facts import Kernels
+from roundoff.numbers.formats import Format, as_format
+from roundoff.trace.steps import Trace
+from roundoff.words import counted
+
+Array = npt.NDArray[np.float64]
+
+#: How many samples are drawn unless the user says otherwise.
+SAMPLES = 16
+
+#: Of the interval of the median.
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The predicted error of one gradient, or of the output.
+
+    errors: (samples, *shape), one sample of the error of every element each; value: what they are errors of, in
+    float64.  Errors of one sample belong together: their correlations are those that rounding makes.
+    """
+
+    name: str
+    format: Format
+    value: Array
+    errors: Array
+
+    @property
+    def samples(self) -> int:
+        """How many were drawn."""
+        return len(self.errors)
+
+    @cached_property
+    def rms(self) -> Array:
+        """Root mean square of the error, per element; infinite where a sample overflows."""
+        with np.errstate(all="ignore"):
+            squares = np.sqrt(np.mean(np.square(self.errors), axis=0))
+        return np.where(np.isfinite(squares), squares, np.inf)
+
+    @cached_property
+    def norms(self) -> Array:
+        """The 2-norm of the error over all elements, per sample, in units of u times that of the value."""
+        axes = tuple(range(1, self.errors.ndim))
+        with np.errstate(all="ignore"):
+            size = np.sqrt(np.square(self.value).sum())
+            found: Array = np.sqrt(np.square(self.errors).sum(axis=axes)) / (self.format.u * size)
+        return np.where(np.isnan(found), np.where(np.isfinite(size), 0.0, np.inf), found)
+
+    @property
+    def normwise(self) -> tuple[float, float, float]:
+        """The median of `norms` and its distribution-free interval, 95 % or as much as the samples carry.
+
+        Source: order statistics: between the k-th smallest and the k-th largest of n, the median lies with
+        probability 1 - 2 P(Bin(n, 1/2) < k).
+        """
+        n, ordered = self.samples, np.sort(self.norms)
+        k = int(max(1, stats.binom.ppf((1 - CONFIDENCE) / 2, n, 0.5)))
+        return float(np.median(ordered)), float(ordered[k - 1]), float(ordered[n - k])
+
+    def quantile(self, q: float) -> Array:
+        """What the magnitude of each element's error exceeds with probability 1 - q.
+
+        By Student's t with as many degrees of freedom as there are samples: exact for normal errors, their
+        root mean square being estimated.
+
+        Raises: ArgumentError unless q is in (0, 1).
+        """
+        if not 0 < q < 1:
+            raise ArgumentError(f"q = {q!r} is no probability; take one in (0, 1)")
+        factor = stats.t.ppf((1 + q) / 2, self.samples)
+        return np.where(self.rms == 0, 0.0, factor * self.rms)
+
+    def __str__(self) -> str:
+        median, low, high = self.normwise
+        u = f"u of {self.format}"
+        sure = 1 / np.sqrt(2 * self.samples)
+        return (
+            f"{self.name}: predicted error in the 2-norm {median:.3g} {u} (median of "
+            f"{counted(self.samples, 'sample')}, between {low:.3g} and {high:.3g}); of single elements "
+            f"up to {np.max(self.rms, initial=0.0):.3g} root mean square, each known to about {sure:.0%}"
+        )
+
+
+def predict(
+    function: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    wrt: Sequence[str] | None = None,
+    loss: Callable[..., Any] | None = None,
+    upstream: Any = None,
+    *,
+    format: Any = "float32",
+    samples: int = SAMPLES,
+    seed: int = 0,
+    output: Any = None,
+) -> dict[str, Prediction]:
+    """The error that rounding makes of every gradient of loss(function(**inputs)), and of the output.
+
+    The trace is walked `samples` times in float64 with every rounding replaced by a random error of its size:
+    an estimate, not a bound.  16-bit kernels compute in float32 and round once, unless a probe showed otherwise;
+    sums err by the partial sums of their kernel's usual shape.
+
+    Shapes: per gradient those of the input; the output's is called "output".
+    Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced.
+    """
+    from roundoff.kernels.usual import Usual
+
+    whole("samples", samples, 2)
+    problem = Problem(function, inputs, wrt, loss, upstream, output, forward=True)
+    trace, target = problem.trace(format), as_format(format)
+    return predictions_of_trace(
+        trace, problem.rounded(target), target, kernels=Usual(trace, target), samples=samples, seed=seed
+    )
+
+
+def predictions_of_trace(
+    trace: Trace,
+    inputs: Mapping[str, Array],
+    format: Format,
+    *,
+    kernels: Kernels | None = None,
+    samples: int = SAMPLES,
+    seed: int = 0,
+) -> dict[str, Prediction]:
+    """The predictions of every output of a pruned trace, for inputs that are numbers of the format."""
+    sums, views = Sums(), Views()
+
+    def one(generator: np.random.Generator | None) -> dict[str, Array]:
+        arithmetic = RandomRoundings(format, kernels, generator, sums, views)
+        found = walk(trace, arithmetic, inputs)
+        return {name: np.asarray(each.value, np.float64) for name, each in found.items()}
+
+    exact = one(None)
+    scale = amplified(format)
+    errors = {name: np.empty((samples, *trace.shape(name))) for name in exact}
+    for k in range(samples):
+        for name, drawn in one(np.random.default_rng([seed, k])).items():
+            with np.errstate(invalid="ignore"):
+                errors[name][k] = (drawn - exact[name]) / scale
+    return {name: Prediction(name, format, exact[name], errors[name]) for name in exact}
