@@ -13,6 +13,8 @@ from roundoff.errors import UnsupportedError as UnsupportedError
 from roundoff.gradients.bounds import gradient_bounds as gradient_bounds
 from roundoff.gradients.modules import functional as functional
 from roundoff.gradients.native import native_gradients as native_gradients
+from roundoff.gradients.prediction import Prediction as Prediction
+from roundoff.gradients.prediction import predict as predict
 from roundoff.gradients.reference import GradientReference as GradientReference
 from roundoff.gradients.reference import Reference as Reference
 from roundoff.gradients.reference import reference_gradients as reference_gradients

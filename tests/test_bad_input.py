@@ -99,6 +99,8 @@ CALLS = {
     ro.orders.sequential: dict(n=8),
     ro.orders.shuffled: dict(n=8, seed=0),
     ro.orders.strided: dict(n=8, lanes=4),
+    ro.predict: dict(function=conv_then_slice, **PROBLEM, format="float32", accumulate=None, order=None,
+                     samples=2, seed=0, output=None),
     ro.reference_gradients: dict(function=conv_then_slice, **PROBLEM, format="float32", engine="auto",
                                  output=None),
     ro.reveal: dict(callable=torch.sum, n=8, dtype=torch.float32, trials=64, seed=0),

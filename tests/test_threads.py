@@ -112,6 +112,9 @@ CALLS = {
         RECURRENT, {**STEPS, "input": normal(5, 2, 3)}, output=0
     ),
     "functional": _functional,
+    "predict": lambda folder: _lists(
+        {n: p.errors for n, p in ro.predict(smooth, POINTS, None, squares, samples=2).items()}
+    ),
     "gradient_bounds": lambda folder: _lists(
         {n: b.certified for n, b in ro.gradient_bounds(smooth, POINTS, None, squares).items()}
     ),

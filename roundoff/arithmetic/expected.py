@@ -17,12 +17,11 @@ import numpy.typing as npt
 
 from roundoff.arithmetic import move_elements
 from roundoff.arithmetic.enclosed import Enclosed
-from roundoff.arithmetic.enclosed_products import blocks, count_products, few, products_on_a_grid
+from roundoff.arithmetic.enclosed_products import count_products, few, products_on_a_grid
 from roundoff.arithmetic.exact_operations import terms_on_a_grid
 from roundoff.arithmetic.per_step import Rounding
-from roundoff.bounds.exactness import powers_of_two
+from roundoff.arithmetic.sum_roundings import SumRoundings
 from roundoff.bounds.theorems import RMS_ROUNDING
-from roundoff.bounds.tree_errors import along, rounded_products
 from roundoff.kernels.facts import Kernels
 from roundoff.numbers.formats import Format
 from roundoff.orders import as_order
@@ -66,7 +65,7 @@ class Expected(Rounding):
         self.order = None if order is None else as_order(order)
         self.fused = bool(self.order and self.order.fused) if fused is None else fused
         self.once = (RMS_ROUNDING * self.format.u) ** 2
-        self.wide_once = (RMS_ROUNDING * self.wide.u) ** 2
+        self.sums = SumRoundings(self.format, self.wide, self.order, self.fused)
 
     def in_format(self, own: Format, wide: Format) -> Expected:
         return Expected(own, self.order, wide, fused=self.fused)
@@ -104,11 +103,7 @@ class Expected(Rounding):
         total, size = value.sum(axis=-1), np.abs(value).sum(axis=-1)
         squares, count = (value**2).sum(axis=-1), np.count_nonzero(value, axis=-1)
         variance = operand.variance.sum(axis=-1)
-        if self._stated and value.shape[-1]:
-            terms = np.array(np.moveaxis(value, -1, 0).reshape(value.shape[-1], -1))
-            rounded = self._along(step, terms).reshape(total.shape)
-        else:
-            rounded = self.wide_once * self._loop(count, squares, total)
+        rounded = self.sums.of_terms(step, value, count, squares, total)
         if not np.any(operand.variance):
             known = Enclosed(value, 0.0, 0.0)
             rounded = np.where(terms_on_a_grid(known, self.wide), 0.0, rounded)
@@ -126,57 +121,12 @@ class Expected(Rounding):
         one, two = Enclosed(a, 0.0, 0.0), Enclosed(b, 0.0, 0.0)
         count = count_products(one, two, present(step))
         sizes = cache(lambda: np.abs(a) @ np.abs(b))
-        if self._stated and present(step):
-            rounded = np.empty(step.shape)
-            for at, left, right in blocks(step, [a], [b]):
-                terms = (left[0] * right[0]).reshape(present(step), -1)
-                rounded[at] = self._along(step, terms).reshape(rounded[at].shape)
-        else:
-            rounded = self.wide_once * self._loop(count, squares, total)
-        rounded = rounded + self.wide_once * self._products(step, a, b, squares)
+        rounded = self.sums.of_products(step, a, b, count, squares, total)
         if not np.any(first.variance) and not np.any(second.variance):
             rounded = np.where(
                 products_on_a_grid(step, one, two, sizes(), self.wide, few(step)), 0.0, rounded
             )
         return self._store(total, variance, rounded, self._stagnant(count, total, squares, sizes))
-
-    @property
-    def _stated(self) -> bool:
-        return self.order is not None and not self.order.compensation
-
-    def _along(self, step: Reduce | Contract, terms: Array) -> Array:
-        """The variance that the additions of a tree make; what is swallowed is known.  Terms are
-        overwritten."""
-        tree = self.order.restricted(step.leaves, step.kept)  # type: ignore[union-attr]
-        nothing = np.zeros_like(terms)
-        unit = self.wide.u / (1.0 + self.wide.u)
-        found = along(terms, nothing, nothing.copy(), tree, unit, self.wide.precision)
-        result: Array = self.wide_once * found.squares + found.swallowed**2
-        return result
-
-    def _products(self, step: Contract, a: Array, b: Array, squares: Array) -> Any:
-        """The sum of the squares of the products that are rounded: not those by powers of two."""
-        exact = 2 * self.format.precision <= self.wide.precision
-        whole = self.order is not None and self.order.compensation == "sum2"
-        if exact or whole or (self.fused and not self._stated):
-            return 0.0
-        powers = powers_of_two(a), powers_of_two(b)
-        if not (self.fused or powers[0].any() or powers[1].any()):
-            return squares
-        kept = [np.where(power, 0.0, v * v) for power, v in zip(powers, (a, b), strict=True)]
-        if self.fused:
-            tree = self.order.restricted(step.leaves, step.kept)  # type: ignore[union-attr]
-            kept[0] = kept[0] * rounded_products(tree, True)
-        return kept[0] @ kept[1]
-
-    def _loop(self, n: Any, squares: Any, total: Any) -> Any:
-        """The mean sum of the squares of all partial sums, for n terms in random order; or the last one's."""
-        if self.order is not None:  # compensated
-            return total**2
-        # E s_k^2 = k/n X + k(k-1)/(n(n-1)) (s^2 - X) for a random order, summed over k = 2 .. n.
-        found = (n + 1) / 2 * squares - squares / np.maximum(n, 1)
-        found = found + (n + 1) / 3 * (total**2 - squares)
-        return np.where(np.greater(n, 1), np.maximum(found, 0.0), 0.0)
 
     def _stagnant(self, n: Any, total: Array, squares: Array, sizes: Callable[[], Array]) -> Any:
         """Where in any order a partial sum may swallow half a term of mean size."""

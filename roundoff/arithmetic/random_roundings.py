@@ -1,11 +1,11 @@
 """What rounding makes of a computation: each rounding replaced by a random error of its size.
 
-One walk is one sample.  Sums are not added in an order: the error of each is drawn from a normal distribution
-of the root mean square that its partial sums have.  Samples are float64 throughout; what they are subtracted
-from is the same walk without errors.
+One walk is one sample.  Sums are not added in an order: the error of each is drawn from a normal
+distribution with the root mean square that its partial sums have.  Samples are float64 throughout; what they
+are subtracted from is the same walk without errors.
 
-Errors of narrow formats are far above float64's own.  Those of float64 are drawn `AMPLIFIED` times as large, and
-`Sampled.error` is divided by that again: at first order errors are linear in their sources.
+Errors of narrow formats are far above float64's own.  Those of float64 are drawn `amplified` times as large,
+and the difference is divided by that again: at first order errors are linear in their sources.
 
 Source: the idea of random rounding in place of deterministic, from D. S. Parker, Monte Carlo Arithmetic, 1997
 (there with the operands' digits as the sizes).
@@ -25,13 +25,13 @@ from roundoff.arithmetic.enclosed import Enclosed
 from roundoff.arithmetic.enclosed_products import few, products_on_a_grid
 from roundoff.arithmetic.exact_operations import exact_in_float64, terms_on_a_grid
 from roundoff.arithmetic.per_step import Rounding
-from roundoff.arithmetic.sum_roundings import rms_of_sums
+from roundoff.arithmetic.sum_roundings import SumRoundings
 from roundoff.arithmetic.views import Views, for_products
 from roundoff.bounds.exactness import powers_of_two
-from roundoff.bounds.theorems import RMS_ROUNDING
 from roundoff.kernels.facts import Kernels
-from roundoff.kernels.levels import levels
+from roundoff.kernels.levels import levels as kernel_levels
 from roundoff.numbers.formats import Format, as_format, round_to
+from roundoff.orders import as_order
 from roundoff.trace.functions import FUNCTIONS, Function, Kind
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, present
 
@@ -48,10 +48,14 @@ _ARITHMETIC = (Kind.SUM, Kind.PRODUCT, Kind.QUOTIENT)
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
-    """A value with the errors so far; exact: whether it has none, so that it is the same in every sample."""
+    """A value with the errors so far; exact: whether it has none, so that it is the same in every sample.
+
+    precision: of the format that the kernel keeps its numbers in.
+    """
 
     value: Any
     exact: bool
+    precision: int
 
 
 class Sums:
@@ -69,31 +73,40 @@ class Sums:
 class RandomRoundings(Rounding):
     """The arithmetic of one sample; generator None: without errors, the walk that comes first.
 
-    sums, views: shared by all walks of a trace.
+    order, accumulate: as in `Expected`; order None: kernels' usual one.  sums, views: shared by all walks of
+    a trace.
     """
 
     def __init__(
         self,
         format: Any,
+        order: Any = None,
+        accumulate: Any = None,
         kernels: Kernels | None = None,
         generator: np.random.Generator | None = None,
         sums: Sums | None = None,
         views: Views | None = None,
-        accumulate: Any = None,
     ) -> None:
         super().__init__(format, accumulate, kernels)
         self.generator = generator
         self.sums, self.views = sums or Sums(), views or Views()
         self.wide = self.place.wide
+        self.order = None if order is None else as_order(order)
         self.amplified = amplified(self.format)
+        # Matrix units multiply and add at once, unless an order is stated that does not.
+        self.additions = SumRoundings(
+            self.format, self.wide, self.order, not self.order or self.order.fused
+        )
 
     def in_format(self, own: Format, wide: Format) -> RandomRoundings:
-        found = RandomRoundings(own, self.kernels, self.generator, self.sums, self.views, wide)
-        found.amplified = self.amplified
-        return found
+        sibling = RandomRoundings(
+            own, self.order, wide, None, self.generator, self.sums, self.views
+        )
+        sibling.amplified = self.amplified
+        return sibling
 
     def load(self, values: Array) -> Sampled:
-        return Sampled(values, True)
+        return Sampled(values, True, self.format.precision)
 
     def constant(self, step: Constant) -> Sampled:
         value = float(step.value)
@@ -101,35 +114,51 @@ class RandomRoundings(Rounding):
             rounded = round_to(value, self.format).item()
             if np.isfinite(rounded):
                 value += float(Fraction(rounded) - step.value) * self.amplified
-        return Sampled(np.broadcast_to(value, step.shape), True)
+        return Sampled(np.broadcast_to(value, step.shape), True, self.format.precision)
 
     def move(self, step: Move, operands: Sequence[Sampled]) -> Sampled:
         exact = all(operand.exact for operand in operands)
-        return Sampled(self.views.move(step, [operand.value for operand in operands]), exact)
+        values = self.views.move(step, [operand.value for operand in operands])
+        return Sampled(values, exact, max(operand.precision for operand in operands))
 
     def map(self, step: Map, operands: Sequence[Sampled]) -> Sampled:
         function = FUNCTIONS[step.function]
         exact = all(operand.exact for operand in operands)
         if function.kind is Kind.CAST:
             value = np.asarray(operands[0].value, np.float64)
-            return self._rounded(value, exact, self._held(value) if exact else None)
+            fits = operands[0].precision <= self.format.precision
+            return self._rounded(value, exact, self._held(value) if exact else fits)
         with np.errstate(all="ignore"):
             value = np.asarray(function.float64(*(operand.value for operand in operands)))
         if not function.rounded:
-            return Sampled(value, exact)
-        whole = self._whole(function, value, operands)
+            return self._chosen(function, value, operands)
         if exact:
-            whole = whole | self._exactly(function, value, operands)
-        return self._rounded(value, exact, whole)
+            return self._rounded(value, exact, self._exactly(function, value, operands))
+        return self._rounded(value, exact, self._whole(function, operands))
 
-    def _whole(self, function: Function, value: Array, operands: Sequence[Sampled]) -> Any:
+    def _chosen(self, function: Function, value: Array, operands: Sequence[Sampled]) -> Sampled:
+        """An operand's own number, rounded only where it was kept wider inside a kernel that ends here."""
+        exact = all(operand.exact for operand in operands)
+        precision = max(operand.precision for operand in operands)
+        if function.boolean or precision <= self.format.precision:
+            return Sampled(value, exact, min(precision, self.format.precision))
+        return self._rounded(value, exact, self._held(value) if exact else None)
+
+    def _whole(self, function: Function, operands: Sequence[Sampled]) -> Any:
         """Where an operand that is known is 0 or a power of two and leaves the other one's digits alone."""
+        pairs = [
+            (one, known)
+            for one, known in zip(operands, reversed(operands), strict=True)
+            if known.exact and one.precision <= self.format.precision
+        ]
         if function.kind is Kind.PRODUCT:
-            return _any(powers_of_two(o.value) for o in operands if o.exact)
-        if function.kind is Kind.QUOTIENT and operands[1].exact:
-            return powers_of_two(operands[1].value)
+            return _any(powers_of_two(known.value) for _, known in pairs)
+        if function.kind is Kind.QUOTIENT:
+            return _any(powers_of_two(k.value) for _, k in pairs if k is operands[1])
         if function.kind is Kind.SUM:
-            return _any(np.equal(o.value, 0) for o in operands if o.exact)
+            zero = _any(np.equal(known.value, 0) for _, known in pairs)
+            fits = max(o.precision for o in operands) <= self.format.precision
+            return zero | np.equal(*(o.value for o in operands)) if fits else zero  # x + x
         return False
 
     def _exactly(self, function: Function, value: Array, operands: Sequence[Sampled]) -> Any:
@@ -137,21 +166,23 @@ class RandomRoundings(Rounding):
         if function.kind not in _ARITHMETIC:
             return False
         known = [Enclosed(np.asarray(o.value, np.float64), 0.0, 0.0) for o in operands]
-        return self._held(value) & exact_in_float64(function, value, known)
+        with np.errstate(all="ignore"):
+            whole = self._held(value) & exact_in_float64(function, value, known)
+        return whole | np.equal(value, 0)
 
     def _held(self, value: Array) -> Any:
         return np.equal(round_to(value, self.format), value)
 
     def _rounded(self, value: Array, exact: bool, whole: Any) -> Sampled:
         """With a rounding to the format everywhere but where that keeps the value."""
-        if exact and np.all(whole):
-            return Sampled(value, True)
-        if self.generator is None:
-            return Sampled(value, False)
+        precision = self.format.precision
+        every = whole is not None and bool(np.all(whole))
+        if every or self.generator is None:
+            return Sampled(value, exact and every, precision)
         error = self._half_ulp(value)
-        if np.any(whole):
+        if whole is not None and np.any(whole):
             error = np.where(whole, 0.0, error)
-        return Sampled(value + error, False)
+        return Sampled(value + error, False, precision)
 
     def _half_ulp(self, value: Array) -> Array:
         """Uniform within half a spacing of the format at each value; nothing at 0."""
@@ -163,7 +194,9 @@ class RandomRoundings(Rounding):
         terms = operand.value
         with np.errstate(all="ignore"):
             total = terms.sum(axis=-1)
-        return self._stored(step, total, operand.exact, lambda: self._of_terms(step, terms, total, operand))
+        return self._stored(
+            step, total, operand.exact, lambda: self._of_terms(step, terms, total, operand.exact)
+        )
 
     def contract(self, step: Contract, first: Sampled, second: Sampled) -> Sampled:
         a, b = for_products(first.value), for_products(second.value)
@@ -180,32 +213,34 @@ class RandomRoundings(Rounding):
             total = total + self.generator.standard_normal(total.shape) * (error * self.amplified)
         if narrow:
             return self._rounded(total, none, self._held(total) if none else None)
-        return Sampled(total, none)
+        return Sampled(total, none, self.format.precision)
 
-    def _of_terms(self, step: Reduce, terms: Array, total: Array, operand: Sampled) -> Array:
+    def _of_terms(self, step: Reduce, terms: Array, total: Array, exact: bool) -> Array:
         with np.errstate(all="ignore"):
             squares, count = (terms * terms).sum(axis=-1), np.count_nonzero(terms, axis=-1)
-        found = rms_of_sums(count, squares, total, levels(step, self.wide), self.wide)
-        if operand.exact:
+            levels = kernel_levels(step, self.wide)
+            added = self.additions.of_terms(step, terms, count, squares, total, levels)
+        if exact:
             known = Enclosed(np.asarray(terms, np.float64), 0.0, 0.0)
-            found = np.where(terms_on_a_grid(known, self.wide), 0.0, found)
-        return found
+            added = np.where(terms_on_a_grid(known, self.wide), 0.0, added)
+        return np.asarray(np.sqrt(added))
 
     def _of_products(self, step: Contract, a: Array, b: Array, total: Array, exact: bool) -> Array:
         n = present(step)
-        full = a.all() and b.all()
         with np.errstate(all="ignore"):
             squares = np.square(a) @ np.square(b)
+            full = a.all() and b.all()
             count = n if full else (a != 0).astype(np.float64) @ (b != 0).astype(np.float64)
-        found = rms_of_sums(count, squares, total, levels(step, self.wide), self.wide)
-        if n == 1 and 2 * self.format.precision > self.wide.precision:
-            found = RMS_ROUNDING * self.wide.u * np.abs(total)
+            levels = kernel_levels(step, self.wide)
+            added = self.additions.of_products(step, a, b, count, squares, total, levels)
+        if n == 1 and self.additions.fused and 2 * self.format.precision > self.wide.precision:
+            added = self.additions.once * squares  # nothing is added to the product: it is rounded
         if exact:
             known = [Enclosed(np.asarray(v, np.float64), 0.0, 0.0) for v in (a, b)]
             sizes = np.abs(a) @ np.abs(b)
-            grid = products_on_a_grid(step, *known, sizes, self.wide, few(step))
-            found = np.where(grid, 0.0, found)
-        return found
+            grid = products_on_a_grid(step, known[0], known[1], sizes, self.wide, few(step))
+            added = np.where(grid, 0.0, added)
+        return np.asarray(np.sqrt(added))
 
 
 def amplified(format: Format) -> float:
@@ -214,10 +249,16 @@ def amplified(format: Format) -> float:
 
 
 def spacing_at(value: Array, format: Format) -> Array:
-    """The format's spacing in the binade of each value, 0 at 0; of infinities, NaN."""
-    power = (np.asarray(value, np.float64).view(np.int64) & _EXPONENT).view(np.float64)
+    """The format's spacing in the binade of each value; none at 0, nor where it is not finite.
+
+    >>> spacing_at(np.array([1.5, -0.7, 0.0, np.inf]), as_format("float32")) * 2.0**24
+    array([2., 1., 0., 0.])
+    """
+    value = np.asarray(value, np.float64)
+    power = (value.view(np.int64) & _EXPONENT).view(np.float64)
     spacing = np.maximum(power, format.smallest_normal) * (2.0 * format.u)
-    return np.where(value == 0, 0.0, spacing) if not np.all(value) else spacing
+    none = np.equal(value, 0) | ~np.isfinite(value)
+    return np.where(none, 0.0, spacing) if np.any(none) else spacing
 
 
 def _any(masks: Any) -> Any:

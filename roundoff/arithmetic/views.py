@@ -73,4 +73,6 @@ def for_products(matrices: Array) -> Array:
     height, width = matrices.shape[-2:]
     plain = columns == item and rows >= item * width
     turned = rows == item and columns >= item * height
-    return matrices if plain or turned or prod(matrices.shape) == 0 else np.ascontiguousarray(matrices)
+    return (
+        matrices if plain or turned or prod(matrices.shape) == 0 else np.ascontiguousarray(matrices)
+    )

@@ -27,6 +27,9 @@ Array = npt.NDArray[np.float64]
 #: How many samples are drawn unless the user says otherwise.
 SAMPLES = 16
 
+#: All are kept.
+MOST_SAMPLES = 10_000
+
 #: Of the interval of the median.
 CONFIDENCE = 0.95
 
@@ -35,8 +38,8 @@ CONFIDENCE = 0.95
 class Prediction:
     """The predicted error of one gradient, or of the output.
 
-    errors: (samples, *shape), one sample of the error of every element each; value: what they are errors of, in
-    float64.  Errors of one sample belong together: their correlations are those that rounding makes.
+    errors: (samples, *shape), one sample of the error of every element each; value: what they are errors of,
+    in float64.  Errors of one sample belong together: their correlations are those that rounding makes.
     """
 
     name: str
@@ -51,7 +54,7 @@ class Prediction:
 
     @cached_property
     def rms(self) -> Array:
-        """Root mean square of the error, per element; infinite where a sample overflows."""
+        """Root mean square of the error, per element; infinite where a sample is not finite."""
         with np.errstate(all="ignore"):
             squares = np.sqrt(np.mean(np.square(self.errors), axis=0))
         return np.where(np.isfinite(squares), squares, np.inf)
@@ -108,27 +111,33 @@ def predict(
     upstream: Any = None,
     *,
     format: Any = "float32",
+    accumulate: Any = None,
+    order: Any = None,
     samples: int = SAMPLES,
     seed: int = 0,
     output: Any = None,
 ) -> dict[str, Prediction]:
     """The error that rounding makes of every gradient of loss(function(**inputs)), and of the output.
 
-    The trace is walked `samples` times in float64 with every rounding replaced by a random error of its size:
-    an estimate, not a bound.  16-bit kernels compute in float32 and round once, unless a probe showed otherwise;
-    sums err by the partial sums of their kernel's usual shape.
+    The trace is walked `samples` times in float64 with every rounding replaced by a random error of its
+    size: an estimate, not a bound.  16-bit kernels compute in float32 and round once, unless a probe showed
+    otherwise; sums err by the partial sums of their kernel's usual shape.  With accumulate or order, kernels
+    are those so described, as in `gradient_bounds`: every step rounds.  What overflows in the format is
+    predicted as if it did not.
 
     Shapes: per gradient those of the input; the output's is called "output".
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced.
     """
     from roundoff.kernels.usual import Usual
 
-    whole("samples", samples, 2)
+    whole("samples", samples, 2, MOST_SAMPLES)
     problem = Problem(function, inputs, wrt, loss, upstream, output, forward=True)
     trace, target = problem.trace(format), as_format(format)
+    described = accumulate is not None or order is not None
     return predictions_of_trace(
-        trace, problem.rounded(target), target, kernels=Usual(trace, target), samples=samples, seed=seed
-    )
+        trace, problem.rounded(target), target, accumulate=accumulate, order=order,
+        kernels=None if described else Usual(trace, target), samples=samples, seed=seed,
+    )  # fmt: skip
 
 
 def predictions_of_trace(
@@ -136,6 +145,8 @@ def predictions_of_trace(
     inputs: Mapping[str, Array],
     format: Format,
     *,
+    accumulate: Any = None,
+    order: Any = None,
     kernels: Kernels | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
@@ -144,7 +155,7 @@ def predictions_of_trace(
     sums, views = Sums(), Views()
 
     def one(generator: np.random.Generator | None) -> dict[str, Array]:
-        arithmetic = RandomRoundings(format, kernels, generator, sums, views)
+        arithmetic = RandomRoundings(format, order, accumulate, kernels, generator, sums, views)
         found = walk(trace, arithmetic, inputs)
         return {name: np.asarray(each.value, np.float64) for name, each in found.items()}
 
@@ -154,5 +165,6 @@ def predictions_of_trace(
     for k in range(samples):
         for name, drawn in one(np.random.default_rng([seed, k])).items():
             with np.errstate(invalid="ignore"):
-                errors[name][k] = (drawn - exact[name]) / scale
+                equal = drawn == exact[name]  # infinities, too
+                errors[name][k] = np.where(equal, 0.0, drawn - exact[name]) / scale
     return {name: Prediction(name, format, exact[name], errors[name]) for name in exact}

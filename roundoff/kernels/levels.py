@@ -1,13 +1,13 @@
 """The shapes of kernels' sums, for predictions alone; knows nothing of PyTorch.
 
-A kernel adds in chains of chains; what was seen is of torch 2.13 on x86 CPUs (`experiments/kernels.py` recovers
-the trees).  Where the machine's differ, a prediction is off by the ratio of the roots of the depths, at most.
+A kernel adds in chains of chains; what was seen is of torch 2.13 on x86 CPUs (`experiments/kernels.py`
+recovers the trees).  Where a machine's differ, a prediction is off by the root of the ratio of the depths.
 """
 
 from __future__ import annotations
 
 from roundoff.numbers.formats import FLOAT32, FLOAT64, Format
-from roundoff.trace.steps import Contract, Reduce, present
+from roundoff.trace.steps import Contract, Reduce, Rounded, present
 
 #: A matrix product: one loop over each block of the inner dimension, the blocks in turn.
 _PRODUCTS = (384.0,)
@@ -15,7 +15,7 @@ _PRODUCTS = (384.0,)
 #: ATen's cascade_sum: chunks of vectors in a few levels.
 _CASCADE = (16.0, 16.0)
 
-#: One loop: layer norm's sums over rows; oneDNN's sums over all positions, for a convolution's weight and bias.
+#: One loop: layer norm's sums over rows; oneDNN's over all positions, for a convolution's weight and bias.
 _LOOP = ()
 
 #: ATen's own dot products, of convolutions in float64, keep so many sums side by side.
@@ -36,13 +36,13 @@ def levels(step: Reduce | Contract, format: Format) -> tuple[float, ...]:
     return _CASCADE
 
 
-def of_rows(step: Reduce | Contract) -> bool:
-    """Whether it is one of layer norm's sums over rows, for the weight or the bias: kept in its own format."""
+def of_rows(step: Rounded) -> bool:
+    """Whether it is one of layer norm's sums over rows, for weight or bias: kept in its own format."""
     call = step.call
     return call is not None and call.name == "native_layer_norm_backward" and 0 not in call.results
 
 
-def of_batch(step: Reduce | Contract) -> bool:
+def of_batch(step: Rounded) -> bool:
     """Whether it is one of batch norm's sums: at::acc_type on CPUs is float64 for float32."""
     return step.call is not None and step.call.name.startswith("native_batch_norm")
 

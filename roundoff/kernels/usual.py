@@ -1,7 +1,7 @@
 """What kernels usually do where no probe has shown it: for predictions, never for bounds.
 
-16-bit kernels compute in float32 and round their results: torch's own convert what they load (at::opmath_type),
-and so do oneDNN's and cuBLAS's.
+16-bit kernels compute in float32 and round their results: torch's own convert what they load
+(at::opmath_type), and so do oneDNN's and cuBLAS's.
 """
 
 from __future__ import annotations

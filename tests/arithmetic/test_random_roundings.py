@@ -1,0 +1,215 @@
+"""Random roundings: their sizes against theory and against the emulated kernels, which share no code with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import roundoff as ro
+from roundoff.arithmetic import move_elements
+from roundoff.arithmetic.random_roundings import spacing_at
+from roundoff.arithmetic.simulated import Simulated, simulate
+from roundoff.arithmetic.sum_roundings import squares_of_partial_sums
+from roundoff.arithmetic.views import Views, as_view
+from roundoff.gradients.prediction import predictions_of_trace
+from roundoff.numbers.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, FORMATS, round_to
+from roundoff.trace.steps import Builder, Move, Trace
+
+HALF = 1 / np.sqrt(12)  # uniform within half a unit
+
+
+def _trace(build, **shapes) -> Trace:
+    builder = Builder()
+    last = build(builder, **{name: builder.input(name, shape) for name, shape in shapes.items()})
+    return Trace(tuple(builder.steps), {"y": last})
+
+
+def _drawn(trace, inputs, format, samples=400, **how):
+    return predictions_of_trace(trace, inputs, format, samples=samples, **how)["y"]
+
+
+@pytest.mark.parametrize("target", [FLOAT16, BFLOAT16, FLOAT32, FLOAT64], ids=str)
+def test_one_rounding_is_uniform_within_half_a_spacing(target) -> None:
+    trace = _trace(lambda b, x, y: b.map("div", x, y), x=(50,), y=(50,))
+    rng = np.random.default_rng(0)
+    inputs = {name: round_to(1 + rng.random(50), target) for name in "xy"}
+    found = _drawn(trace, inputs, target)
+    with np.errstate(all="ignore"):
+        unit = found.errors / spacing_at(found.value, target)
+    held = round_to(found.value, target) == found.value
+    assert np.abs(unit).max() <= 0.5 * (1 + 1e-5)
+    inexact = unit[:, ~held] if target != FLOAT64 else unit
+    assert np.abs(inexact).max() > 0.49
+    assert abs(np.sqrt((inexact**2).mean()) / HALF - 1) < 0.02
+    assert abs(inexact.mean()) < 0.01
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=str)
+def test_the_spacing_is_that_of_the_format(format) -> None:
+    values = np.array([1.0, -1.5, 2.0**-3, 0.75, format.smallest_subnormal])
+    values = np.append(values, [format.max / 2, -format.smallest_normal])
+    np.testing.assert_array_equal(spacing_at(values, format), ro.spacing(values, 0.0, format))
+    np.testing.assert_array_equal(spacing_at(np.array([0.0, np.inf, -np.inf, np.nan]), format), 0.0)
+
+
+EXACT = {
+    "twice": lambda b, x, y: b.map("add", x, x),
+    "times a power of two": lambda b, x, y: b.map("mul", x, b.constant(0.25, (40,))),
+    "by a power of two": lambda b, x, y: b.map("div", x, b.constant(-8, (40,))),
+    "zero added": lambda b, x, y: b.map("add", b.constant(0, (40,)), x),
+    "larger": lambda b, x, y: b.map("maximum", x, y),
+    "turned": lambda b, x, y: b.map("neg", b.reshape(x, (4, 10))),
+}
+
+
+@pytest.mark.parametrize("inexact", [False, True])
+@pytest.mark.parametrize("name", EXACT)
+def test_what_keeps_all_bits_has_no_error_of_its_own(name, inexact) -> None:
+    """Of inputs, and of what was rounded before."""
+
+    def build(b, x, y):
+        first = (b.map("div", x, y), b.map("div", y, x)) if inexact else (x, y)
+        one, two = EXACT[name](b, *first), b.map("mul", first[0], b.constant(1))
+        return b.move((two, one), np.arange(1, 81))
+
+    rng = np.random.default_rng(1)
+    inputs = {n: round_to(1 + rng.random(40), FLOAT32) for n in "xy"}
+    found = _drawn(_trace(build, x=(40,), y=(40,)), inputs, FLOAT32, samples=8)
+    before, after = found.errors[:, :40], found.errors[:, 40:]
+    assert bool(before.any()) == inexact
+    sizes = np.abs(found.value[40:]) / np.abs(found.value[:40])
+    if name == "larger":
+        assert (np.isclose(np.abs(after), np.abs(before), rtol=1e-6) | (sizes != 1)).all()
+    else:
+        np.testing.assert_allclose(np.abs(after), np.abs(before) * sizes, rtol=1e-6, atol=0)
+
+
+def test_a_rounding_after_a_wider_one_is_not_forgotten() -> None:
+    """A division by 32 keeps all digits of a float32 number, and most of those are lost when it becomes a
+    bfloat16 one."""
+
+    def build(b, x):
+        b.format = "float32"
+        total = b.map("div", b.map("exp", x), b.constant(32, (30,)))
+        b.format = None
+        return b.map("cast", total)
+
+    x = round_to(np.random.default_rng(0).random(30), BFLOAT16)
+    found = _drawn(_trace(build, x=(30,)), {"x": x}, BFLOAT16)
+    unit = found.rms / spacing_at(found.value, BFLOAT16)
+    assert abs(np.sqrt((unit**2).mean()) / HALF - 1) < 0.03
+
+
+def test_sums_on_a_grid_have_no_error() -> None:
+    trace = _trace(lambda b, x: b.reduce(x), x=(20, 50))
+    x = np.random.default_rng(0).integers(-9, 9, (20, 50)) * 0.5
+    assert not _drawn(trace, {"x": x}, FLOAT16, samples=2).errors.any()
+    assert _drawn(trace, {"x": x / 3}, FLOAT16, samples=2).errors.any()
+
+
+@pytest.mark.parametrize("levels", [(), (4,), (4, 4), (16,), (1.0, 3.0)])
+@pytest.mark.parametrize("mean", [0.0, 1.0])
+def test_partial_sums_in_levels(levels, mean) -> None:
+    """Against the sums of squares that random orders have."""
+    rng, n = np.random.default_rng(2), 48
+    terms = rng.standard_normal(n) + mean
+    expected = squares_of_partial_sums(n, (terms**2).sum(), terms.sum(), levels)
+    totals = []
+    for _ in range(3000):
+        sums, seen = rng.permutation(terms), 0.0
+        for length in (*levels, n):
+            size = min(int(length), len(sums))
+            chains = np.cumsum(sums.reshape(-1, size), axis=1)
+            seen += (chains[:, 1:] ** 2).sum()
+            sums = chains[:, -1]
+        totals.append(seen)
+    error = np.std(totals) / np.sqrt(len(totals))
+    assert abs(np.mean(totals) - expected) < 5 * error + 1e-9 * expected
+
+
+ORDERS = ("sequential", "pairwise", "blocked(8)", "strided(4)", "fma")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("target", [FLOAT16, FLOAT32], ids=str)
+def test_errors_of_an_emulated_kernel_are_as_predicted(target, order) -> None:
+    """A chain of products, sums and functions, in many trials; from above and from below."""
+
+    def build(b, x, w):
+        hidden = b.map("tanh", b.reshape(b.contract(x, w), (6, 24)))
+        scaled = b.map("div", hidden, b.constant(3))
+        return b.reduce(b.map("mul", scaled, scaled))
+
+    trace = _trace(build, x=(1, 6, 40), w=(1, 40, 24))
+    rng = np.random.default_rng(3)
+    trials = 60
+    inputs = {
+        "x": round_to(rng.standard_normal((trials, 1, 6, 40)), target),
+        "w": round_to(rng.standard_normal((trials, 1, 40, 24)) / 6, target),
+    }
+    computed = simulate(trace, Simulated(target, order), inputs)["y"]
+    ratios = []
+    for k in range(trials):
+        found = _drawn(trace, {n: v[k] for n, v in inputs.items()}, target, samples=16, order=order)
+        ratios.append((computed[k] - found.value) / found.rms)
+    ratios = np.array(ratios)
+    assert 0.8 < np.sqrt((ratios**2).mean()) < 1.25
+    assert abs(ratios.mean()) < 0.25
+    # 360 values of Student's t with 16 degrees of freedom: once in 1e4 above 5.
+    assert np.abs(ratios).max() < 6
+
+
+def test_errors_of_float64_are_drawn_larger_and_come_back() -> None:
+    """The same function in two formats has errors in proportion to u."""
+    trace = _trace(lambda b, x: b.reduce(b.map("exp", x)), x=(30, 40))
+    x = round_to(np.random.default_rng(4).standard_normal((30, 40)), FLOAT16)
+    sizes = [_drawn(trace, {"x": x}, f).norms.mean() for f in (FLOAT32, FLOAT64)]
+    assert abs(sizes[0] / sizes[1] - 1) < 0.05
+
+
+def test_an_infinite_number_stays_and_has_no_error() -> None:
+    trace = _trace(lambda b, x: b.map("exp", b.map("mul", x, b.constant(0.3))), x=(3,))
+    found = _drawn(trace, {"x": np.array([1.0, -np.inf, 2.0])}, FLOAT32, samples=4)
+    assert np.isfinite(found.rms).all() and found.value[1] == 0
+
+
+# ------------------------------------------------------------------------------------------- views
+
+
+def test_views_are_moves() -> None:
+    x = np.arange(1.0, 121).reshape(4, 5, 6)
+    numbers = np.arange(1, 121).reshape(4, 5, 6)
+    cases = [
+        numbers, numbers[1:], numbers[:, ::2], numbers.transpose(2, 0, 1), numbers[2], numbers[..., 3],
+        numbers[1:2, 1:2], np.broadcast_to(numbers[:, None], (4, 3, 5, 6)), numbers[:1].repeat(2, 0),
+        np.lib.stride_tricks.sliding_window_view(numbers, 3, axis=2), numbers[:, :, 5:6].swapaxes(0, 1),
+    ]  # fmt: skip
+    for index in cases:
+        index = np.ascontiguousarray(index)
+        assert as_view(index) is not None
+        step = Move(index.shape, (0,), index)
+        np.testing.assert_array_equal(Views().move(step, [x]), move_elements(step, [x], 0))
+        turned = x.transpose(1, 0, 2).copy().transpose(1, 0, 2)
+        np.testing.assert_array_equal(Views().move(step, [turned]), move_elements(step, [x], 0))
+
+
+def test_other_moves_are_none() -> None:
+    numbers = np.arange(1, 25).reshape(4, 6)
+    padded, swapped = np.pad(numbers, 1), numbers.copy()
+    swapped[2, 3], swapped[2, 4] = swapped[2, 4], swapped[2, 3]
+    for index in (padded, swapped, numbers[::-1], numbers[[0, 1, 3]], np.zeros((2, 2), np.int64)):
+        index = np.ascontiguousarray(index)
+        assert as_view(index) is None
+        step, x = Move(index.shape, (0,), index), np.arange(1.0, 25)
+        np.testing.assert_array_equal(Views().move(step, [x]), move_elements(step, [x], 0))
+
+
+def test_the_order_matters_as_it_does() -> None:
+    """A loop errs more than a balanced tree, about as sqrt(n / log n)."""
+    trace = _trace(lambda b, x: b.reduce(x), x=(20, 512))
+    x = round_to(np.random.default_rng(5).random((20, 512)), FLOAT32)
+    loop, tree = (
+        _drawn(trace, {"x": x}, FLOAT32, samples=100, order=order).norms.mean()
+        for order in ("sequential", "pairwise")
+    )
+    assert 3 < loop / tree < 30

@@ -1,0 +1,128 @@
+"""Predicted errors of gradients: what they promise, and how native errors compare."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import roundoff as ro
+from roundoff.gradients.native import native_gradients
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def _normal(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=GENERATOR, dtype=torch.float64)
+
+
+def squares(out):
+    return (out**2).sum()
+
+
+PROBLEMS = {
+    "linear": (lambda x, w, b: F.linear(x, w, b), {"x": _normal(16, 96), "w": _normal(24, 96), "b": _normal(24)}),
+    "softmax": (lambda x: x.softmax(-1), {"x": _normal(16, 40)}),
+    "convolution": (lambda x, w: F.conv1d(x, w), {"x": _normal(2, 4, 60), "w": _normal(6, 4, 5)}),
+    "layer norm": (lambda x, w: F.layer_norm(x, (48,), w), {"x": _normal(32, 48), "w": _normal(48)}),
+    "gelu": (lambda x, w: F.gelu(x @ w), {"x": _normal(16, 32), "w": _normal(32, 16)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("format", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_native_errors_are_of_the_predicted_size(name, format) -> None:
+    """Kernels differ between machines: by a factor of 6 at most, in the 2-norm."""
+    function, inputs = PROBLEMS[name]
+    predicted = ro.predict(function, inputs, None, squares, format=format)
+    reference = ro.reference_gradients(function, inputs, None, squares, format=format)
+    native = native_gradients(function, inputs, None, squares, format=format)
+    assert set(predicted) == {*inputs, "output"}
+    for gradient in inputs:
+        found, exact = predicted[gradient], reference[gradient]
+        error = (native[gradient] - exact.hi.numpy()) - exact.lo.numpy()
+        ratio = np.sqrt((error**2).sum() / (found.rms**2).sum())
+        assert 1 / 6 < ratio < 6, (gradient, ratio)
+        assert (np.abs(error) > 6 * found.quantile(0.99)).mean() < 0.05
+
+
+def test_a_wrong_gradient_is_far_outside() -> None:
+    """One part in a thousand, in bfloat16 sums kept in float32 and in float32 throughout."""
+    function, inputs = PROBLEMS["linear"]
+    for format, factor in (("float32", 1 + 1e-4), ("bfloat16", 1.02)):
+        found = ro.predict(function, inputs, None, squares, format=format)["w"]
+        wrong = (factor - 1) * found.value
+        assert np.sqrt((wrong**2).sum() / (found.rms**2).sum()) > 6
+
+
+def test_a_prediction_in_a_stated_order_is_of_kernels_that_round_every_step() -> None:
+    function, inputs = PROBLEMS["linear"]
+    plain = ro.predict(function, inputs, None, squares, format="bfloat16")["w"]
+    stated = ro.predict(function, inputs, None, squares, format="bfloat16", order="sequential")["w"]
+    wide = ro.predict(
+        function, inputs, None, squares, format="bfloat16", order="sequential", accumulate="float32"
+    )["w"]
+    assert stated.normwise[0] > 1.5 * plain.normwise[0]
+    assert 0.5 < wide.normwise[0] / plain.normwise[0] < 2
+
+
+def test_16_bit_kernels_compute_in_float32_and_round_once() -> None:
+    function, inputs = PROBLEMS["softmax"]
+    once = ro.predict(function, inputs, None, squares, format="bfloat16")["output"]
+    every = ro.predict(function, inputs, None, squares, format="bfloat16", order="sequential")[
+        "output"
+    ]
+    assert every.normwise[0] > 1.5 * once.normwise[0]
+
+
+def test_a_mean_of_a_power_of_two_of_terms_is_rounded_at_the_end() -> None:
+    """The division keeps all digits of the sum, which float32 holds and bfloat16 does not."""
+    classes = torch.arange(32) % 10
+    found = ro.predict(
+        lambda x: F.cross_entropy(x, classes),
+        {"x": _normal(32, 10)},
+        format="bfloat16",
+        samples=200,
+    )["output"]
+    spacing = ro.spacing(found.value, 0.0, "bfloat16")
+    assert 0.25 < found.rms / spacing < 0.5
+
+
+def test_samples_are_those_of_the_seed() -> None:
+    function, inputs = PROBLEMS["gelu"]
+    first, again, other = (
+        ro.predict(function, inputs, None, squares, samples=3, seed=seed)["w"] for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first.errors, again.errors)
+    assert (first.errors != other.errors).any()
+    more = ro.predict(function, inputs, None, squares, samples=5, seed=1)["w"]
+    np.testing.assert_array_equal(more.errors[:3], first.errors)
+
+
+def test_normwise_and_quantiles() -> None:
+    """By hand, for errors whose norms are known."""
+    errors = np.arange(1.0, 21.0)[:, None] * np.array([3.0, 4.0]) * ro.FLOAT32.u
+    found = ro.Prediction("x", ro.FLOAT32, np.array([0.0, 5.0]), errors)
+    np.testing.assert_allclose(found.norms, np.arange(1.0, 21.0))
+    # P(Bin(20, 1/2) < 6) = 0.0207, so the 6th and the 15th enclose the median with 95.9 %.
+    assert found.normwise == pytest.approx((10.5, 6.0, 15.0))
+    assert found.quantile(0.99)[1] / found.rms[1] == pytest.approx(
+        2.8453, abs=1e-4
+    )  # t, 20 degrees
+    text = str(found)
+    assert "10.5 u of float32" in text
+    assert "20 samples" in text
+    for q in (0.0, 1.0, -1, 2):
+        with pytest.raises(ro.ArgumentError, match="take one in"):
+            found.quantile(q)
+
+
+def test_bad_arguments_are_refused() -> None:
+    function, inputs = PROBLEMS["softmax"]
+    for wrong, message in (
+        ({"samples": 1}, "samples"), ({"format": "float33"}, "float33"), ({"order": "sideways"}, "sideways"),
+        ({"wrt": ("y",)}, "'y'"), ({"accumulate": "bfloat16"}, "bfloat16"),
+    ):  # fmt: skip
+        with pytest.raises(ro.ArgumentError, match=message):
+            ro.predict(function, inputs, **{"loss": squares, **wrong})
