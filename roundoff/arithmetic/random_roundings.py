@@ -1,8 +1,10 @@
 """What rounding makes of a computation: each rounding replaced by a random error of its size.
 
-One walk is one sample.  Sums are not added in an order: the error of each is drawn from a normal
-distribution with the root mean square that its partial sums have.  Samples are float64 throughout; what they
-are subtracted from is the same walk without errors.
+One walk is one sample.  Errors are functions of the numbers that are rounded, as those of rounding are:
+equal numbers of one step have equal errors, so that a tensor of equal numbers has one error and not many that
+cancel.  Sums are not added in an order: the error of each is drawn from a normal distribution with the root
+mean square that its partial sums have.  Samples are float64 throughout; what they are subtracted from is the
+same walk without errors.
 
 Errors of narrow formats are far above float64's own.  Those of float64 are drawn `amplified` times as large,
 and the difference is divided by that again: at first order errors are linear in their sources.
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from roundoff.arithmetic.enclosed import Enclosed
 from roundoff.arithmetic.enclosed_products import few, products_on_a_grid
@@ -41,6 +44,12 @@ Array = npt.NDArray[np.float64]
 _WIDEST = 33
 
 _EXPONENT = np.int64(0x7FF0_0000_0000_0000)
+_FRACTION = np.uint64(0x000F_FFFF_FFFF_FFFF)
+_FIRST, _SECOND = np.uint64(0x9E37_79B9_7F4A_7C15), np.uint64(0xD6E8_FEB8_6659_FD93)
+
+#: Quantiles of the standard normal distribution, so many.
+_STEPS = 1 << 14
+_NORMAL = special.ndtri((np.arange(_STEPS) + 0.5) / _STEPS)
 
 #: Kinds of maps that float64 carries out with a remainder that tells whether they round.
 _ARITHMETIC = (Kind.SUM, Kind.PRODUCT, Kind.QUOTIENT)
@@ -186,9 +195,13 @@ class RandomRoundings(Rounding):
 
     def _half_ulp(self, value: Array) -> Array:
         """Uniform within half a spacing of the format at each value; nothing at 0."""
-        drawn = self.generator.random(value.shape, np.float32)  # type: ignore[union-attr]
-        error: Array = (drawn - 0.5) * spacing_at(value, self.format)
+        error: Array = (self._drawn(value) - 0.5) * spacing_at(value, self.format)
         return error * self.amplified if self.amplified != 1.0 else error
+
+    def _drawn(self, value: Array) -> Array:
+        """Uniform in [0, 1), the same for equal numbers of a step, and 1 minus that for opposite ones."""
+        key = self.generator.integers(1 << 63, dtype=np.uint64)  # type: ignore[union-attr]
+        return uniform(value, key)
 
     def reduce(self, step: Reduce, operand: Sampled) -> Sampled:
         terms = operand.value
@@ -210,7 +223,9 @@ class RandomRoundings(Rounding):
         none = exact and not np.any(error)
         narrow = self.wide != self.format
         if self.generator is not None and not none:
-            total = total + self.generator.standard_normal(total.shape) * (error * self.amplified)
+            total = total + _NORMAL[(self._drawn(total) * _STEPS).astype(np.int64)] * (
+                error * self.amplified
+            )
         if narrow:
             return self._rounded(total, none, self._held(total) if none else None)
         return Sampled(total, none, self.format.precision)
@@ -259,6 +274,22 @@ def spacing_at(value: Array, format: Format) -> Array:
     spacing = np.maximum(power, format.smallest_normal) * (2.0 * format.u)
     none = np.equal(value, 0) | ~np.isfinite(value)
     return np.where(none, 0.0, spacing) if np.any(none) else spacing
+
+
+def uniform(value: Array, key: np.uint64) -> Array:
+    """Numbers in (0, 1) made of the digits of other numbers: as rounding errors are, equal for equal ones and
+    for those that differ by a power of two, opposite (u and 1 - u) for opposite ones.
+
+    The digits are mixed by two multiplications by odd numbers, of which the upper half is folded down in
+    between (a variant of D. Lemire's and others' multiplicative hashes); 24 bits are taken.
+    """
+    bits = np.asarray(value, np.float64, order="C").view(np.uint64)
+    with np.errstate(over="ignore"):  # numpy warns where a scalar is taken modulo 2^64
+        mixed = ((bits & _FRACTION) + key) * _FIRST
+        mixed = (mixed ^ (mixed >> np.uint64(32))) * _SECOND
+    drawn = ((mixed >> np.uint64(40)).astype(np.float64) + 0.5) * 2.0**-24
+    opposite: Array = np.where(np.signbit(value), 1.0 - drawn, drawn)
+    return opposite
 
 
 def _any(masks: Any) -> Any:

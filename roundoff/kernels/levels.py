@@ -18,6 +18,9 @@ _CASCADE = (16.0, 16.0)
 #: One loop: layer norm's sums over rows; oneDNN's over all positions, for a convolution's weight and bias.
 _LOOP = ()
 
+#: 16-bit kernels of pooling that add in their own type.
+_NARROW = ("_adaptive_avg_pool3d", "_adaptive_avg_pool3d_backward")
+
 #: ATen's own dot products, of convolutions in float64, keep so many sums side by side.
 _LANES = 4
 
@@ -37,9 +40,14 @@ def levels(step: Reduce | Contract, format: Format) -> tuple[float, ...]:
 
 
 def of_rows(step: Rounded) -> bool:
-    """Whether it is one of layer norm's sums over rows, for weight or bias: kept in its own format."""
+    """Whether it is one of layer norm's sums over rows, for weight or bias."""
     call = step.call
     return call is not None and call.name == "native_layer_norm_backward" and 0 not in call.results
+
+
+def narrow(step: Rounded) -> bool:
+    """Whether its 16-bit kernel keeps sums in the format itself."""
+    return of_rows(step) or (step.call is not None and step.call.name in _NARROW)
 
 
 def of_batch(step: Rounded) -> bool:

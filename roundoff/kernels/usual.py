@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from roundoff.kernels.facts import Facts, Place
-from roundoff.kernels.levels import of_batch, of_rows
+from roundoff.kernels.levels import narrow, of_batch
 from roundoff.kernels.this_machine import HALVES, Machine
 from roundoff.numbers.formats import FLOAT32, FLOAT64, Format
 from roundoff.trace.steps import Contract, Reduce, Rounded
@@ -18,7 +18,7 @@ class Usual(Machine):
 
     def facts(self, step: Rounded, format: Format) -> Facts | None:
         sums = isinstance(step, Reduce | Contract)
-        if format.name not in HALVES or step.call is None or (sums and of_rows(step)):
+        if format.name not in HALVES or step.call is None or (sums and narrow(step)):
             return None
         return super().facts(step, format) or Facts(FLOAT32, once=True)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import roundoff as ro
 from roundoff.arithmetic import move_elements
-from roundoff.arithmetic.random_roundings import spacing_at
+from roundoff.arithmetic.random_roundings import spacing_at, uniform
 from roundoff.arithmetic.simulated import Simulated, simulate
 from roundoff.arithmetic.sum_roundings import squares_of_partial_sums
 from roundoff.arithmetic.views import Views, as_view
@@ -50,6 +51,27 @@ def test_the_spacing_is_that_of_the_format(format) -> None:
     values = np.append(values, [format.max / 2, -format.smallest_normal])
     np.testing.assert_array_equal(spacing_at(values, format), ro.spacing(values, 0.0, format))
     np.testing.assert_array_equal(spacing_at(np.array([0.0, np.inf, -np.inf, np.nan]), format), 0.0)
+
+
+def test_errors_are_those_of_the_numbers() -> None:
+    """Equal for equal numbers, in proportion for those of the same digits, opposite for opposite ones."""
+    trace = _trace(lambda b, x, y: b.map("div", x, y), x=(5,), y=(5,))
+    x = np.array([1.0, 1.0, -2.0, 0.5, 1.25])
+    found = _drawn(trace, {"x": x, "y": np.full(5, 3.0)}, FLOAT32, samples=50).errors
+    np.testing.assert_allclose(found[:, 1:4], found[:, :1] * [1.0, -2.0, 0.5], rtol=1e-6)
+    assert (found[:, 4] != 1.25 * found[:, 0]).all()
+
+
+def test_digits_make_uniform_numbers() -> None:
+    """Of neighbouring numbers, too; those of two keys have nothing to do with each other."""
+    values = 1.0 + 2.0**-52 * np.arange(100_000)
+    one, two = (uniform(values, np.uint64(key)) for key in (1, 2))
+    for drawn in (one, two):
+        assert stats.kstest(drawn, "uniform").pvalue > 1e-4
+        assert abs(np.corrcoef(drawn[1:], drawn[:-1])[0, 1]) < 0.015
+    assert abs(np.corrcoef(one, two)[0, 1]) < 0.015
+    np.testing.assert_allclose(uniform(-values, np.uint64(1)), 1 - one)
+    assert uniform(np.array(1.5), np.uint64(3)).shape == ()
 
 
 EXACT = {
