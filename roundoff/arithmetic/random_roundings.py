@@ -1,7 +1,7 @@
 """What rounding makes of a computation: each rounding replaced by a random error of its size.
 
-One walk is one sample.  Errors are functions of the numbers that are rounded, as those of rounding are:
-equal numbers of one step have equal errors, so that a tensor of equal numbers has one error and not many that
+One walk is one sample, of a key.  Errors are functions of the numbers that are rounded, as those of rounding
+are: equal numbers have equal errors, so that a tensor of equal numbers has one error and not many that
 cancel.  Sums are not added in an order: the error of each is drawn from a normal distribution with the root
 mean square that its partial sums have.  Samples are float64 throughout; what they are subtracted from is the
 same walk without errors.
@@ -15,7 +15,7 @@ Source: the idea of random rounding in place of deterministic, from D. S. Parker
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -36,7 +36,17 @@ from roundoff.kernels.levels import levels as kernel_levels
 from roundoff.numbers.formats import Format, as_format, round_to
 from roundoff.orders import as_order
 from roundoff.trace.functions import FUNCTIONS, Function, Kind
-from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, present
+from roundoff.trace.steps import (
+    Constant,
+    Contract,
+    Map,
+    Move,
+    Reduce,
+    Rounded,
+    Step,
+    Trace,
+    present,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -67,23 +77,40 @@ class Sampled:
     precision: int
 
 
-class Sums:
-    """The root mean squares of the errors of sums, by step: from the walk without errors, for all others."""
+class Plain:
+    """What all walks of a trace share: kept by step from the walk without errors, which comes first.
+
+    branches: the steps at which some element of the walk under way is on another side than there.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[int, tuple[Any, Any]] = {}
+        self.views = Views()
+        self.branches: list[Map] = []
+        self._rms: dict[int, tuple[Step, Array]] = {}
+        self._sides: dict[int, tuple[Step, Array]] = {}
 
-    def of(self, step: Any, make: Any) -> Any:
-        if id(step) not in self._kept:
-            self._kept[id(step)] = step, make()
-        return self._kept[id(step)][1]
+    def rms(self, step: Step, make: Callable[[], Array]) -> Array:
+        """Of the error that the additions of a step make, per sum."""
+        return _kept(self._rms, step, make)
+
+    def compare(self, step: Map, sides: Array) -> None:
+        """Note it where sides are not those of the walk without errors."""
+        if not np.array_equal(_kept(self._sides, step, lambda: sides), sides):
+            self.branches.append(step)
+
+
+def _kept(store: dict[int, tuple[Step, Array]], step: Step, make: Callable[[], Array]) -> Array:
+    """The step is kept, too, so that no other has its id."""
+    if id(step) not in store:
+        store[id(step)] = step, make()
+    return store[id(step)][1]
 
 
 class RandomRoundings(Rounding):
-    """The arithmetic of one sample; generator None: without errors, the walk that comes first.
+    """The arithmetic of one sample; key None: without errors, the walk that comes first.
 
-    order, accumulate: as in `Expected`; order None: kernels' usual one.  sums, views: shared by all walks of
-    a trace.
+    order, accumulate: as in `Expected`; order None: kernels' usual one.  plain: shared by all walks of a
+    trace; larger: how many times larger errors are drawn.
     """
 
     def __init__(
@@ -92,42 +119,38 @@ class RandomRoundings(Rounding):
         order: Any = None,
         accumulate: Any = None,
         kernels: Kernels | None = None,
-        generator: np.random.Generator | None = None,
-        sums: Sums | None = None,
-        views: Views | None = None,
+        key: np.uint64 | None = None,
+        plain: Plain | None = None,
+        larger: float = 1.0,
     ) -> None:
         super().__init__(format, accumulate, kernels)
-        self.generator = generator
-        self.sums, self.views = sums or Sums(), views or Views()
+        self.key = key
+        self.plain = plain or Plain()
         self.wide = self.place.wide
         self.order = None if order is None else as_order(order)
-        self.amplified = amplified(self.format)
+        self.larger = larger
         # Matrix units multiply and add at once, unless an order is stated that does not.
         self.additions = SumRoundings(
             self.format, self.wide, self.order, not self.order or self.order.fused
         )
 
     def in_format(self, own: Format, wide: Format) -> RandomRoundings:
-        sibling = RandomRoundings(
-            own, self.order, wide, None, self.generator, self.sums, self.views
-        )
-        sibling.amplified = self.amplified
-        return sibling
+        return RandomRoundings(own, self.order, wide, None, self.key, self.plain, self.larger)
 
     def load(self, values: Array) -> Sampled:
         return Sampled(values, True, self.format.precision)
 
     def constant(self, step: Constant) -> Sampled:
         value = float(step.value)
-        if self.generator is not None and isinstance(step.value, Fraction):
+        if self.key is not None and isinstance(step.value, Fraction):
             rounded = round_to(value, self.format).item()
             if np.isfinite(rounded):
-                value += float(Fraction(rounded) - step.value) * self.amplified
+                value += float(Fraction(rounded) - step.value) * self.larger
         return Sampled(np.broadcast_to(value, step.shape), True, self.format.precision)
 
     def move(self, step: Move, operands: Sequence[Sampled]) -> Sampled:
         exact = all(operand.exact for operand in operands)
-        values = self.views.move(step, [operand.value for operand in operands])
+        values = self.plain.views.move(step, [operand.value for operand in operands])
         return Sampled(values, exact, max(operand.precision for operand in operands))
 
     def map(self, step: Map, operands: Sequence[Sampled]) -> Sampled:
@@ -139,11 +162,24 @@ class RandomRoundings(Rounding):
             return self._rounded(value, exact, self._held(value) if exact else fits)
         with np.errstate(all="ignore"):
             value = np.asarray(function.float64(*(operand.value for operand in operands)))
+        if function.sides is not None and not exact:
+            x = operands[0].value
+            self.plain.compare(step, x >= (operands[1].value if function.arity == 2 else 0))
         if not function.rounded:
             return self._chosen(function, value, operands)
-        if exact:
+        if exact and function.kind in _ARITHMETIC:
             return self._rounded(value, exact, self._exactly(function, value, operands))
-        return self._rounded(value, exact, self._whole(function, operands))
+        return self._rounded(
+            self._approximated(function, value), exact, self._whole(function, operands)
+        )
+
+    def _approximated(self, function: Function, value: Array) -> Array:
+        """With the absolute error of a kernel's approximation: the record has its largest, four times the
+        usual."""
+        absolute = function.absolute(self.format)
+        if absolute <= self.format.smallest_normal or self.key is None:
+            return value
+        return value + (self._drawn(value) - 0.5) * 0.5 * absolute * self.larger
 
     def _chosen(self, function: Function, value: Array, operands: Sequence[Sampled]) -> Sampled:
         """An operand's own number, rounded only where it was kept wider inside a kernel that ends here."""
@@ -172,8 +208,6 @@ class RandomRoundings(Rounding):
 
     def _exactly(self, function: Function, value: Array, operands: Sequence[Sampled]) -> Any:
         """Where the result of known operands is a number of the format, before it is rounded."""
-        if function.kind not in _ARITHMETIC:
-            return False
         known = [Enclosed(np.asarray(o.value, np.float64), 0.0, 0.0) for o in operands]
         with np.errstate(all="ignore"):
             whole = self._held(value) & exact_in_float64(function, value, known)
@@ -186,7 +220,7 @@ class RandomRoundings(Rounding):
         """With a rounding to the format everywhere but where that keeps the value."""
         precision = self.format.precision
         every = whole is not None and bool(np.all(whole))
-        if every or self.generator is None:
+        if every or self.key is None:
             return Sampled(value, exact and every, precision)
         error = self._half_ulp(value)
         if whole is not None and np.any(whole):
@@ -196,12 +230,11 @@ class RandomRoundings(Rounding):
     def _half_ulp(self, value: Array) -> Array:
         """Uniform within half a spacing of the format at each value; nothing at 0."""
         error: Array = (self._drawn(value) - 0.5) * spacing_at(value, self.format)
-        return error * self.amplified if self.amplified != 1.0 else error
+        return error * self.larger if self.larger != 1.0 else error
 
     def _drawn(self, value: Array) -> Array:
-        """Uniform in [0, 1), the same for equal numbers of a step, and 1 minus that for opposite ones."""
-        key = self.generator.integers(1 << 63, dtype=np.uint64)  # type: ignore[union-attr]
-        return uniform(value, key)
+        """Uniform in (0, 1), the same for equal numbers, and 1 minus that for opposite ones."""
+        return uniform(value, self.key + np.uint64(self.format.precision))  # type: ignore[operator]
 
     def reduce(self, step: Reduce, operand: Sampled) -> Sampled:
         terms = operand.value
@@ -219,12 +252,12 @@ class RandomRoundings(Rounding):
         return self._stored(step, total, exact, lambda: self._of_products(step, a, b, total, exact))
 
     def _stored(self, step: Reduce | Contract, total: Array, exact: bool, rms: Any) -> Sampled:
-        error = self.sums.of(step, rms)
+        error = self.plain.rms(step, rms)
         none = exact and not np.any(error)
         narrow = self.wide != self.format
-        if self.generator is not None and not none:
+        if self.key is not None and not none:
             total = total + _NORMAL[(self._drawn(total) * _STEPS).astype(np.int64)] * (
-                error * self.amplified
+                error * self.larger
             )
         if narrow:
             return self._rounded(total, none, self._held(total) if none else None)
@@ -258,9 +291,12 @@ class RandomRoundings(Rounding):
         return np.asarray(np.sqrt(added))
 
 
-def amplified(format: Format) -> float:
-    """How many times larger errors are drawn."""
-    return 2.0 ** max(0, as_format(format).precision - _WIDEST)
+def amplified(trace: Trace, format: Format) -> float:
+    """How many times larger the errors of a trace are drawn, to be far above float64's own: by its narrowest
+    format, as errors must stay small."""
+    own = {step.format for step in trace.steps if isinstance(step, Rounded) and step.format}
+    narrowest = min(each.precision for each in (format, *map(as_format, own)))
+    return 2.0 ** max(0, narrowest - _WIDEST)
 
 
 def spacing_at(value: Array, format: Format) -> Array:

@@ -13,8 +13,7 @@ from scipy import stats
 
 from roundoff.arguments import whole
 from roundoff.arithmetic import walk
-from roundoff.arithmetic.random_roundings import RandomRoundings, Sums, amplified
-from roundoff.arithmetic.views import Views
+from roundoff.arithmetic.random_roundings import Plain, RandomRoundings, amplified
 from roundoff.errors import ArgumentError
 from roundoff.gradients.problem import Problem
 from roundoff.kernels.facts import Kernels
@@ -38,18 +37,27 @@ CONFIDENCE = 0.95
 class Prediction:
     """The predicted error of one gradient, or of the output.
 
-    errors: (samples, *shape), one sample of the error of every element each; value: what they are errors of,
+    drawn: (samples, *shape), one sample of the error of every element each; value: what they are errors of,
     in float64.  Errors of one sample belong together: their correlations are those that rounding makes.
+    branch: per sample, the kernel at which rounding takes another branch (a ReLU near zero, a maximum of near
+    equals), or "".
     """
 
     name: str
     format: Format
     value: Array
-    errors: Array
+    drawn: Array
+    branch: tuple[str, ...] = ()
+
+    @cached_property
+    def errors(self) -> Array:
+        """The samples that take the same branches everywhere; all, if most do not."""
+        same = np.array([not branch for branch in self.branch], np.bool_)
+        return self.drawn[same] if 2 * same.sum() > len(self.drawn) else self.drawn
 
     @property
     def samples(self) -> int:
-        """How many were drawn."""
+        """How many `errors` there are."""
         return len(self.errors)
 
     @cached_property
@@ -96,9 +104,11 @@ class Prediction:
         median, low, high = self.normwise
         u = f"u of {self.format}"
         sure = 1 / np.sqrt(2 * self.samples)
+        others = len(self.drawn) - self.samples
+        aside = f", {others} more that take another branch set aside" if others else ""
         return (
             f"{self.name}: predicted error in the 2-norm {median:.3g} {u} (median of "
-            f"{counted(self.samples, 'sample')}, between {low:.3g} and {high:.3g}); of single elements "
+            f"{counted(self.samples, 'sample')}{aside}, between {low:.3g} and {high:.3g}); of elements "
             f"up to {np.max(self.rms, initial=0.0):.3g} root mean square, each known to about {sure:.0%}"
         )
 
@@ -128,16 +138,32 @@ def predict(
     Shapes: per gradient those of the input; the output's is called "output".
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced.
     """
-    from roundoff.kernels.usual import Usual
-
     whole("samples", samples, 2, MOST_SAMPLES)
     problem = Problem(function, inputs, wrt, loss, upstream, output, forward=True)
     trace, target = problem.trace(format), as_format(format)
     described = accumulate is not None or order is not None
     return predictions_of_trace(
         trace, problem.rounded(target), target, accumulate=accumulate, order=order,
-        kernels=None if described else Usual(trace, target), samples=samples, seed=seed,
+        kernels=None if described else usual_kernels(trace, target), samples=samples, seed=seed,
     )  # fmt: skip
+
+
+def usual_kernels(
+    trace: Trace, format: Format, accumulate: Any = None, device: Any = "cpu"
+) -> Kernels | None:
+    """The kernels that carry out a trace here, as they usually are where no probe has shown it; None where
+    torch has none.
+
+    accumulate: the format of their sums, where the user states it.
+    """
+    import torch
+
+    from roundoff.kernels.usual import Usual
+
+    dtype = format.torch_dtype
+    if dtype is None or dtype.itemsize < 2:
+        return None
+    return Usual(trace, format, accumulate, here=torch.device(device).type == "cpu")
 
 
 def predictions_of_trace(
@@ -150,21 +176,28 @@ def predictions_of_trace(
     kernels: Kernels | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
+    times: float = 1.0,
 ) -> dict[str, Prediction]:
-    """The predictions of every output of a pruned trace, for inputs that are numbers of the format."""
-    sums, views = Sums(), Views()
+    """The predictions of every output of a pruned trace, for inputs that are numbers of the format.
 
-    def one(generator: np.random.Generator | None) -> dict[str, Array]:
-        arithmetic = RandomRoundings(format, order, accumulate, kernels, generator, sums, views)
+    times: of errors so many times as large.
+    """
+    plain, larger = Plain(), times * amplified(trace, format)
+
+    def one(key: np.uint64 | None) -> dict[str, Array]:
+        plain.branches.clear()
+        arithmetic = RandomRoundings(format, order, accumulate, kernels, key, plain, larger)
         found = walk(trace, arithmetic, inputs)
         return {name: np.asarray(each.value, np.float64) for name, each in found.items()}
 
     exact = one(None)
-    scale = amplified(format)
     errors = {name: np.empty((samples, *trace.shape(name))) for name in exact}
+    branch: list[str] = []
     for k in range(samples):
-        for name, drawn in one(np.random.default_rng([seed, k])).items():
+        key = np.random.default_rng([seed, k]).integers(1 << 62, dtype=np.uint64)
+        for name, drawn in one(key).items():
             with np.errstate(invalid="ignore"):
                 equal = drawn == exact[name]  # infinities, too
-                errors[name][k] = np.where(equal, 0.0, drawn - exact[name]) / scale
-    return {name: Prediction(name, format, exact[name], errors[name]) for name in exact}
+                errors[name][k] = np.where(equal, 0.0, drawn - exact[name]) * (times / larger)
+        branch.append(plain.branches[0].kernel or "a comparison" if plain.branches else "")
+    return {n: Prediction(n, format, exact[n], errors[n], tuple(branch)) for n in exact}

@@ -6,21 +6,19 @@ different references or bounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.arithmetic import walk
-from roundoff.arithmetic.condition_scale import Scale, Scaled
 from roundoff.arithmetic.memo import Shared
 from roundoff.bounds import Bound
-from roundoff.errors import RoundoffError
 from roundoff.gradients.bounds import bounds_of_trace, tolerance
 from roundoff.gradients.inputs import round_inputs
+from roundoff.gradients.prediction import SAMPLES, Prediction, predictions_of_trace, usual_kernels
 from roundoff.gradients.reference import (
     GradientReference,
     Reference,
@@ -28,48 +26,51 @@ from roundoff.gradients.reference import (
     reference_of_trace,
     rigorous_engine,
 )
-from roundoff.numbers.formats import FLOAT32, FLOAT64, Format, as_format
+from roundoff.judging.ordinary import Ordinary
+from roundoff.judging.power import Power, power_of
+from roundoff.numbers.formats import Format, as_format
 from roundoff.trace.steps import Trace
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 #: Failure probability of the probabilistic bound per comparison (design decision 10).
 FAILURE = 1e-9
 
+#: A probabilistic bound above this part of the terms cannot tell rounding from a bug.
+VAGUE = 1 / 8
 
-#: How many times smaller inputs are tried where the given ones cannot be judged.
-SMALLER = 16
-
-
-@dataclass(frozen=True, eq=False)
-class Way:
-    """Another way to judge one output: what to do, in words, and the bound, S and |terms| that it has."""
-
-    words: str
-    bound: Bound
-    size: Scaled
+#: How many times larger errors are drawn to see whether rounding may take another branch, and how often.
+WILD, FEW = 8.0, 4
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Of one trace at one set of inputs in one format: the exact outputs and the bounds on their errors.
 
-    kernels: what was probed of those that the bounds are for, in words; ways: other ways to judge, each
-    made when it is first asked for.
+    predictions: the errors that rounding usually makes, made when they are first asked for; wild: of errors
+    WILD times as large; bounded: whether bounds are worth their time; kernels: what was probed of those that
+    the bounds are for, in words.
     """
 
     reference: Reference
     bounds: Mapping[str, Bound]
+    predictions: Callable[[], Mapping[str, Prediction]]
+    wild: Callable[[], Mapping[str, Prediction]]
+    bounded: bool = True
     kernels: str = ""
-    ways: Sequence[Callable[[], Mapping[str, Way]]] = ()
 
     def of(self, output: str, side: str, computed: Array, *, traced: bool = True) -> Judged:
         """One computed output of a side, with what it is judged by; traced: whether by its own trace."""
         return Judged(
             side, computed, self.reference[output], self.bounds[output], self.reference.exact,
             self.reference.rigorous, traced, "output" if output == "output" else "gradient",
-            [partial(_way_of, output, way) for way in self.ways],
+            lambda: self.predictions()[output], lambda: self.wild()[output], self.bounded,
         )  # fmt: skip
+
+
+def _unpredicted() -> None:
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,8 @@ class Judged:
 
     Shapes: computed, the reference and the bound are alike.
     exact: the references of all outputs have no error; rigorous: their radii are proven; traced: the
-    reference and the bound are the side's own, not those of the other side; ways: other ways to judge it.
+    reference and the bound are the side's own, not those of the other side; predicted, wild, bounded: as in
+    `Evidence`.
     """
 
     name: str
@@ -89,7 +91,51 @@ class Judged:
     rigorous: bool
     traced: bool = True
     what: str = "gradient"
-    ways: Sequence[Callable[[], Way | None]] = ()
+    predicted: Callable[[], Prediction | None] = _unpredicted
+    wild: Callable[[], Prediction | None] = _unpredicted
+    bounded: bool = True
+
+    @cached_property
+    def ordinary(self) -> Ordinary | None:
+        """What errors are ordinary; None where nothing is predicted."""
+        prediction = self.predicted()
+        if prediction is None:
+            return None
+        of = self.reference
+        found = Ordinary.of(prediction, of.high, of.terms, of.known)
+        return None if found.overflows else found
+
+    @property
+    def decides(self) -> bool:
+        """Whether the probabilistic bound does."""
+        of = self.reference
+        return self.bounded and not vague(self.likely, of.scale, of.terms, of.known)
+
+    @cached_property
+    def certain(self) -> Array:
+        """The certified bound; infinite where it is not worth its time."""
+        return self.bound.certain if self.bounded else np.full(self.computed.shape, np.inf)
+
+    @cached_property
+    def likely(self) -> Array:
+        """The probabilistic bound; infinite where it is not worth its time."""
+        return self.bound.likely(FAILURE) if self.bounded else np.full(self.computed.shape, np.inf)
+
+    @property
+    def power(self) -> Power:
+        """The faults that a check by what decides notices for sure."""
+        if not self.decides and self.ordinary is not None:
+            return self.ordinary.power
+        return power_of(self.reference.high, self.reference.terms, self.likely)
+
+    @property
+    def tolerance(self) -> Array:
+        """How far the computed result may be from the exact one: by the bound or, where that decides
+        nothing, by the prediction."""
+        ordinary = None if self.decides else self.ordinary
+        if ordinary is None:
+            return self.likely
+        return ordinary.each
 
 
 def proven_reference(
@@ -124,65 +170,50 @@ def evidence_of_trace(
     bounds = bounds_of_trace(
         trace, rounded, target, accumulate=accumulate, shared=shared, kernels=kernels
     )
-    ways = _ways(trace, rounded, target, accumulate, device)
-    return Evidence(reference, bounds, kernels.words() if kernels else "", ways)
+    predictions, wild = predictions_here(trace, rounded, target, accumulate, device)
+    # A worst case carried through a long function takes most of the time, and decides nothing.
+    bounded = trace.polynomial or not is_large(trace)
+    told = kernels.words() if kernels else ""
+    return Evidence(reference, bounds, predictions, wild, bounded, told)
 
 
-def _ways(
-    trace: Trace, inputs: Mapping[str, Array], target: Format, accumulate: Any, device: Any
-) -> list[Callable[[], Mapping[str, Way]]]:
-    """Sums kept in float32, where that may be; wider formats; smaller inputs.  None of a large function:
-    trying them takes as long as judging it, each.
-    """
-    if is_large(trace):
-        return []
-    way = partial(_way, trace, device)
-    found = []
-    wide = target if accumulate is None else as_format(accumulate)
-    if max(wide, target, key=lambda each: each.precision).precision < FLOAT32.precision:
-        words = 'give accumulate="float32" if the kernels keep their sums in it'
-        found.append(partial(way, words, inputs, target, FLOAT32))
-    for other in (FLOAT32, FLOAT64):
-        if other.precision > target.precision:
-            sums = wide if wide.precision > other.precision else None
-            found.append(partial(way, f"judge in {other}", inputs, other, sums))
-    smaller = {name: value / SMALLER for name, value in inputs.items()}
-    words = f"take inputs {SMALLER} times smaller"
-    return [cache(each) for each in (*found, partial(way, words, smaller, target, accumulate))]
+Predictions = Callable[[], Mapping[str, Prediction]]
 
 
-def _way(
+def predictions_here(
     trace: Trace,
-    device: Any,
-    words: str,
     inputs: Mapping[str, Array],
     target: Format,
-    accumulate: Any,
-) -> Mapping[str, Way]:
-    from roundoff.kernels.this_machine import of_this_machine
+    accumulate: Any = None,
+    device: Any = "cpu",
+) -> tuple[Predictions, Predictions]:
+    """Of errors as they usually are, and WILD times as large; made when first asked for.
 
-    shared = Shared()
-    kernels = of_this_machine(trace, target, device, accumulate)
-    try:
-        rounded = round_inputs(trace, inputs, target)
-        bounds = bounds_of_trace(
-            trace, rounded, target, accumulate=accumulate, shared=shared, kernels=kernels
+    Kernels of this machine are probed, others taken as they usually are.
+    """
+
+    def made(samples: int, times: float) -> Mapping[str, Prediction]:
+        kernels = usual_kernels(trace, target, accumulate, device)
+        return predictions_of_trace(
+            trace, inputs, target, kernels=kernels, samples=samples, times=times
         )
-        sizes = walk(trace, Scale(shared), rounded)
-    except RoundoffError:
-        return {}
-    return {name: Way(words, bound, sizes[name]) for name, bound in bounds.items()}
 
-
-def _way_of(output: str, way: Callable[[], Mapping[str, Way]]) -> Way | None:
-    return way().get(output)
+    return cache(partial(made, SAMPLES, 1.0)), cache(partial(made, FEW, WILD))
 
 
 def tolerance_pair(first: Judged, second: Judged) -> tuple[float, float]:
-    """(rtol, atol) for `assert_close` between both, by the wider bound; infinite where that says nothing."""
+    """(rtol, atol) for `assert_close` between both, by the wider tolerance; infinite where that is."""
     reference = first.reference
     known = reference.known & second.reference.known
-    likely = np.maximum(first.bound.likely(FAILURE), second.bound.likely(FAILURE))[known]
-    if not np.isfinite(likely).all():
+    most = np.maximum(first.tolerance, second.tolerance)[known]
+    if not np.isfinite(most).all():
         return np.inf, np.inf
-    return tolerance(likely, reference.high[known])
+    return tolerance(most, reference.high[known])
+
+
+def vague(likely: Array, scale: Array, terms: Array, known: Mask) -> bool:
+    """Whether a probabilistic bound allows more than VAGUE of the terms, so that it decides nothing."""
+    whole = terms.max(initial=0.0, where=known)
+    each = (likely > VAGUE * scale) & (scale > 0) & known
+    most = likely.max(initial=0.0, where=known)
+    return bool(each.any()) or bool(whole > 0 and most > VAGUE * whole)

@@ -21,6 +21,7 @@ from roundoff.errors import ArgumentError
 from roundoff.files import make_folder, write_whole
 from roundoff.gradients.inputs import round_inputs
 from roundoff.judging.evidence import evidence_of_trace
+from roundoff.judging.ordinary import Ordinary
 from roundoff.numbers.formats import Format
 from roundoff.trace.steps import Trace
 
@@ -36,7 +37,7 @@ _SEAL = hashlib.sha256().digest_size
 @dataclass(frozen=True, eq=False)
 class Known:
     """high + low: the exact values, NaN where there are none; error: of those; terms: sums of |terms|;
-    certain, likely: bounds.
+    certain, likely: bounds; rms, parts: of `Ordinary`, empty where nobody asked for a prediction.
     """
 
     high: Array
@@ -45,6 +46,12 @@ class Known:
     terms: Array
     certain: Array
     likely: Array
+    rms: Array
+    parts: Array
+
+    def ordinary(self, format: Format) -> Ordinary:
+        """What errors are ordinary, where a prediction was asked for."""
+        return Ordinary(format, self.high, self.terms, ~np.isnan(self.high), self.rms, self.parts)
 
     def distance(self, actual: Array) -> Array:
         """|actual - exact|; a NaN is infinitely far from a number, and a number from where there is none."""
@@ -60,14 +67,21 @@ def folder() -> Path:
 
 
 def remembered(
-    trace: Trace, inputs: Mapping[str, Array], target: Format, failure: float, accumulate: Any
+    trace: Trace,
+    inputs: Mapping[str, Array],
+    target: Format,
+    failure: float,
+    accumulate: Any,
+    *,
+    predicted: bool = False,
 ) -> dict[str, Known]:
     """The reference and the bounds of every output of a pruned trace, from disk if they are there.
 
+    predicted: with what is predicted, too.
     A file that cannot be read or written, or is not what was written, is as good as none: made anew.
     """
     rounded = round_inputs(trace, inputs, target)
-    key = _key(trace, rounded, target, failure, accumulate)
+    key = _key(trace, rounded, target, failure, accumulate, predicted)
     path = None
     try:
         path = folder() / f"{key}.{SUFFIX}"
@@ -76,7 +90,7 @@ def remembered(
         kept = None
     if kept is not None:
         return kept
-    found = _compute(trace, rounded, target, failure, accumulate)
+    found = _compute(trace, rounded, target, failure, accumulate, predicted)
     if path is not None:
         # A disk that is full or read-only is no reason to fail.
         with contextlib.suppress(OSError, ArgumentError):
@@ -111,20 +125,27 @@ def _seal(key: str, archive: bytes) -> bytes:
 
 
 def _compute(
-    trace: Trace, rounded: Mapping[str, Array], target: Format, failure: float, accumulate: Any
-) -> dict[str, Known]:
+    trace: Trace, rounded: Mapping[str, Array], target: Format, failure: float, accumulate: Any,
+    predicted: bool,
+) -> dict[str, Known]:  # fmt: skip
     found = evidence_of_trace(trace, rounded, target, accumulate=accumulate)
-    return {
-        name: Known(
+    known = {}
+    for name, each in found.reference.gradients.items():
+        bound, rms, parts = found.bounds[name], np.zeros(0), np.zeros(0)
+        if predicted:
+            of = Ordinary.of(found.predictions()[name], each.high, each.terms, each.known)
+            rms, parts = of.rms, of.parts
+        known[name] = Known(
             each.high,
             each.low,
             each.error,
             each.terms,
-            found.bounds[name].certain,
-            found.bounds[name].likely(failure),
+            bound.certain,
+            bound.likely(failure),
+            rms,
+            parts,
         )
-        for name, each in found.reference.gradients.items()
-    }
+    return known
 
 
 @cache
@@ -137,8 +158,9 @@ def _source() -> str:
 
 
 def _key(
-    trace: Trace, rounded: Mapping[str, Array], target: Format, failure: float, accumulate: Any
-) -> str:
+    trace: Trace, rounded: Mapping[str, Array], target: Format, failure: float, accumulate: Any,
+    predicted: bool,
+) -> str:  # fmt: skip
     from roundoff.kernels.this_machine import of_this_machine
 
     digest = hashlib.sha256()
@@ -149,6 +171,7 @@ def _key(
         str(target),
         failure,
         str(accumulate),
+        predicted,
         None if kernels is None else kernels.key(),
         sorted(trace.outputs.items()),
     )

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arguments import choice
 from roundoff.bounds.theorems import check_failure
 from roundoff.errors import ArgumentError
 from roundoff.gradients.bounds import rounded_up
 from roundoff.gradients.bounds import tolerance as pair_of
 from roundoff.gradients.native import native_gradients
 from roundoff.gradients.problem import Problem
+from roundoff.judging import ordinary
 from roundoff.judging.power import LEAST, Power, factor_in_words, power_of
 from roundoff.judging.reference_cache import Known, remembered
 from roundoff.numbers.formats import Format, as_format, spacing
@@ -25,7 +27,7 @@ Array = npt.NDArray[np.float64]
 TIMES, FLOOR = 3.0, 4.0
 
 
-KINDS = ("certified", "probabilistic", "empirical")
+KINDS = ("certified", "probabilistic", "predicted", "empirical")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,9 +35,10 @@ class Tolerance:
     """Tolerances on |computed - exact| of one gradient in one format.  Units: absolute, per element.
 
     certified: never exceeded by a kernel of the traced algorithm; probabilistic: exceeded with probability
-    `failure` at most; empirical: TIMES the error of PyTorch's own result relative to the sum of |terms|, and
-    at least FLOOR ulp, so that it does not break where the baseline improves; infinite where PyTorch's own
-    result is no number.  Print it for all three; its repr is one line.
+    `failure` at most; predicted: several times what rounding usually makes (`judging.ordinary`); empirical:
+    TIMES the error of PyTorch's own result relative to the sum of |terms|, and at least FLOOR ulp, so that it
+    does not break where the baseline improves; infinite where PyTorch's own result is no number.  Print it for
+    all four; its repr is one line.
     """
 
     name: str
@@ -43,36 +46,42 @@ class Tolerance:
     failure: float
     certified: Array
     probabilistic: Array
+    predicted: Array
     empirical: Array
     exact: Array
     terms: Array
 
-    def pair(self, kind: str = "probabilistic") -> tuple[float, float]:
-        """(rtol, atol) for `assert_close` between two results that both keep this tolerance.
+    @property
+    def kind(self) -> str:
+        """What to judge by: the probabilistic one, or the predicted one where that notices too little."""
+        wide = self.power("probabilistic").factor > LEAST
+        return "predicted" if wide and np.isfinite(self.predicted).all() else "probabilistic"
+
+    def pair(self, kind: str | None = None) -> tuple[float, float]:
+        """(rtol, atol) for `assert_close` between two results that both keep this tolerance; kind: by default
+        `self.kind`.
 
         rtol |exact| + atol is at least twice the tolerance of every element that has an exact value, and its
         mean is the smallest of all such pairs: see `gradients.bounds.tolerance`.
         Raises: ArgumentError where the tolerance is not finite, and for an unknown kind.
         """
-        if kind not in KINDS:
-            raise ArgumentError(f"unknown kind {kind!r}; use one of: {', '.join(KINDS)}")
+        kind = self.kind if kind is None else choice("kind", kind, KINDS)
         known = ~np.isnan(self.exact)
         return pair_of(getattr(self, kind)[known], self.exact[known])
 
-    def power(self, kind: str = "probabilistic") -> Power:
-        """The faults that a check by this tolerance notices for sure."""
-        if kind not in KINDS:
-            raise ArgumentError(f"unknown kind {kind!r}; use one of: {', '.join(KINDS)}")
+    def power(self, kind: str | None = None) -> Power:
+        """The faults that a check by this tolerance notices for sure; kind: by default `self.kind`."""
+        kind = self.kind if kind is None else choice("kind", kind, KINDS)
         return power_of(self.exact, self.terms, getattr(self, kind))
 
     @property
     def rtol(self) -> float:
-        """Of the probabilistic pair."""
+        """Of the pair of `self.kind`."""
         return self.pair()[0]
 
     @property
     def atol(self) -> float:
-        """Of the probabilistic pair."""
+        """Of the pair of `self.kind`."""
         return self.pair()[1]
 
     def __str__(self) -> str:
@@ -82,6 +91,7 @@ class Tolerance:
         notes = {
             "certified": "errors carried along the trace, any order of sums",
             "probabilistic": f"independent rounding errors inside sums, failure {self.failure:g}",
+            "predicted": f"at least {ordinary.TIMES:g} times the error that rounding usually makes",
             "empirical": f"{TIMES:g} times PyTorch's own error per sum of |terms|, at least {FLOOR:g} ulp",
         }
         for kind, note in notes.items():
@@ -96,7 +106,8 @@ class Tolerance:
     def __repr__(self) -> str:
         factor = self.power().factor
         told = f"; too wide, it notices {factor_in_words(factor)}" if factor > LEAST else ""
-        return f"{self.name}, {self.format}: {self._printed('probabilistic')}{told}"
+        how = " (predicted)" if self.kind == "predicted" else ""
+        return f"{self.name}, {self.format}: {self._printed(self.kind)}{how}{told}"
 
     def _printed(self, kind: str) -> str:
         """The pair, rounded upward: it covers as printed."""
@@ -108,7 +119,7 @@ class Tolerance:
 
 
 class Tolerances(dict[str, Tolerance]):
-    """Tolerances by name.  Printed, a line for each gradient: its probabilistic pair."""
+    """Tolerances by name.  Printed, a line for each gradient: its pair."""
 
     def __str__(self) -> str:
         return "\n".join(map(repr, self.values()))
@@ -139,7 +150,8 @@ def tolerance(
     check_failure(failure)
     target = as_format(format)
     problem = Problem(function, inputs, wrt, loss, upstream, output, forward=True)
-    of = remembered(problem.trace(target), problem.rounded(target), target, failure, accumulate)
+    trace, rounded = problem.trace(target), problem.rounded(target)
+    of = remembered(trace, rounded, target, failure, accumulate, predicted=True)
     computed = native_gradients(
         function, inputs, wrt, loss, upstream, format=target, output=output, forward=True
     )
@@ -156,7 +168,10 @@ def _tolerance(name: str, of: Known, computed: Array, target: Format, failure: f
     baseline = float(np.max(far, initial=0.0, where=~np.isnan(of.high)))
     least = FLOOR * np.nan_to_num(spacing(of.high, of.low, target), nan=np.inf)
     empirical = np.maximum(np.where(of.terms > 0, TIMES * baseline * of.terms, 0.0), least)
-    return Tolerance(name, target, failure, of.certain, of.likely, empirical, of.high, of.terms)
+    predicted = np.where(np.isnan(of.high), np.nan, of.ordinary(target).each)
+    return Tolerance(
+        name, target, failure, of.certain, of.likely, predicted, empirical, of.high, of.terms
+    )
 
 
 __all__ = ["FLOOR", "TIMES", "Tolerance", "Tolerances", "tolerance"]

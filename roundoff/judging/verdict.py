@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.gradients.reference import GradientReference
-from roundoff.judging.evidence import FAILURE, SMALLER, Judged, Way
+from roundoff.judging.evidence import FAILURE, Judged, vague
+from roundoff.judging.ordinary import Ordinary
+from roundoff.judging.power import factor_in_words
 from roundoff.numbers.accuracy import bitwise_equal, normwise
 
 Array = npt.NDArray[np.float64]
@@ -31,16 +33,22 @@ class Verdict(StrEnum):
 #: From harmless to grave; of several comparisons the gravest stands.
 SEVERITY = tuple(Verdict)
 
-#: A probabilistic bound above this part of the terms cannot tell rounding from a bug.
-VAGUE = 1 / 8
+
+#: What a verdict can rest on: the exact values, equal bits, what rounding cannot do, what it does once in 1e9
+#: comparisons at most, what it usually does.
+EVIDENCE = ("exact", "bits", "certified", "probabilistic", "predicted")
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict, with its reason in words."""
+    """A verdict, with its reason in words.
+
+    evidence: what decides, the strongest that does, of EVIDENCE; "" where nothing does.
+    """
 
     verdict: Verdict
     reason: str
+    evidence: str = ""
 
 
 def same_reference(first: GradientReference, second: GradientReference, *, exact: bool) -> Mask:
@@ -127,7 +135,7 @@ def different(
         text += f", by up to {most:.3g}" if most else ""
     if not rigorous:
         return Judgement(Verdict.UNDECIDED, f"{text}, by references that are not proven")
-    return Judgement(Verdict.DIFFERENT, f"different functions: {text}")
+    return Judgement(Verdict.DIFFERENT, f"different functions: {text}", "exact")
 
 
 def judge(first: Judged, second: Judged) -> Judgement:
@@ -138,8 +146,8 @@ def judge(first: Judged, second: Judged) -> Judgement:
     SUSPICIOUS   a side is infinite or NaN where the exact gradient is an ordinary number of the format
     SUSPICIOUS   a side errs beyond its certified bound
     UNDECIDED    the sides are apart where no exact gradient is known
-    UNDECIDED    the probabilistic bound is above VAGUE of the terms
-    SUSPICIOUS   a side errs beyond its probabilistic bound
+    SUSPICIOUS   a side errs beyond its probabilistic bound or, where that decides nothing (it is above VAGUE
+                 of the terms), several times beyond the predicted error
     ROUNDOFF     none of these
 
     Where one side's exact gradient is not known, that of the other is the measure.  A side that is not
@@ -156,22 +164,22 @@ def judge(first: Judged, second: Judged) -> Judgement:
             return found
     equal = equal_bits(first.computed, second.computed)
     if equal.all() and not (np.isnan(first.computed).all() and equal.size):
-        return Judgement(Verdict.IDENTICAL, "all bits are equal" + _not_finite(sides[0]))
+        return Judgement(Verdict.IDENTICAL, "all bits are equal" + _not_finite(sides[0]), "bits")
     for reason in _lost(*sides):
-        return Judgement(Verdict.SUSPICIOUS, reason)
+        return Judgement(Verdict.SUSPICIOUS, reason, "certified")
     for side in sides:
         beyond = ~side.borrowed & side.beyond(side.certain)
         if beyond.any():
-            return Judgement(Verdict.SUSPICIOUS, _beyond(side, beyond))
+            return Judgement(Verdict.SUSPICIOUS, _beyond(side, beyond), "certified")
     reason = _apart_without_reference(*sides, equal)
     if reason:
         return Judgement(Verdict.UNDECIDED, reason)
+    if not all(side.decides for side in sides):
+        return _by_prediction(*sides, equal)
     for side in sides:
-        if side.vague:
-            return Judgement(Verdict.UNDECIDED, _too_few(side, first, second))
         if (side.beyond(side.likely) & ~side.borrowed).any():
-            return Judgement(Verdict.SUSPICIOUS, _unlikely(side))
-    return Judgement(Verdict.ROUNDOFF, _rounding(*sides, equal))
+            return Judgement(Verdict.SUSPICIOUS, _unlikely(side), "probabilistic")
+    return Judgement(Verdict.ROUNDOFF, _rounding(*sides, equal), "probabilistic")
 
 
 class _Measured:
@@ -189,17 +197,21 @@ class _Measured:
         return np.where(self.borrowed, other, own) if self.borrowed.any() else own
 
     @cached_property
-    def error(self) -> Array:
+    def signed(self) -> Array:
         with np.errstate(all="ignore"):
-            return np.abs((self.computed - self.high) - self.low)
+            return np.asarray((self.computed - self.high) - self.low)
+
+    @cached_property
+    def error(self) -> Array:
+        return np.abs(self.signed)
 
     @cached_property
     def certain(self) -> Array:
-        return self._either(self.own.bound.certain, self.other.bound.certain)
+        return self._either(self.own.certain, self.other.certain)
 
     @cached_property
     def likely(self) -> Array:
-        return self._either(self.own.bound.likely(FAILURE), self.other.bound.likely(FAILURE))
+        return self._either(self.own.likely, self.other.likely)
 
     def beyond(self, bound: Array) -> Mask:
         """Where the error of a finite number exceeds a bound."""
@@ -218,11 +230,30 @@ class _Measured:
         return lost & (np.abs(self.high) + reach < self.own.bound.format.overflow_threshold)
 
     @property
-    def vague(self) -> bool:
-        """Whether the probabilistic bound allows more than VAGUE of the terms."""
+    def decides(self) -> bool:
+        """Whether the probabilistic bound does."""
         own, other = self.own.reference, self.other.reference
         scale, terms = self._either(own.scale, other.scale), self._either(own.terms, other.terms)
-        return _vague(self.likely, scale, terms, self.known)
+        return not vague(self.likely, scale, terms, self.known)
+
+    @property
+    def ordinary(self) -> Ordinary | None:
+        """What errors are, by the side's own prediction, or the other's where nothing of its own is known."""
+        return (
+            self.other.ordinary if self.borrowed.all() and self.borrowed.size else self.own.ordinary
+        )
+
+    @property
+    def other_branch(self) -> str:
+        """The kernel at which errors WILD times as large take another branch, if that explains the error."""
+        wild = (self.other if self.borrowed.all() and self.borrowed.size else self.own).wild()
+        if wild is None or not any(wild.branch):
+            return ""
+        known = self.known & np.isfinite(self.signed)
+        sizes = [np.linalg.norm(np.where(known, drawn, 0.0)) for drawn in wild.drawn]
+        if np.linalg.norm(np.where(known, self.signed, 0.0)) > 2.0 * max(sizes):
+            return ""
+        return next(branch for branch in wild.branch if branch)
 
     def exact(self, at: tuple[int, ...]) -> str:
         """The exact value at an element, and whose it is if it is not the side's own."""
@@ -237,34 +268,36 @@ class _Measured:
         return f"; {self.own.name} has no trace, so which one is wrong is not decided"
 
 
-def _vague(likely: Array, scale: Array, terms: Array, known: Mask) -> bool:
-    whole = terms.max(initial=0.0, where=known)
-    each = (likely > VAGUE * scale) & (scale > 0) & known
-    most = likely.max(initial=0.0, where=known)
-    return bool(each.any()) or bool(whole > 0 and most > VAGUE * whole)
-
-
-def _too_few(vague: _Measured, first: Judged, second: Judged) -> str:
-    """What helps is what was tried, and leaves neither side vague."""
-    text = f"cannot tell rounding from a bug in {vague.own.bound.format}: too few bits"
-    tried = [(one(), two()) for one, two in zip(first.ways, second.ways, strict=False)]
-    words = [
-        one.words
-        for one, two in tried
-        if one and two and all(_tells(w, vague.known) for w in (one, two))
-    ]
-    if words:
-        return f"{text}; {', or '.join(words)}"
-    if tried:
-        text += f", and neither wider formats nor inputs {SMALLER} times smaller help"
-        return f"{text}; judge a part of it"
-    return f"{text}; judge a part of it, or in a wider format (not tried: it is large)"
-
-
-def _tells(way: Way, known: Mask) -> bool:
-    """Whether that way a bug can be told; of a result that vanishes none can."""
-    some = bool((way.size.scale[known] > 0).any())
-    return some and not _vague(way.bound.likely(FAILURE), way.size.scale, way.size.terms, known)
+def _by_prediction(first: _Measured, second: _Measured, equal: Mask) -> Judgement:
+    """Where bounds decide nothing: are the errors those that rounding makes here?"""
+    for side in (first, second):
+        if side.ordinary is None:
+            return Judgement(
+                Verdict.UNDECIDED,
+                f"cannot tell rounding from a bug in {side.own.bound.format}: what {side.own.name} computes "
+                "overflows on the way; take smaller inputs, or a wider format",
+            )
+        how = side.ordinary.beyond(side.signed, side.radius)
+        if how:
+            reason = f"{side.own.name} errs {how} (predicted)"
+            branch = side.other_branch
+            if branch:
+                return Judgement(
+                    Verdict.UNDECIDED,
+                    f"{reason}, but rounding may take another branch ({branch}), which makes errors as large",
+                )
+            if not side.own.traced:
+                reason = (
+                    f"not explained by rounding: beside {side.other.name}, {reason}{side.neutral}"
+                )
+            return Judgement(Verdict.SUSPICIOUS, reason, "predicted")
+    times = [side.ordinary.times(side.signed) for side in (first, second) if side.ordinary]
+    power = [side.ordinary.power.factor for side in (first, second) if side.ordinary]
+    told = (
+        f"; errors are {times[0]:.2g} and {times[1]:.2g} times those that rounding makes here (predicted, "
+        f"2-norm), which notices {factor_in_words(max(power))}"
+    )
+    return Judgement(Verdict.ROUNDOFF, _rounding(first, second, equal) + told, "predicted")
 
 
 def _lost(first: _Measured, second: _Measured) -> Iterator[str]:

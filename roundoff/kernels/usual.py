@@ -6,23 +6,45 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from roundoff.kernels.facts import Facts, Place
 from roundoff.kernels.levels import narrow, of_batch
 from roundoff.kernels.this_machine import HALVES, Machine
-from roundoff.numbers.formats import FLOAT32, FLOAT64, Format
-from roundoff.trace.steps import Contract, Reduce, Rounded
+from roundoff.numbers.formats import FLOAT32, FLOAT64, Format, as_format
+from roundoff.orders import holds
+from roundoff.trace.steps import Contract, Reduce, Rounded, Trace
 
 
 class Usual(Machine):
-    """The kernels of this machine: what probes have shown and, where they have not, what is usual."""
+    """The kernels of this machine: what probes have shown and, where they have not, what is usual.
+
+    accumulate: the format of sums, where the user states it; here: whether the kernels are this machine's,
+    which may be probed.
+    """
+
+    def __init__(
+        self, trace: Trace, format: Format, accumulate: Any = None, *, here: bool = True
+    ) -> None:
+        super().__init__(trace, format)
+        self.here = here
+        self.accumulate = None if accumulate is None else as_format(accumulate)
 
     def facts(self, step: Rounded, format: Format) -> Facts | None:
         sums = isinstance(step, Reduce | Contract)
         if format.name not in HALVES or step.call is None or (sums and narrow(step)):
             return None
-        return super().facts(step, format) or Facts(FLOAT32, once=True)
+        shown = super().facts(step, format) if self.here else None
+        return shown or Facts(FLOAT32, once=True)
 
     def place(self, step: Rounded, format: Format) -> Place:
         if format == FLOAT32 and isinstance(step, Reduce | Contract) and of_batch(step):
             return Place(format, FLOAT64, format)
-        return super().place(step, format)
+        place = super().place(step, format)
+        stated = self.accumulate
+        if stated is None or not isinstance(step, Reduce | Contract) or not holds(stated, format):
+            return place
+        return replace(
+            place, wide=stated, result=place.result if holds(stated, place.result) else format
+        )

@@ -131,8 +131,6 @@ def assert_same_function(
     Raises: AssertionError with the verdicts and their reasons; UNDECIDED fails, too, as it decides nothing.
     """
     from roundoff.judging.comparison import compare
-    from roundoff.judging.evidence import FAILURE
-    from roundoff.judging.power import power_of
     from roundoff.judging.verdict import Verdict
 
     found = compare(first, second, inputs, wrt, loss, upstream, formats=formats, **options)
@@ -140,12 +138,7 @@ def assert_same_function(
         if row.get("bound_probabilistic", 0):
             name, format = str(row["gradient"]), str(row["format"])
             share = max(row["error_first"], row["error_second"]) / row["bound_probabilistic"]
-            factor = max(
-                power_of(
-                    side.reference.high, side.reference.terms, side.bound.likely(FAILURE)
-                ).factor
-                for side in found[name, format].sides or ()
-            )
+            factor = max(side.power.factor for side in found[name, format].sides or ())
             usages.append(Usage(name, format, float(share), factor))
     good = (Verdict.IDENTICAL, Verdict.ROUNDOFF)
     if not all(pair.judgement.verdict in good for pair in found.pairs.values()):

@@ -31,8 +31,7 @@ from roundoff.judging.comparison.equality import (
 )
 from roundoff.judging.comparison.pairs import Pair
 from roundoff.judging.comparison.traced_sides import UNTRACED, Both, Inputs, TracedSides, of_both
-from roundoff.judging.evidence import FAILURE, Evidence, evidence_of_trace, proven_reference
-from roundoff.judging.power import power_of
+from roundoff.judging.evidence import Evidence, evidence_of_trace, proven_reference
 from roundoff.judging.verdict import Judgement, Verdict, judge, normwise_errors
 from roundoff.numbers.formats import Format, as_format
 from roundoff.trace import Trace
@@ -232,7 +231,7 @@ class Comparing(TracedSides):
         began = time.perf_counter()
         judgement, power = judge(one, two), None
         if not (one.traced and two.traced):
-            power = power_of(one.reference.high, one.reference.terms, one.bound.likely(FAILURE))
+            power = one.power
         elif judgement.verdict == Verdict.DIFFERENT and elsewhere is None:
             judgement = self._off_kinks(self.traces[target], {name: judgement}, target)[name]
         elif elsewhere is not None and (

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.judging.comparison.pairs import Pair
-from roundoff.judging.evidence import FAILURE, Judged, tolerance_pair
+from roundoff.judging.evidence import Judged, tolerance_pair
 from roundoff.judging.verdict import Verdict, agree, equal_bits, normwise_errors
 from roundoff.numbers import accuracy, statistics
 
@@ -39,7 +39,13 @@ def row(pair: Pair, names: tuple[str, str]) -> dict[str, Any]:
                     found[error] = np.nan
     if pair.seeds and one_question(pair):
         found |= _in_general(pair.seeds, names)
-    return {**found, "engine": pair.engine, "reason": pair.judgement.reason}
+    judgement = pair.judgement
+    return {
+        **found,
+        "engine": pair.engine,
+        "evidence": judgement.evidence,
+        "reason": judgement.reason,
+    }
 
 
 def one_question(pair: Pair) -> bool:
@@ -63,8 +69,8 @@ def measures(first: Judged, second: Judged) -> dict[str, Any]:
     u = format.u
     with np.errstate(all="ignore"):
         unit = u * np.where(known & (one.terms > 0), one.terms, np.nan)
-        likely = np.maximum(first.bound.likely(FAILURE), second.bound.likely(FAILURE))
-        certain = np.maximum(first.bound.certain, second.bound.certain)
+        likely = np.maximum(first.likely, second.likely)
+        certain = np.maximum(first.certain, second.certain)
         numbers = ~(np.isnan(a) & np.isnan(b))
         apart = np.isfinite(a) != np.isfinite(b)  # an infinity or a NaN beside a number
         gap = np.where(apart, np.inf, np.abs(a - b))
@@ -88,9 +94,16 @@ def measures(first: Judged, second: Judged) -> dict[str, Any]:
             "without_value": int((~(one.known | two.known)).sum()),
             "bound_certified": _largest(certain / unit),
             "bound_probabilistic": _largest(likely / unit),
+            "predicted": max(_predicted(first), _predicted(second)),
             "rtol": rtol,
             "atol": atol,
         }
+
+
+def _predicted(side: Judged) -> float:
+    """The predicted error in the 2-norm, in u; NaN where a bound decides and none was made."""
+    prediction = None if side.decides else side.predicted()
+    return np.nan if prediction is None else prediction.normwise[0]
 
 
 def _closer(errors: Sequence[float], names: tuple[str, str]) -> tuple[str, float]:
