@@ -74,14 +74,16 @@ def remembered(
     accumulate: Any,
     *,
     predicted: bool = False,
+    bounded: bool = False,
 ) -> dict[str, Known]:
     """The reference and the bounds of every output of a pruned trace, from disk if they are there.
 
-    predicted: with what is predicted, too.
+    predicted: with what is predicted, too; bounded: with bounds on functions, too, where they take long and
+    rarely decide; else they are infinite there.
     A file that cannot be read or written, or is not what was written, is as good as none: made anew.
     """
     rounded = round_inputs(trace, inputs, target)
-    key = _key(trace, rounded, target, failure, accumulate, predicted)
+    key = _key(trace, rounded, target, failure, accumulate, (predicted, bounded))
     path = None
     try:
         path = folder() / f"{key}.{SUFFIX}"
@@ -90,7 +92,7 @@ def remembered(
         kept = None
     if kept is not None:
         return kept
-    found = _compute(trace, rounded, target, failure, accumulate, predicted)
+    found = _compute(trace, rounded, target, failure, accumulate, predicted, bounded)
     if path is not None:
         # A disk that is full or read-only is no reason to fail.
         with contextlib.suppress(OSError, ArgumentError):
@@ -126,24 +128,20 @@ def _seal(key: str, archive: bytes) -> bytes:
 
 def _compute(
     trace: Trace, rounded: Mapping[str, Array], target: Format, failure: float, accumulate: Any,
-    predicted: bool,
+    predicted: bool, bounded: bool,
 ) -> dict[str, Known]:  # fmt: skip
     found = evidence_of_trace(trace, rounded, target, accumulate=accumulate)
     known = {}
     for name, each in found.reference.gradients.items():
         bound, rms, parts = found.bounds[name], np.zeros(0), np.zeros(0)
+        certain, likely = np.full((2, *each.high.shape), np.inf)
+        if bounded or found.bounded:
+            certain, likely = bound.certain, bound.likely(failure)
         if predicted:
             of = Ordinary.of(found.predictions()[name], each.high, each.terms, each.known)
             rms, parts = of.rms, of.parts
         known[name] = Known(
-            each.high,
-            each.low,
-            each.error,
-            each.terms,
-            bound.certain,
-            bound.likely(failure),
-            rms,
-            parts,
+            each.high, each.low, each.error, each.terms, certain, likely, rms, parts
         )
     return known
 
@@ -159,7 +157,7 @@ def _source() -> str:
 
 def _key(
     trace: Trace, rounded: Mapping[str, Array], target: Format, failure: float, accumulate: Any,
-    predicted: bool,
+    asked: tuple[bool, ...],
 ) -> str:  # fmt: skip
     from roundoff.kernels.this_machine import of_this_machine
 
@@ -171,7 +169,7 @@ def _key(
         str(target),
         failure,
         str(accumulate),
-        predicted,
+        asked,
         None if kernels is None else kernels.key(),
         sorted(trace.outputs.items()),
     )

@@ -36,9 +36,9 @@ class Tolerance:
 
     certified: never exceeded by a kernel of the traced algorithm; probabilistic: exceeded with probability
     `failure` at most; predicted: several times what rounding usually makes (`judging.ordinary`); empirical:
-    TIMES the error of PyTorch's own result relative to the sum of |terms|, and at least FLOOR ulp, so that it
-    does not break where the baseline improves; infinite where PyTorch's own result is no number.  Print it for
-    all four; its repr is one line.
+    TIMES the error of PyTorch's own result relative to the sum of |terms|, and at least FLOOR ulp, so that
+    it does not break where the baseline improves; infinite where PyTorch's own result is no number.  Print it
+    for all four; its repr is one line.
     """
 
     name: str

@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 
-KINDS = ("probabilistic", "certified")
+KINDS = ("probabilistic", "certified", "predicted")
+
+#: Weaker evidence, from the strongest on: it tells more.
+_WEAKER = {
+    "certified": ("probabilistic", "predicted"),
+    "probabilistic": ("predicted",),
+    "predicted": (),
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ def assert_within_roundoff(
     loss: Callable[..., Any] | None = None,
     upstream: Any = None,
     *,
-    kind: str = "probabilistic",
+    kind: str | None = None,
     failure: float = 1e-9,
     accumulate: Any = None,
     output: Any = None,
@@ -64,7 +71,10 @@ def assert_within_roundoff(
     """Fail unless `actual` differs from the exact results of a function by no more than rounding.
 
     actual: gradients by name ("output" is the function's output), or one tensor, the output.  Its type is the
-    format; inputs are rounded to it.  kind: "probabilistic" (failure per tensor) or "certified".
+    format; inputs are rounded to it.  kind: the evidence, "probabilistic" (failure per tensor), "certified"
+    or "predicted" (several times the error that rounding usually makes: see `judging.ordinary`, which states
+    how often honest results are beyond); by default probabilistic, predicted where that would not notice a
+    factor of LEAST.
 
     Raises: AssertionError with the worst element; UndecidedError where the tolerance is so near the exact
     values that a factor of LEAST, or zeros, might pass.  That is no AssertionError: nothing is known to be
@@ -78,7 +88,8 @@ def assert_within_roundoff(
     from roundoff.trace.capture import as_tensor
     from roundoff.trace.checks import OUTPUT
 
-    choice("kind", kind, KINDS)
+    if kind is not None:
+        choice("kind", kind, KINDS)
     given = dict(actual) if isinstance(actual, Mapping) else {OUTPUT: actual}
     tensors = {name: as_tensor(name, value) for name, value in given.items()}
     types = {str(t.dtype).removeprefix("torch.") for t in tensors.values()}
@@ -92,19 +103,25 @@ def assert_within_roundoff(
     with np.errstate(all="ignore"):
         problem = Problem(function, inputs, wrt, loss, upstream, output, forward=True)
 
-        def otherwise(target: Format, accumulate: Any) -> Mapping[str, Known]:
+        def otherwise(
+            target: Format, accumulate: Any, *, predicted: bool = False
+        ) -> Mapping[str, Known]:
             return remembered(
-                problem.trace(target), problem.rounded(target), target, failure, accumulate
-            )
+                problem.trace(target), problem.rounded(target), target, failure, accumulate,
+                predicted=predicted, bounded=kind in ("probabilistic", "certified"),
+            )  # fmt: skip
 
-        of = otherwise(target, accumulate)
+        of = otherwise(target, accumulate, predicted=kind == "predicted")
 
         for name, tensor in tensors.items():
             if name not in of:
                 raise ArgumentError(f"actual names {name!r}; there are {', '.join(of)}")
-            if not _check(name, float64_array(tensor), of[name], kind, target):
-                remedies = _remedies(name, of[name], kind, target, accumulate, otherwise)
-                raise UndecidedError(_powerless(name, of[name], kind, target, remedies))
+            known, how, result = of[name], kind or "probabilistic", float64_array(tensor)
+            if kind is None and not _tells(known, how, target):
+                known, how = otherwise(target, accumulate, predicted=True)[name], "predicted"
+            if not _check(name, result, known, how, target):
+                remedies = _remedies(name, known, how, target, accumulate, otherwise)
+                raise UndecidedError(_powerless(name, known, how, target, remedies))
 
 
 def _total(out: Any) -> Any:
@@ -155,47 +172,64 @@ def _check(name: str, actual: Array, of: Known, kind: str, target: Format) -> bo
 
     if actual.shape != of.high.shape:
         raise AssertionError(f"{name!r} has shape {actual.shape}, the exact one {of.high.shape}")
-    bound = of.likely if kind == "probabilistic" else of.certain
+    bound = _bound(of, kind, target)
     error = of.distance(actual)
     share = np.where(
         bound > 0, error / np.where(bound > 0, bound, 1.0), np.where(error > of.error, np.inf, 0.0)
     )
     share = np.where(np.isnan(share), np.inf, share)
     worst = float(np.max(share, initial=0.0))
-    power = _power(of, bound)
+    power = _power(of, kind, target)
     usages.append(Usage(name, str(target), worst, power.factor))
     if not (np.isfinite(error) & (error <= bound + of.error)).all():
         raise AssertionError(_message(name, actual, of, bound, share, kind, target, power))
+    if kind == "predicted":
+        how = of.ordinary(target).beyond((actual - of.high) - of.low, of.error)
+        if how:
+            raise AssertionError(
+                f"{name!r} is not within round-off in {target}: it errs {how} (predicted)\n"
+                f"  suspected      {suspect(actual, of, bound, target)}\n  power          notices {power}"
+            )
     return power.factor <= LEAST or not (np.abs(of.high) > of.error).any()
 
 
-def _power(of: Known, bound: Array) -> Power:
+def _bound(of: Known, kind: str, target: Format) -> Array:
+    """The tolerance of each element."""
+    if kind == "predicted":
+        return of.ordinary(target).each
+    return of.likely if kind == "probabilistic" else of.certain
+
+
+def _tells(of: Known, kind: str, target: Format) -> bool:
+    """Whether a factor of LEAST on all elements would be noticed."""
+    return _power(of, kind, target).factor <= LEAST
+
+
+def _power(of: Known, kind: str, target: Format) -> Power:
     from roundoff.judging.power import power_of
 
+    if kind == "predicted":
+        return of.ordinary(target).power
+    bound = _bound(of, kind, target)
     known = ~np.isnan(of.high)
     return power_of(of.high[known], of.terms[known], (bound + of.error)[known])
 
 
 def _remedies(
     name: str, of: Known, kind: str, target: Format, accumulate: Any,
-    otherwise: Callable[[Format, Any], Mapping[str, Known]],
+    otherwise: Callable[..., Mapping[str, Known]],
 ) -> list[str]:  # fmt: skip
     """What gives the check power, as tried: another kind of bound, sums in float32, the next wider format."""
     from roundoff.numbers.formats import FLOAT32, FLOAT64, as_format
 
-    def tells(target: Format, accumulate: Any) -> bool:
+    def tells(target: Format, accumulate: Any, kind: str = kind) -> bool:
         try:
-            found = otherwise(target, accumulate)[name]
+            found = otherwise(target, accumulate, predicted=kind == "predicted")[name]
         except RoundoffError:
             return False
-        return (
-            _power(found, found.likely if kind == "probabilistic" else found.certain).factor
-            <= LEAST
-        )
+        return _tells(found, kind, target)
 
-    found = []
-    if kind == "certified" and _power(of, of.likely).factor <= LEAST:
-        found.append('kind="probabilistic"')
+    found = [f'kind="{each}"' for each in _WEAKER[kind] if tells(target, accumulate, each)][:1]
     wide = max(target.precision, 0 if accumulate is None else as_format(accumulate).precision)
     if wide < FLOAT32.precision and tells(target, "float32"):
         found.append('accumulate="float32" if the sums are kept in it')
@@ -207,7 +241,7 @@ def _remedies(
 
 def _powerless(name: str, of: Known, kind: str, target: Format, remedies: Sequence[str]) -> str:
     """Why a check says nothing, and what to do."""
-    bound = of.likely if kind == "probabilistic" else of.certain
+    bound = _bound(of, kind, target)
     part = bound / np.abs(of.high)
     at = tuple(int(i) for i in np.unravel_index(int(np.nanargmin(part)), part.shape))
     passes = "zeros would pass" if part[at] >= 1 else f"a factor of {LEAST:g} on all might pass"
