@@ -123,11 +123,6 @@ class Ordinary:
             )
         return ""
 
-    def times(self, error: Array) -> float:
-        """The 2-norm of an error over the predicted one."""
-        size = float(np.linalg.norm(np.where(self.known & np.isfinite(error), error, 0.0)))
-        return size / self.norm * TIMES if self.norm else 0.0
-
     @cached_property
     def power(self) -> Power:
         """The faults that are noticed for sure in any result whose own error is ordinary."""

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from roundoff.gradients.reference import GradientReference
 from roundoff.judging.evidence import FAILURE, Judged, vague
 from roundoff.judging.ordinary import Ordinary
-from roundoff.judging.power import factor_in_words
 from roundoff.numbers.accuracy import bitwise_equal, normwise
 
 Array = npt.NDArray[np.float64]
@@ -291,13 +290,7 @@ def _by_prediction(first: _Measured, second: _Measured, equal: Mask) -> Judgemen
                     f"not explained by rounding: beside {side.other.name}, {reason}{side.neutral}"
                 )
             return Judgement(Verdict.SUSPICIOUS, reason, "predicted")
-    times = [side.ordinary.times(side.signed) for side in (first, second) if side.ordinary]
-    power = [side.ordinary.power.factor for side in (first, second) if side.ordinary]
-    told = (
-        f"; errors are {times[0]:.2g} and {times[1]:.2g} times those that rounding makes here (predicted, "
-        f"2-norm), which notices {factor_in_words(max(power))}"
-    )
-    return Judgement(Verdict.ROUNDOFF, _rounding(first, second, equal) + told, "predicted")
+    return Judgement(Verdict.ROUNDOFF, _rounding(first, second, equal, " (predicted)"), "predicted")
 
 
 def _lost(first: _Measured, second: _Measured) -> Iterator[str]:
@@ -369,16 +362,14 @@ def _not_finite(side: _Measured) -> str:
     return f"; both are {side.computed[at]} at element {_listed(at)}{_count(odd)}: {why}"
 
 
-def _rounding(first: _Measured, second: _Measured, equal: Mask) -> str:
+def _rounding(first: _Measured, second: _Measured, equal: Mask, how: str = "") -> str:
     if not (first.own.traced and second.own.traced):
-        text = "both errors are what rounding does in the traced side"
+        text = f"both errors are what rounding does in the traced side{how}"
     else:
         exact = first.own.exact and second.own.exact
         same = same_reference(first.own.reference, second.own.reference, exact=exact).all()
         but = "" if same else ", but for literals rounded to double"
-        text = (
-            f"the exact values are equal at these inputs{but}; both errors are what rounding does"
-        )
+        text = f"the exact values are equal at these inputs{but}; both errors are what rounding does{how}"
     unknown = ~first.own.reference.known | ~second.own.reference.known
     if unknown.any():
         at = _place(unknown)

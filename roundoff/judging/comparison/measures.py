@@ -28,6 +28,8 @@ def row(pair: Pair, names: tuple[str, str]) -> dict[str, Any]:
     }
     if pair.sides is not None:
         found |= measures(*pair.sides)
+        if pair.judgement.verdict == Verdict.ROUNDOFF:
+            found["notices"] = max(side.power.factor for side in pair.sides)
         if one_question(pair):
             errors = found["error_first"], found["error_second"]
             closer, ratio = ("neither", 1.0) if found["bitwise_equal"] else _closer(errors, names)

@@ -82,6 +82,11 @@ class Compared:
         """The verdict on one gradient (or "output") in one format."""
         return self[gradient, format].judgement.verdict
 
+    def evidence(self, gradient: str, format: Any) -> str:
+        """What decides it, the strongest that does: "exact", "bits", "certified", "probabilistic" or "predicted";
+        "" where nothing does."""
+        return self[gradient, format].judgement.evidence
+
     def reason(self, gradient: str, format: Any) -> str:
         """Its reason in words."""
         return self[gradient, format].judgement.reason

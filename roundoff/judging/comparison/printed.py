@@ -12,6 +12,7 @@ from roundoff.judging.comparison.elsewhere import told
 from roundoff.judging.comparison.measures import NO_QUESTION
 from roundoff.judging.comparison.pairs import Compared
 from roundoff.judging.evidence import FAILURE
+from roundoff.judging.power import factor_in_words
 from roundoff.judging.verdict import Verdict
 from roundoff.words import counted, folded
 
@@ -57,7 +58,7 @@ def text(result: Compared, table: Rows) -> str:
         where = f"{row['gradient']}, {row['format']}"
         if row["verdict"] == Verdict.ROUNDOFF and np.isfinite(row["rtol"]):
             pair = f"rtol={rounded_up(row['rtol'])}, atol={rounded_up(row['atol'])}"
-            sentences.append(f"assert_close({where}): {pair}")
+            sentences.append(f"assert_close({where}): {pair}; {_noticed(row)}")
         if row.get("seeds", 0) > 0:
             low, high = row["ratio_low"], row["ratio_high"]
             interval = (
@@ -84,6 +85,15 @@ def _cells(row: Mapping[Any, Any], one: str, two: str) -> tuple[str, ...]:
         f"{closer} by {row['ratio']:.3g}" if closer in "12" else closer,
         _number(row["bound_probabilistic"]),
     )
+
+
+def _noticed(row: Mapping[Any, Any]) -> str:
+    """The smallest factor that the verdict would not have passed, and errors beside the predicted ones."""
+    text = f"the verdict notices {factor_in_words(row['notices'])}"
+    if row["evidence"] != "predicted" or not row["predicted"] > 0:
+        return text
+    times = [f"{row[name] / row['predicted']:.2g}" for name in ("error_first", "error_second")]
+    return f"{text}, errors are {times[0]} and {times[1]} times the predicted"
 
 
 def _number(value: float) -> str:
