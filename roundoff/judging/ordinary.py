@@ -58,9 +58,9 @@ class Ordinary:
     @classmethod
     def of(cls, prediction: Prediction, exact: Array, terms: Array, known: Mask) -> Ordinary:
         """What the samples of a prediction say."""
-        parts = [
-            _along(np.where(known, e, 0.0), np.where(known, exact, 0.0)) for e in prediction.errors
-        ]
+        x = np.where(known, exact, 0.0)
+        with np.errstate(invalid="ignore"):  # samples may overflow
+            parts = [_along(np.where(known, e, 0.0), x) for e in prediction.errors]
         return cls(prediction.format, exact, terms, known, prediction.rms, np.array(parts))
 
     @property

@@ -83,8 +83,7 @@ class Compared:
         return self[gradient, format].judgement.verdict
 
     def evidence(self, gradient: str, format: Any) -> str:
-        """What decides it, the strongest that does: "exact", "bits", "certified", "probabilistic" or "predicted";
-        "" where nothing does."""
+        """What decides it, the strongest of `verdict.EVIDENCE` that does; "" where nothing does."""
         return self[gradient, format].judgement.evidence
 
     def reason(self, gradient: str, format: Any) -> str:
