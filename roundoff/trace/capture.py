@@ -310,6 +310,17 @@ def _told(kind: type[RoundoffError], what: str) -> Iterator[None]:
         raise kind(f"{what}: {name}{first}{hint}") from error
 
 
+def _one_fake_mode() -> contextlib.AbstractContextManager[Any]:
+    """One mode for the shapes that make_fx notes of every value.
+
+    It makes a new one per value else, each with the text of the whole stack, which takes most of the time.
+    """
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
+
+
 def _capture(
     function: Callable[..., Any], examples: list[torch.Tensor]
 ) -> tuple[torch.fx.GraphModule, dict[str, torch.Tensor]]:
@@ -320,7 +331,7 @@ def _capture(
         with settled:
             return function(*values)
 
-    with _plain_kernels(), ExactConstants(settled):
+    with _plain_kernels(), ExactConstants(settled), _one_fake_mode():
         with _told(NotRunError, _NOT_RUN), PutBack() as writes:
             graph = make_fx(run)(*examples)
         declare_updates(graph.graph)
