@@ -61,6 +61,9 @@ _FIRST, _SECOND = np.uint64(0x9E37_79B9_7F4A_7C15), np.uint64(0xD6E8_FEB8_6659_F
 _STEPS = 1 << 14
 _NORMAL = special.ndtri((np.arange(_STEPS) + 0.5) / _STEPS)
 
+#: The smallest normal number of bfloat16 and float32: kernels may flush what is below.
+FLUSHED = 2.0**-126
+
 #: Kinds of maps that float64 carries out with a remainder that tells whether they round.
 _ARITHMETIC = (Kind.SUM, Kind.PRODUCT, Kind.QUOTIENT)
 
@@ -80,12 +83,14 @@ class Sampled:
 class Plain:
     """What all walks of a trace share: kept by step from the walk without errors, which comes first.
 
-    branches: the steps at which some element of the walk under way is on another side than there.
+    branches: the steps at which some element of the walk under way is on another side than there; tiny: those
+    of that walk with numbers below FLUSHED, which kernels may flush to zero.
     """
 
     def __init__(self) -> None:
         self.views = Views()
         self.branches: list[Map] = []
+        self.tiny: list[Rounded] = []
         self._rms: dict[int, tuple[Step, Array]] = {}
         self._sides: dict[int, tuple[Step, Array]] = {}
 
@@ -159,18 +164,18 @@ class RandomRoundings(Rounding):
         if function.kind is Kind.CAST:
             value = np.asarray(operands[0].value, np.float64)
             fits = operands[0].precision <= self.format.precision
-            return self._rounded(value, exact, self._held(value) if exact else fits)
+            return self._rounded(step, value, exact, self._held(value) if exact else fits)
         with np.errstate(all="ignore"):
             value = np.asarray(function.float64(*(operand.value for operand in operands)))
         if function.sides is not None and not exact:
             x = operands[0].value
             self.plain.compare(step, x >= (operands[1].value if function.arity == 2 else 0))
         if not function.rounded:
-            return self._chosen(function, value, operands)
+            return self._chosen(step, function, value, operands)
         if exact and function.kind in _ARITHMETIC:
-            return self._rounded(value, exact, self._exactly(function, value, operands))
+            return self._rounded(step, value, exact, self._exactly(function, value, operands))
         return self._rounded(
-            self._approximated(function, value), exact, self._whole(function, operands)
+            step, self._approximated(function, value), exact, self._whole(function, operands)
         )
 
     def _approximated(self, function: Function, value: Array) -> Array:
@@ -181,13 +186,15 @@ class RandomRoundings(Rounding):
             return value
         return value + (self._drawn(value) - 0.5) * 0.5 * absolute * self.larger
 
-    def _chosen(self, function: Function, value: Array, operands: Sequence[Sampled]) -> Sampled:
+    def _chosen(
+        self, step: Map, function: Function, value: Array, operands: Sequence[Sampled]
+    ) -> Sampled:
         """An operand's own number, rounded only where it was kept wider inside a kernel that ends here."""
         exact = all(operand.exact for operand in operands)
         precision = max(operand.precision for operand in operands)
         if function.boolean or precision <= self.format.precision:
             return Sampled(value, exact, min(precision, self.format.precision))
-        return self._rounded(value, exact, self._held(value) if exact else None)
+        return self._rounded(step, value, exact, self._held(value) if exact else None)
 
     def _whole(self, function: Function, operands: Sequence[Sampled]) -> Any:
         """Where an operand that is known is 0 or a power of two and leaves the other one's digits alone."""
@@ -216,16 +223,22 @@ class RandomRoundings(Rounding):
     def _held(self, value: Array) -> Any:
         return np.equal(round_to(value, self.format), value)
 
-    def _rounded(self, value: Array, exact: bool, whole: Any) -> Sampled:
+    def _rounded(self, step: Rounded, value: Array, exact: bool, whole: Any) -> Sampled:
         """With a rounding to the format everywhere but where that keeps the value."""
         precision = self.format.precision
         every = whole is not None and bool(np.all(whole))
+        if self.key is None:
+            self._note_tiny(step, value)
         if every or self.key is None:
             return Sampled(value, exact and every, precision)
         error = self._half_ulp(value)
         if whole is not None and np.any(whole):
             error = np.where(whole, 0.0, error)
         return Sampled(value + error, False, precision)
+
+    def _note_tiny(self, step: Rounded, value: Array) -> None:
+        if self.format.precision < _WIDEST and _least(value) < FLUSHED:
+            self.plain.tiny.append(step)
 
     def _half_ulp(self, value: Array) -> Array:
         """Uniform within half a spacing of the format at each value; nothing at 0."""
@@ -260,7 +273,7 @@ class RandomRoundings(Rounding):
                 error * self.larger
             )
         if narrow:
-            return self._rounded(total, none, self._held(total) if none else None)
+            return self._rounded(step, total, none, self._held(total) if none else None)
         return Sampled(total, none, self.format.precision)
 
     def _of_terms(self, step: Reduce, terms: Array, total: Array, exact: bool) -> Array:
@@ -276,6 +289,8 @@ class RandomRoundings(Rounding):
     def _of_products(self, step: Contract, a: Array, b: Array, total: Array, exact: bool) -> Array:
         n = present(step)
         with np.errstate(all="ignore"):
+            if _least(a) * _least(b) < FLUSHED and self.format.precision < _WIDEST:
+                self.plain.tiny.append(step)
             squares = np.square(a) @ np.square(b)
             full = a.all() and b.all()
             count = n if full else (a != 0).astype(np.float64) @ (b != 0).astype(np.float64)
@@ -289,6 +304,12 @@ class RandomRoundings(Rounding):
             grid = products_on_a_grid(step, known[0], known[1], sizes, self.wide, few(step))
             added = np.where(grid, 0.0, added)
         return np.asarray(np.sqrt(added))
+
+
+def _least(values: Array) -> float:
+    """The smallest magnitude but zero."""
+    size = np.abs(values)
+    return float(np.min(size, initial=np.inf, where=size > 0))
 
 
 def amplified(trace: Trace, format: Format) -> float:

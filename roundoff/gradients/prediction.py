@@ -40,7 +40,8 @@ class Prediction:
     drawn: (samples, *shape), one sample of the error of every element each; value: what they are errors of,
     in float64.  Errors of one sample belong together: their correlations are those that rounding makes.
     branch: per sample, the kernel at which rounding takes another branch (a ReLU near zero, a maximum of near
-    equals), or "".
+    equals), or ""; tiny: a kernel with numbers below float32's smallest normal one, which it may flush to
+    zero, or "".
     """
 
     name: str
@@ -48,6 +49,7 @@ class Prediction:
     value: Array
     drawn: Array
     branch: tuple[str, ...] = ()
+    tiny: str = ""
 
     @cached_property
     def errors(self) -> Array:
@@ -139,6 +141,7 @@ def predict(
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for what cannot be traced.
     """
     whole("samples", samples, 2, MOST_SAMPLES)
+    whole("seed", seed, 0)
     problem = Problem(function, inputs, wrt, loss, upstream, output, forward=True)
     trace, target = problem.trace(format), as_format(format)
     described = accumulate is not None or order is not None
@@ -200,4 +203,5 @@ def predictions_of_trace(
                 equal = drawn == exact[name]  # infinities, too
                 errors[name][k] = np.where(equal, 0.0, drawn - exact[name]) * (times / larger)
         branch.append(plain.branches[0].kernel or "a comparison" if plain.branches else "")
-    return {n: Prediction(n, format, exact[n], errors[n], tuple(branch)) for n in exact}
+    tiny = (plain.tiny[0].kernel or "a step") if plain.tiny else ""
+    return {n: Prediction(n, format, exact[n], errors[n], tuple(branch), tiny) for n in exact}

@@ -33,6 +33,9 @@ class Verdict(StrEnum):
 SEVERITY = tuple(Verdict)
 
 
+#: Errors of numbers that are flushed: 2^30 times the largest one that can be.
+TINY = 2.0**-96
+
 #: What a verdict can rest on: the exact values, equal bits, what rounding cannot do, what it does once in 1e9
 #: comparisons at most, what it usually does.
 EVIDENCE = ("exact", "bits", "certified", "probabilistic", "predicted")
@@ -243,16 +246,24 @@ class _Measured:
         )
 
     @property
-    def other_branch(self) -> str:
-        """The kernel at which errors WILD times as large take another branch, if that explains the error."""
-        wild = (self.other if self.borrowed.all() and self.borrowed.size else self.own).wild()
+    def unpredicted(self) -> str:
+        """What the prediction leaves out that may explain the error, in words; "" if nothing does.
+
+        Numbers that are flushed, for errors below TINY; and another branch, where errors WILD times as large
+        take it and are as large.
+        """
+        judged = self.other if self.borrowed.all() and self.borrowed.size else self.own
+        predicted, wild = judged.predicted(), judged.wild()
+        if predicted is not None and predicted.tiny and self.error[self.known].max() < TINY:
+            return f"numbers are so small that kernels may flush them to zero ({predicted.tiny})"
         if wild is None or not any(wild.branch):
             return ""
         known = self.known & np.isfinite(self.signed)
         sizes = [np.linalg.norm(np.where(known, drawn, 0.0)) for drawn in wild.drawn]
         if np.linalg.norm(np.where(known, self.signed, 0.0)) > 2.0 * max(sizes):
             return ""
-        return next(branch for branch in wild.branch if branch)
+        branch = next(branch for branch in wild.branch if branch)
+        return f"rounding may take another branch ({branch}), which makes errors as large"
 
     def exact(self, at: tuple[int, ...]) -> str:
         """The exact value at an element, and whose it is if it is not the side's own."""
@@ -279,12 +290,9 @@ def _by_prediction(first: _Measured, second: _Measured, equal: Mask) -> Judgemen
         how = side.ordinary.beyond(side.signed, side.radius)
         if how:
             reason = f"{side.own.name} errs {how} (predicted)"
-            branch = side.other_branch
-            if branch:
-                return Judgement(
-                    Verdict.UNDECIDED,
-                    f"{reason}, but rounding may take another branch ({branch}), which makes errors as large",
-                )
+            why = side.unpredicted
+            if why:
+                return Judgement(Verdict.UNDECIDED, f"{reason}, but {why}")
             if not side.own.traced:
                 reason = (
                     f"not explained by rounding: beside {side.other.name}, {reason}{side.neutral}"

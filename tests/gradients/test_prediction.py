@@ -89,6 +89,16 @@ def test_a_mean_of_a_power_of_two_of_terms_is_rounded_at_the_end() -> None:
     assert 0.25 < found.rms / spacing < 0.5
 
 
+def test_numbers_that_may_be_flushed_are_named() -> None:
+    small = {"x": torch.full((4, 4), 2.0**-64), "w": torch.full((4, 4), 2.0**-63)}
+    for format in ("bfloat16", "float32"):
+        found = ro.predict(lambda x, w: x @ w, small, None, squares, format=format)["output"]
+        assert found.tiny == "mm"
+    assert not ro.predict(lambda x, w: x @ w, small, None, squares, format="float64")["output"].tiny
+    large = {name: v * 2.0**60 for name, v in small.items()}
+    assert not ro.predict(lambda x, w: x @ w, large, None, squares)["output"].tiny
+
+
 def test_samples_are_those_of_the_seed() -> None:
     function, inputs = PROBLEMS["gelu"]
     first, again, other = (

@@ -131,8 +131,8 @@ STEPS = {
 }
 
 
-#: Their float32 kernels err by less than the ulps that are known of them.
-GOOD = {("tanh", SINGLE), ("sigmoid", SINGLE)}
+#: Their float32 kernels err by less, on some machines, than the ulps that are known of them.
+GOOD = {("tanh", SINGLE), ("sigmoid", SINGLE), ("sqrt", SINGLE)}
 
 
 @pytest.mark.parametrize(
