@@ -29,6 +29,7 @@ _HOMES = {
     "roundoff.kernels": ("contracts",),
     "roundoff.gradients.modules": ("functional",),
     "roundoff.gradients.native": ("native_gradients",),
+    "roundoff.gradients.attribution": ("Attribution", "attribute"),
     "roundoff.gradients.prediction": ("Prediction", "predict"),
     "roundoff.probing": ("KernelTree", "Revealed", "reveal", "reveal_gradient"),
     "roundoff.gradients.reference": ("Reference", "GradientReference", "reference_gradients"),

@@ -10,6 +10,8 @@ from roundoff.errors import PrecisionError as PrecisionError
 from roundoff.errors import RoundoffError as RoundoffError
 from roundoff.errors import UndecidedError as UndecidedError
 from roundoff.errors import UnsupportedError as UnsupportedError
+from roundoff.gradients.attribution import Attribution as Attribution
+from roundoff.gradients.attribution import attribute as attribute
 from roundoff.gradients.bounds import gradient_bounds as gradient_bounds
 from roundoff.gradients.modules import functional as functional
 from roundoff.gradients.native import native_gradients as native_gradients

@@ -99,6 +99,7 @@ CALLS = {
     ro.orders.sequential: dict(n=8),
     ro.orders.shuffled: dict(n=8, seed=0),
     ro.orders.strided: dict(n=8, lanes=4),
+    ro.attribute: dict(function=conv_then_slice, **PROBLEM, format="float32", signs=1, seed=0, output=None),
     ro.predict: dict(function=conv_then_slice, **PROBLEM, format="float32", accumulate=None, order=None,
                      samples=2, seed=0, output=None),
     ro.reference_gradients: dict(function=conv_then_slice, **PROBLEM, format="float32", engine="auto",

@@ -112,6 +112,7 @@ CALLS = {
         RECURRENT, {**STEPS, "input": normal(5, 2, 3)}, output=0
     ),
     "functional": _functional,
+    "attribute": lambda folder: str(ro.attribute(smooth, POINTS, None, squares)),
     "predict": lambda folder: _lists(
         {n: p.errors for n, p in ro.predict(smooth, POINTS, None, squares, samples=2).items()}
     ),

@@ -6,8 +6,9 @@ cancel.  Sums are not added in an order: the error of each is drawn from a norma
 mean square that its partial sums have.  Samples are float64 throughout; what they are subtracted from is the
 same walk without errors.
 
-Errors of narrow formats are far above float64's own.  Those of float64 are drawn `amplified` times as large,
-and the difference is divided by that again: at first order errors are linear in their sources.
+Errors of narrow formats are far above float64's own.  Those of float64 are drawn AMPLIFIED times as large,
+and the difference is divided by that again: at first order errors are linear in their sources.  Steps of
+both kinds are walked twice: once the narrow ones err, and once the wide ones do.
 
 Source: the idea of random rounding in place of deterministic, from D. S. Parker, Monte Carlo Arithmetic, 1997
 (there with the operands' digits as the sizes).
@@ -50,8 +51,8 @@ from roundoff.trace.steps import (
 
 Array = npt.NDArray[np.float64]
 
-#: The narrowest format whose own roundings are drawn larger, and its precision.
-_WIDEST = 33
+#: From this precision on, formats are wide; how much larger the errors of those are drawn.
+WIDE, AMPLIFIED = 33, 2.0**20
 
 _EXPONENT = np.int64(0x7FF0_0000_0000_0000)
 _FRACTION = np.uint64(0x000F_FFFF_FFFF_FFFF)
@@ -115,7 +116,7 @@ class RandomRoundings(Rounding):
     """The arithmetic of one sample; key None: without errors, the walk that comes first.
 
     order, accumulate: as in `Expected`; order None: kernels' usual one.  plain: shared by all walks of a
-    trace; larger: how many times larger errors are drawn.
+    trace; larger: how many times larger errors are drawn; errs: whether steps of a format err at all.
     """
 
     def __init__(
@@ -127,9 +128,11 @@ class RandomRoundings(Rounding):
         key: np.uint64 | None = None,
         plain: Plain | None = None,
         larger: float = 1.0,
+        errs: Callable[[Format], bool] = lambda format: True,
     ) -> None:
         super().__init__(format, accumulate, kernels)
-        self.key = key
+        self.sample, self.errs = key, errs
+        self.key = key if errs(self.format) else None
         self.plain = plain or Plain()
         self.wide = self.place.wide
         self.order = None if order is None else as_order(order)
@@ -140,7 +143,9 @@ class RandomRoundings(Rounding):
         )
 
     def in_format(self, own: Format, wide: Format) -> RandomRoundings:
-        return RandomRoundings(own, self.order, wide, None, self.key, self.plain, self.larger)
+        return RandomRoundings(
+            own, self.order, wide, None, self.sample, self.plain, self.larger, self.errs
+        )
 
     def load(self, values: Array) -> Sampled:
         return Sampled(values, True, self.format.precision)
@@ -237,7 +242,7 @@ class RandomRoundings(Rounding):
         return Sampled(value + error, False, precision)
 
     def _note_tiny(self, step: Rounded, value: Array) -> None:
-        if self.format.precision < _WIDEST and _least(value) < FLUSHED:
+        if self.format.precision < WIDE and _least(value) < FLUSHED:
             self.plain.tiny.append(step)
 
     def _half_ulp(self, value: Array) -> Array:
@@ -289,7 +294,7 @@ class RandomRoundings(Rounding):
     def _of_products(self, step: Contract, a: Array, b: Array, total: Array, exact: bool) -> Array:
         n = present(step)
         with np.errstate(all="ignore"):
-            if _least(a) * _least(b) < FLUSHED and self.format.precision < _WIDEST:
+            if _least(a) * _least(b) < FLUSHED and self.format.precision < WIDE:
                 self.plain.tiny.append(step)
             squares = np.square(a) @ np.square(b)
             full = a.all() and b.all()
@@ -312,12 +317,15 @@ def _least(values: Array) -> float:
     return float(np.min(size, initial=np.inf, where=size > 0))
 
 
-def amplified(trace: Trace, format: Format) -> float:
-    """How many times larger the errors of a trace are drawn, to be far above float64's own: by its narrowest
-    format, as errors must stay small."""
+def is_wide(format: Format) -> bool:
+    """Whether errors of the format are near float64's own, and drawn larger."""
+    return format.precision >= WIDE
+
+
+def kinds_of_formats(trace: Trace, format: Format) -> list[bool]:
+    """Of the formats that steps of a trace have: whether they are wide."""
     own = {step.format for step in trace.steps if isinstance(step, Rounded) and step.format}
-    narrowest = min(each.precision for each in (format, *map(as_format, own)))
-    return 2.0 ** max(0, narrowest - _WIDEST)
+    return sorted({is_wide(each) for each in (format, *map(as_format, own))})
 
 
 def spacing_at(value: Array, format: Format) -> Array:

@@ -8,6 +8,13 @@ all its partial sums.  For terms t_1 .. t_n in random order, Q = sum t^2 and s =
 
 A kernel adds in levels: chains of m_1 terms, chains of m_2 of their sums, and so on.  Level i has n / (G m_i)
 chains over groups of G = m_1 .. m_(i-1) terms, each of which meets partial sums of 2 G, 3 G .. m_i G terms.
+
+Terms that come sorted (ramps, one sign first) have larger partial sums than those in random order.  Where a
+kernel takes them in turn, so do `squares_in_turn`, term by term, and `squares_of_products_in_turn`, which
+knows the partial sums s after some of the products and takes those in between as in random order: after j of
+k that add up to p, with squares that add up to q, the mean of the square is
+
+    (s + j p / k)^2 + j (k - j) / (k (k - 1)) (q - p^2 / k).
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic.enclosed_products import blocks
+from roundoff.arithmetic.views import for_products
 from roundoff.bounds.exactness import powers_of_two
 from roundoff.bounds.theorems import RMS_ROUNDING
 from roundoff.bounds.tree_errors import along, rounded_products
@@ -35,8 +43,7 @@ LOOP: tuple[float, ...] = ()
 class SumRoundings:
     """The additions of sums of one format, kept in another.
 
-    order: in which terms are added, None for a random one in the levels of the kernel; fused: whether
-    products enter additions unrounded.
+    order: in which terms are added, None for any; fused: whether products enter additions unrounded.
     """
 
     def __init__(self, format: Format, wide: Format, order: Order | None, fused: bool) -> None:
@@ -54,20 +61,26 @@ class SumRoundings:
         count: Any,
         squares: Any,
         total: Any,
-        levels: Sequence[float] = LOOP,
+        levels: Sequence[float] | None = None,
     ) -> Any:
         """The mean squares of the errors of the sums over the last axis.
 
-        count: how many terms are not zero; squares, total: the sums of their squares and of themselves.
+        count: how many terms are not zero; squares, total: the sums of their squares and of themselves;
+        levels: of the kernel that takes them in turn, None for a loop over them in random order.
         """
         if self._stated and terms.shape[-1]:
             columns = np.array(np.moveaxis(terms, -1, 0).reshape(terms.shape[-1], -1))
             return self._along(step, columns).reshape(np.shape(total))
-        return self.once * self._unordered(count, squares, total, levels)
+        if self.order is not None or levels is None:
+            return self.once * self._unordered(count, squares, total)
+        turn = squares_in_turn(terms, levels)
+        # A loop takes them in turn; in which order the lanes of a cascade do is not known.
+        random = squares_of_partial_sums(count, squares, total, levels) if levels else 0.0
+        return self.once * np.maximum(turn, random)
 
     def of_products(
         self, step: Contract, a: Array, b: Array, count: Any, squares: Any, total: Any,
-        levels: Sequence[float] = LOOP,
+        levels: Sequence[float] | None = None,
     ) -> Any:  # fmt: skip
         """Those of matrix products, the roundings of the products included."""
         if self._stated and present(step):
@@ -75,8 +88,11 @@ class SumRoundings:
             for at, left, right in blocks(step, [a], [b]):
                 terms = (left[0] * right[0]).reshape(present(step), -1)
                 added[at] = self._along(step, terms).reshape(added[at].shape)
+        elif self.order is not None or levels is None:
+            added = self.once * self._unordered(count, squares, total)
         else:
-            added = self.once * self._unordered(count, squares, total, levels)
+            kept = count / max(1, present(step))  # zeros add nothing
+            added = self.once * kept * squares_of_products_in_turn(a, b, levels)
         return added + self.once * self._products(step, a, b, squares)
 
     def _along(self, step: Reduce | Contract, terms: Array) -> Array:
@@ -104,10 +120,10 @@ class SumRoundings:
             kept[0] = kept[0] * rounded_products(tree, True)
         return kept[0] @ kept[1]
 
-    def _unordered(self, n: Any, squares: Any, total: Any, levels: Sequence[float]) -> Any:
+    def _unordered(self, n: Any, squares: Any, total: Any) -> Any:
         if self.order is not None:  # compensated: the last addition alone
             return total**2
-        return squares_of_partial_sums(n, squares, total, levels)
+        return squares_of_partial_sums(n, squares, total)
 
 
 def squares_of_partial_sums(
@@ -143,3 +159,71 @@ def _of_levels(n: Any, squares: Any, total: Any, levels: Sequence[float]) -> Any
         sums = sums + np.where(m > 1.0, n / (group * m) * chain, 0.0)
         group = group * m
     return sums
+
+
+def squares_in_turn(terms: Array, levels: Sequence[float] = LOOP) -> Array:
+    """The sum of the squares of the partial sums along the last axis, of terms that are taken in turn; what
+    adds a zero, or to one, is left out.
+
+    >>> squares_in_turn(np.array([1.0, 0.0, 2.0, -3.0])), squares_in_turn(np.ones(4), (2,))
+    (np.float64(9.0), np.float64(24.0))
+    """
+    found = np.zeros(terms.shape[:-1])
+    for length in (*levels, np.inf):
+        n = terms.shape[-1]
+        chain = int(min(length, n))
+        if n <= 1:
+            break
+        short = -n % chain
+        if short:
+            terms = np.concatenate([terms, np.zeros((*terms.shape[:-1], short))], axis=-1)
+        terms = terms.reshape(*terms.shape[:-1], -1, chain)
+        sums = np.cumsum(terms, axis=-1)
+        rounds = (terms[..., 1:] != 0) & (sums[..., :-1] != 0)
+        found = found + np.square(sums[..., 1:]).sum(axis=(-2, -1), where=rounds)
+        terms = sums[..., -1]
+    return found[()]
+
+
+#: How many partial sums of a chain of products are computed.
+_STOPS = 8
+
+
+def squares_of_products_in_turn(a: Array, b: Array, levels: Sequence[float] = LOOP) -> Array:
+    """The mean of the same for the products of a (B, M, K) and b (B, K, N), in at most two levels.
+
+    >>> squares_of_products_in_turn(np.ones((1, 1, 4)), np.ones((1, 4, 1))).item()  # 4 + 9 + 16
+    29.0
+    """
+    n = a.shape[-1]
+    chain = int(min(levels[0], n)) if levels else n
+    stride = -(-chain // _STOPS)
+    found: Array = np.zeros(())
+    chains: Array | None = None
+    for start in range(0, n, chain):
+        end = min(start + chain, n)
+        last: Array | None = None
+        for at in range(start, end, stride):
+            part = slice(at, min(at + stride, end))
+            squares, last = _next_products(a[..., part], b[..., part, :], last)
+            found = found + squares
+        if chains is None or last is None:
+            chains = last
+        else:
+            chains = chains + last
+            found = found + np.square(chains)
+    return found
+
+
+def _next_products(a: Array, b: Array, before: Array | None) -> tuple[Array, Array]:
+    """The squares of the next partial sums, and the last of these."""
+    k, p = a.shape[-1], for_products(a) @ for_products(b)
+    if k == 1:
+        after = p if before is None else before + p
+        return np.zeros(()) if before is None else np.square(after), after
+    q = np.square(a) @ np.square(b)
+    between = np.maximum(q - p * p / k, 0.0) * ((k + 1) / 6)
+    line = p * p * ((k + 1) * (2 * k + 1) / (6 * k))
+    if before is None:
+        return line + between - q / k, p
+    return k * np.square(before) + before * p * (k + 1) + line + between, before + p

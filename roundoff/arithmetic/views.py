@@ -33,6 +33,22 @@ class Views:
         inner = tuple(stride * flat.itemsize for stride in strides)
         return as_strided(flat[start:], step.shape, inner, writeable=False)
 
+    def back(self, step: Move, values: Array, size: int) -> Array | None:
+        """Per element of the one operand, of `size`, the sum of the values of all places that it went to;
+        None where the move is no view, or one that overlaps itself."""
+        view = self._of(step)
+        if view is None:
+            return None
+        start, strides = view
+        several = tuple(axis for axis, stride in enumerate(strides) if stride == 0)
+        once = values.sum(axis=several, keepdims=True) if several else values
+        if not _apart(strides, once.shape):
+            return None
+        flat = np.zeros(size)
+        inner = tuple(stride * flat.itemsize for stride in strides)
+        as_strided(flat[start:], once.shape, inner)[...] = once
+        return flat
+
     def _of(self, step: Move) -> tuple[int, tuple[int, ...]] | None:
         # The step is kept, so that no other can have its id.
         if id(step) not in self._found:
@@ -64,6 +80,17 @@ def as_view(index: Index | None) -> tuple[int, tuple[int, ...]] | None:
     for stride, length in zip(strides, index.shape, strict=True):
         offsets = offsets[..., None] + stride * np.arange(length)
     return (first - 1, tuple(strides)) if np.array_equal(offsets, index) else None
+
+
+def _apart(strides: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether no two elements are in the same place."""
+    reach = 0
+    for stride, length in sorted(zip(strides, shape, strict=True)):
+        if length > 1:
+            if stride <= reach:
+                return False
+            reach += stride * (length - 1)
+    return True
 
 
 def for_products(matrices: Array) -> Array:

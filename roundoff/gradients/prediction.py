@@ -13,7 +13,13 @@ from scipy import stats
 
 from roundoff.arguments import whole
 from roundoff.arithmetic import walk
-from roundoff.arithmetic.random_roundings import Plain, RandomRoundings, amplified
+from roundoff.arithmetic.random_roundings import (
+    AMPLIFIED,
+    Plain,
+    RandomRoundings,
+    is_wide,
+    kinds_of_formats,
+)
 from roundoff.errors import ArgumentError
 from roundoff.gradients.problem import Problem
 from roundoff.kernels.facts import Kernels
@@ -185,23 +191,27 @@ def predictions_of_trace(
 
     times: of errors so many times as large.
     """
-    plain, larger = Plain(), times * amplified(trace, format)
+    plain, kinds = Plain(), kinds_of_formats(trace, format)
 
-    def one(key: np.uint64 | None) -> dict[str, Array]:
-        plain.branches.clear()
-        arithmetic = RandomRoundings(format, order, accumulate, kernels, key, plain, larger)
+    def one(key: np.uint64 | None, wide: bool, larger: float) -> dict[str, Array]:
+        arithmetic = RandomRoundings(
+            format, order, accumulate, kernels, key, plain, larger, lambda own: is_wide(own) == wide
+        )
         found = walk(trace, arithmetic, inputs)
         return {name: np.asarray(each.value, np.float64) for name, each in found.items()}
 
-    exact = one(None)
-    errors = {name: np.empty((samples, *trace.shape(name))) for name in exact}
+    exact = one(None, False, 1.0)
+    errors = {name: np.zeros((samples, *trace.shape(name))) for name in exact}
     branch: list[str] = []
     for k in range(samples):
         key = np.random.default_rng([seed, k]).integers(1 << 62, dtype=np.uint64)
-        for name, drawn in one(key).items():
-            with np.errstate(invalid="ignore"):
-                equal = drawn == exact[name]  # infinities, too
-                errors[name][k] = np.where(equal, 0.0, drawn - exact[name]) * (times / larger)
+        plain.branches.clear()
+        for wide in kinds:
+            amplified = AMPLIFIED if wide else 1.0
+            for name, drawn in one(key, wide, times * amplified).items():
+                with np.errstate(invalid="ignore"):
+                    equal = drawn == exact[name]  # infinities, too
+                    errors[name][k] += np.where(equal, 0.0, drawn - exact[name]) / amplified
         branch.append(plain.branches[0].kernel or "a comparison" if plain.branches else "")
     tiny = (plain.tiny[0].kernel or "a step") if plain.tiny else ""
     return {n: Prediction(n, format, exact[n], errors[n], tuple(branch), tiny) for n in exact}

@@ -175,7 +175,10 @@ def _key(
     )
     digest.update(repr(settings).encode())
     for step in trace.steps:
-        digest.update(pickle.dumps((type(step).__name__, vars(step)), protocol=5))
+        told = {
+            name: value for name, value in vars(step).items() if name != "source"
+        }  # a line, say
+        digest.update(pickle.dumps((type(step).__name__, told), protocol=5))
     for name, values in sorted(rounded.items()):
         digest.update(
             name.encode() + repr(values.shape).encode() + np.ascontiguousarray(values).tobytes()

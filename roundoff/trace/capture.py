@@ -29,6 +29,7 @@ from roundoff.trace.exact_constants import ExactConstants
 from roundoff.trace.in_place import PutBack, declare_updates, drop_last_writes, lift
 from roundoff.trace.lowering import Value, computed_in, format_name, literal, lower, narrows
 from roundoff.trace.settled import Settled
+from roundoff.trace.sources import Sources, keeping_sources, source_of
 from roundoff.trace.steps import Builder, Trace
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
@@ -325,20 +326,21 @@ def _capture(
     function: Callable[..., Any], examples: list[torch.Tensor]
 ) -> tuple[torch.fx.GraphModule, dict[str, torch.Tensor]]:
     """A graph without writes, and what it takes behind the examples: what the function brings along."""
-    settled = Settled()
+    settled, sources = Settled(), Sources(evaluate.__code__)
 
     def run(*values: torch.Tensor) -> Any:
-        with settled:
+        with settled, sources:
             return function(*values)
 
-    with _plain_kernels(), ExactConstants(settled), _one_fake_mode():
+    with _plain_kernels(), ExactConstants(settled), _one_fake_mode(), keeping_sources():
         with _told(NotRunError, _NOT_RUN), PutBack() as writes:
             graph = make_fx(run)(*examples)
         declare_updates(graph.graph)
         brought = lift(graph, writes.storages)
         graph.recompile()
         with _told(UnsupportedError, "cannot trace the function"), PutBack():
-            graph = make_fx(functionalize(graph))(*examples, *brought.values())
+            again = functionalize(torch.fx.Interpreter(graph).run)  # which passes the sources on
+            graph = make_fx(again)(*examples, *brought.values())
         drop_last_writes(graph.graph)
         graph.graph.eliminate_dead_code()
     return graph, brought
@@ -376,6 +378,7 @@ def _lower_graph(
         elif node.op == "call_function":
             out = node.meta.get("val")
             args, kwargs = argument(node.args, out), argument(node.kwargs, out)
+            build.source = source_of(node)
             values[node] = lower(build, node.target, args, kwargs, out)
         elif node.op == "output":
             result = argument(node.args[0])

@@ -4,7 +4,8 @@ This file knows nothing of PyTorch.  Values are numbered by the step that makes 
 
 Steps that round have a format: the name of one that the function itself chose (`x.half()`, autocast), or None
 for the declared one, which the trace's inputs are rounded to.  kernel: the ATen operation that a step is
-part of, as "mm" or "convolution_backward"; None for what the library itself put in; call: that very call.
+part of, as "mm" or "convolution_backward"; None for what the library itself put in; call: that very call;
+source: where in the user's code it is asked for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from roundoff.trace.call import Call
 from roundoff.trace.functions import FUNCTIONS
+from roundoff.trace.source import Source
 
 Shape = tuple[int, ...]
 Index = npt.NDArray[np.int64]
@@ -50,6 +52,7 @@ class Constant:
     format: str | None = None
     kernel: str | None = None
     call: Call | None = None
+    source: Source | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +80,7 @@ class Map:
     format: str | None = None
     kernel: str | None = None
     call: Call | None = None
+    source: Source | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +98,7 @@ class Reduce:
     format: str | None = None
     kernel: str | None = None
     call: Call | None = None
+    source: Source | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +112,7 @@ class Contract:
     format: str | None = None
     kernel: str | None = None
     call: Call | None = None
+    source: Source | None = None
 
 
 Rounded = Constant | Map | Reduce | Contract
@@ -201,8 +207,8 @@ class Trace:
         return "\n".join(lines)
 
 
-#: Fields that matter to roundings alone.
-_ROUNDING = ("format", "kernel", "call")
+#: Fields that matter to roundings alone, and those that matter to words alone.
+_ROUNDING, _WORDS = ("format", "kernel", "call"), ("source",)
 
 
 def _alike(first: Step, second: Step) -> bool:
@@ -210,7 +216,7 @@ def _alike(first: Step, second: Step) -> bool:
     return type(first) is type(second) and all(
         np.array_equal(value, two[name]) if isinstance(value, np.ndarray) else value is two[name] or
         (not isinstance(two[name], np.ndarray) and value == two[name])
-        for name, value in one.items() if name not in _ROUNDING
+        for name, value in one.items() if name not in (*_ROUNDING, *_WORDS)
     )  # fmt: skip
 
 
@@ -231,7 +237,7 @@ def _name(step: Step) -> str:
 class Builder:
     """Collects steps; every method returns the number of the new value.
 
-    declared: the format that the function is written down in; format, kernel, call: of the steps that
+    declared: the format that the function is written down in; format, kernel, call, source: of the steps that
     follow, where they have none of their own.
     """
 
@@ -241,6 +247,7 @@ class Builder:
         self.format: str | None = None
         self.kernel: str | None = None
         self.call: Call | None = None
+        self.source: Source | None = None
 
     def named(self, format: str | None) -> str | None:
         """A format as steps state it: None where it is the declared one."""
@@ -253,7 +260,7 @@ class Builder:
         if isinstance(step, Rounded) and (self.format or self.kernel):
             step = replace(
                 step, format=step.format or self.format, kernel=step.kernel or self.kernel,
-                call=step.call or self.call,
+                call=step.call or self.call, source=step.source or self.source,
             )  # fmt: skip
         self.steps.append(step)
         return len(self.steps) - 1
