@@ -16,6 +16,7 @@ reports: report
 	$(RUN) experiments/equivalences.py
 	$(RUN) experiments/kernels.py
 	$(RUN) experiments/layers.py
+	$(RUN) experiments/calibration.py
 
 # Every bound against millions of sums; the table is in the report on bounds.
 soundness: $(STAMP)
@@ -58,6 +59,7 @@ quick: $(STAMP)
 	$(RUN) experiments/equivalences.py --quick --out build/equivalences-quick
 	$(RUN) experiments/kernels.py --quick --out build/kernels-quick
 	$(RUN) experiments/layers.py --quick --out build/layers-quick
+	$(RUN) experiments/calibration.py --quick --out build/calibration-quick
 
 bench: $(STAMP)
 	for name in sums references bounds study comparison kernels multiword; do $(RUN) benchmarks/$$name.py || exit 1; done

@@ -16,6 +16,8 @@ def mod(module, *inputs, pick=None):
 
 
 class Positional(nn.Module):
+    """A module that takes its inputs by any names, in order; pick: chooses one of its outputs."""
+
     def __init__(self, module, pick):
         super().__init__()
         self.module, self.pick = module, pick
@@ -102,7 +104,10 @@ Z["triplet"] = (
     lambda x, y, z: F.triplet_margin_loss(x, y, z),
     {"x": R(3, 4), "y": R(3, 4), "z": R(3, 4)},
 )
-for n in "ReLU LeakyReLU ELU SELU CELU GELU SiLU Mish Softplus Softsign Tanh Sigmoid Hardtanh Hardsigmoid Hardswish LogSigmoid ReLU6 Tanhshrink Softshrink Hardshrink Softmin Threshold PReLU GLU RReLU".split():
+for n in """
+    ReLU LeakyReLU ELU SELU CELU GELU SiLU Mish Softplus Softsign Tanh Sigmoid Hardtanh Hardsigmoid
+    Hardswish LogSigmoid ReLU6 Tanhshrink Softshrink Hardshrink Softmin Threshold PReLU GLU RReLU
+""".split():
     m = getattr(nn, n)(*{"Threshold": (0.1, 20.0), "Softmin": (1,)}.get(n, ())).eval()
     Z["act_" + n] = mod(m, R(3, 4))
 Z["gelu_tanh"] = (lambda x: F.gelu(x, approximate="tanh"), {"x": R(3, 4)})
@@ -252,9 +257,14 @@ Z["ctc"] = f(
 
 Z["rmsnorm"] = mod(nn.RMSNorm(5, eps=1e-6), R(3, 5))
 Z["index_put"] = f(lambda x, y: x.index_put((torch.tensor([0, 2]),), y), x=R(3, 4), y=R(2, 4))
-for name in """embbag act_RReLU sort topk median cummax cdist interp_bilinear bilinear atan2 frac round floor_divide matrix_inv det logcumsumexp cross ctc gnll take_along setitem act_Hardsigmoid checkpoint cumprod""".split():
+for name in """
+    embbag act_RReLU sort topk median cummax cdist interp_bilinear bilinear atan2 frac round
+    floor_divide matrix_inv det logcumsumexp cross ctc gnll take_along setitem act_Hardsigmoid
+    checkpoint cumprod
+""".split():
     Z.pop(name, None)
 
 
 def loss(out):
+    """The sum of squares of a tensor; a number as it is."""
     return (out * out).sum() if out.dim() else out

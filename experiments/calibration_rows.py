@@ -1,0 +1,189 @@
+"""Native errors beside predicted ones, gradient by gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from roundoff.errors import RoundoffError
+from roundoff.gradients.native import native_gradients, threads
+from roundoff.gradients.prediction import (
+    SAMPLES,
+    Prediction,
+    predictions_of_trace,
+    usual_kernels,
+)
+from roundoff.gradients.problem import Problem
+from roundoff.judging.evidence import FEW, WILD, proven_reference
+from roundoff.judging.ordinary import Ordinary
+from roundoff.numbers.formats import as_format
+
+if TYPE_CHECKING:
+    import torch
+
+Array = npt.NDArray[np.float64]
+
+#: Edges of the bins of |error| over its predicted root mean square, in which elements are counted.
+EDGES = np.concatenate([np.linspace(0.0, 6.0, 61), [8.0, 12.0, np.inf]])
+
+#: Planted faults, in multiples of the smallest that is noticed for sure.
+FAULTS = (0.125, 0.25, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A function and its inputs; wrt: names of those to differentiate by, None for all."""
+
+    group: str
+    name: str
+    function: Callable[..., torch.Tensor]
+    inputs: Mapping[str, Any]
+    wrt: tuple[str, ...] | None
+    loss: Callable[..., torch.Tensor] | None
+    seed: int
+
+
+@dataclass(eq=False)
+class Found:
+    """rows: one per gradient, format, seed and way of running; native, model: how many elements are in each
+    bin of EDGES, by format, and how many there would be if errors were as drawn; faults: one row per fault.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    native: dict[str, Array] = field(default_factory=dict)
+    model: dict[str, Array] = field(default_factory=dict)
+    faults: list[dict[str, Any]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The rows."""
+        return pd.DataFrame(self.rows)
+
+
+def calibrate(found: Found, case: Case, format: str, ways: Mapping[str, Any]) -> None:
+    """Add what one function does in one format, run in every way (layout and number of threads)."""
+    target = as_format(format)
+    try:
+        problem = Problem(case.function, case.inputs, case.wrt, case.loss, forward=True)
+        trace, given = problem.trace(target), problem.rounded(target)
+        reference = proven_reference(trace, given, target)
+        kernels = usual_kernels(trace, target)
+        drawn = predictions_of_trace(trace, given, target, kernels=kernels, samples=SAMPLES + 1)
+        wild = predictions_of_trace(
+            trace, given, target, kernels=usual_kernels(trace, target), samples=FEW, times=WILD
+        )
+        natives = {way: _native(case, format, way) for way in ways}
+    except RoundoffError as refusal:
+        found.refused.append(f"{case.name} in {format}: {refusal}")
+        return
+    for name, whole in drawn.items():
+        # The last sample stands for an error as it is modelled: it is measured by the others.
+        kept = Prediction(
+            name, target, whole.value, whole.drawn[:-1], whole.branch[:-1], whole.tiny
+        )
+        of = reference[name]
+        exact, terms = of.high.reshape(whole.value.shape), of.terms.reshape(whole.value.shape)
+        known = of.known.reshape(whole.value.shape)
+        ordinary = Ordinary.of(kept, exact, terms, known)
+        if ordinary.overflows:
+            continue
+        if not whole.branch[-1]:
+            _count(found.model, format, whole.drawn[-1], kept.rms, known)
+        low, radius = (each.reshape(exact.shape) for each in (of.low, of.error))
+        size = float(np.sqrt(np.square(np.where(known, kept.rms, 0.0)).sum()))
+        for way, results in natives.items():
+            with np.errstate(invalid="ignore", over="ignore"):
+                error = (results[name].reshape(exact.shape) - exact) - low
+            finite = np.isfinite(error[known]).all()
+            error = np.where(known & np.isfinite(error), error, 0.0)
+            norm = float(np.linalg.norm(error))
+            row = {
+                "group": case.group, "function": case.name, "gradient": name, "format": format,
+                "seed": case.seed, "way": way, "size": int(known.sum()), "finite": bool(finite),
+                "ratio": norm / size if size else 1.0 if norm == 0 else np.inf,
+                "branches": any(wild[name].branch), "tiny": whole.tiny,
+                "beyond": ordinary.beyond(error, radius),
+            }  # fmt: skip
+            found.rows.append(row)
+            _count(found.native, format, error, kept.rms, known)
+        _plant(found, case, format, ordinary, error, radius, name)
+
+
+def _native(case: Case, format: str, way: str) -> Mapping[str, Array]:
+    count, _, layout = way.partition(", ")
+    function = channels_last(case.function) if layout else case.function
+    with threads(int(count.split()[0])):
+        return native_gradients(
+            function, case.inputs, case.wrt, case.loss, format=format, forward=True
+        )
+
+
+def channels_last(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """The function of inputs of four dimensions laid out with channels last."""
+    import torch
+
+    def laid(**values: torch.Tensor) -> torch.Tensor:
+        return function(
+            **{
+                name: v.contiguous(memory_format=torch.channels_last) if v.dim() == 4 else v
+                for name, v in values.items()
+            }
+        )
+
+    return laid
+
+
+def _count(
+    counts: dict[str, Array], format: str, error: Array, rms: Array, known: npt.NDArray[np.bool_]
+) -> None:
+    """Add one gradient's elements, all together as one: large tensors do not outvote small ones."""
+    errs = known & (rms > 0)
+    if errs.any():
+        bins = np.histogram(np.abs(error[errs]) / rms[errs], EDGES)[0]
+        counts[format] = counts.get(format, np.zeros(len(EDGES) - 1)) + bins / bins.sum()
+
+
+def _plant(
+    found: Found,
+    case: Case,
+    format: str,
+    ordinary: Ordinary,
+    error: Array,
+    radius: Array,
+    name: str,
+) -> None:
+    """A factor on all elements, and a shift of the one that may err most."""
+    power = ordinary.power.factor
+    largest = int(np.argmax(ordinary.each))
+    for times in FAULTS:
+        faults = {"one element": error.copy()}
+        faults["one element"].flat[largest] += 2.0 * times * ordinary.each.flat[largest]
+        if np.isfinite(power) and power > 1:
+            faults["all elements"] = error + (power - 1.0) * times * (ordinary.exact + error)
+        for kind, wrong in faults.items():
+            found.faults.append(
+                {
+                    "group": case.group, "format": format, "fault": kind, "times": times,
+                    "noticed": bool(ordinary.beyond(wrong, radius)),
+                }
+            )  # fmt: skip
+
+
+def survival(counts: Array) -> Array:
+    """Which share of elements is above each edge but the last."""
+    whole = counts.sum()
+    above: Array = 1.0 - np.concatenate([[0.0], np.cumsum(counts)[:-1]]) / (whole or 1.0)
+    return above
+
+
+def quantile(counts: Array, q: float) -> float:
+    """Where a share q of elements is below, interpolated in its bin."""
+    sums = np.concatenate([[0.0], np.cumsum(counts)]) / counts.sum()
+    edges = np.where(np.isfinite(EDGES), EDGES, 2 * EDGES[-2])
+    return float(np.interp(q, sums, edges))
