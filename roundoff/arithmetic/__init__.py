@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic.per_step import Rounding
+from roundoff.arithmetic.sharing import Sharing
 from roundoff.trace.steps import Constant, Contract, Input, Map, Move, Reduce, Step, Trace
 
 A = TypeVar("A")
@@ -55,6 +56,8 @@ def walk(
     a leading axis of independent trials, which the arithmetic gets as a trailing one.  Values are
     dropped after their last use.
     """
+    if isinstance(arithmetic, Sharing):
+        arithmetic.share(trace, inputs)
     closures = {n: v[None] for n, v in trace.closures.items()} if trials else trace.closures
     given = {**closures, **inputs}
     present = _trials if trials else _elements

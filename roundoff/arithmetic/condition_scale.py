@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import move_elements
-from roundoff.arithmetic.memo import Alone, Shared
+from roundoff.arithmetic.sharing import Sharing
 from roundoff.trace.functions import FUNCTIONS, Function, Kind
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
 
@@ -36,11 +36,8 @@ class Scaled:
     terms: Any
 
 
-class Scale:
+class Scale(Sharing):
     """The arithmetic that carries S."""
-
-    def __init__(self, shared: Shared | None = None) -> None:
-        self.shared = shared or Alone()
 
     def load(self, values: Array) -> Scaled:
         size = np.abs(values)
@@ -52,7 +49,7 @@ class Scale:
         return Scaled(full, size, size)
 
     def move(self, step: Move, operands: Sequence[Scaled]) -> Scaled:
-        value = self.shared.known(step, "moved")
+        value = self.findings(step).moved
         if value is None:
             value = move_elements(step, [o.value for o in operands], 0)
         scale = move_elements(step, [o.scale for o in operands], 0)
@@ -87,8 +84,10 @@ class Scale:
                 of.scale is of.terms for of in (first, second)
             )  # |value|, both: inputs, moved
             terms = scale if plain else np.abs(first.value) @ np.abs(second.value)
-            value, _ = self.shared.once(step, "value", lambda: (first.value @ second.value, 0.0))
-            return Scaled(value, _finite(scale), terms)
+            found = self.findings(step)
+            if found.value is None:
+                found.value = first.value @ second.value, 0.0
+            return Scaled(found.value[0], _finite(scale), terms)
 
 
 def _finite(scale: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -29,9 +29,9 @@ from roundoff.arithmetic.exact_operations import (
     known_powers,
     terms_on_a_grid,
 )
-from roundoff.arithmetic.memo import Shared
 from roundoff.arithmetic.products_by_chance import ProductsByChance
 from roundoff.arithmetic.recorded import recorded
+from roundoff.arithmetic.sharing import Findings
 from roundoff.bounds import theorems
 from roundoff.bounds.random_errors import in_any_order, rounding_of_products
 from roundoff.bounds.sum_laws import Accumulator, Sums, Tree, joined
@@ -60,7 +60,6 @@ class Adding:
     own: Format
     order: Order | None
     fused: bool
-    shared: Shared = field(repr=False)
     described: bool = True
     flushing: bool = False
 
@@ -119,15 +118,23 @@ class Adding:
             np.shape(before)
         )
 
-    def products(self, step: Contract, first: Enclosed, second: Enclosed) -> Measured:
-        """The sums of products of a contraction."""
+    def products(
+        self, step: Contract, first: Enclosed, second: Enclosed, known: Findings
+    ) -> Measured:
+        """The sums of products of a contraction; known: what walks at these inputs share."""
         n = present(step)
-        value, off = self.shared.once(step, "value", lambda: (first.value @ second.value, 0.0))
-        if given(first) and given(second):
-            sizes = self.shared.once(step, "sizes", lambda: first.size @ second.size)
-        else:
+        if known.value is None:
+            known.value = first.value @ second.value, 0.0
+        value, off = known.value
+        if not (given(first) and given(second)):
             sizes = first.computed @ second.computed
-        own = off + self.shared.once(step, "own", lambda: own_of_product(first, second, sizes, n))
+        else:
+            if known.sizes is None:
+                known.sizes = first.size @ second.size
+            sizes = known.sizes
+        if known.own is None:
+            known.own = own_of_product(first, second, sizes, n)
+        own = off + known.own
         each = self.order is not None or few(step)
         exact = products_on_a_grid(step, first, second, sizes, self.wide, each)
         own = np.where(exact, 0.0, own)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import Arithmetic, move_elements, walk
+from roundoff.arithmetic.sharing import Sharing
 from roundoff.errors import RoundoffError, UndecidedError, UnsupportedError
 from roundoff.trace.functions import FUNCTIONS, Kind
 from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Shape, Trace
@@ -36,13 +37,17 @@ class Part:
     marks: Marks | None = None
 
 
-class Partly:
+class Partly(Sharing):
     """An arithmetic whose elements may have no value, by one that refuses those."""
 
     def __init__(self, engine: Arithmetic[Any]) -> None:
         self.engine = engine
         self.said: list[RoundoffError] = []
         self._numbers: dict[str, int] = {}
+
+    def share(self, trace: Trace, inputs: Mapping[str, Array]) -> None:
+        if isinstance(self.engine, Sharing):
+            self.engine.share(trace, inputs)
 
     def why(self, marks: Marks | None) -> dict[int, RoundoffError]:
         """What is said of the elements of an output, by number in C order."""

@@ -23,8 +23,8 @@ from mpmath.libmp import from_float, mpf_abs, mpf_gt, mpf_sub
 from roundoff.arithmetic import exact_sums, move_elements
 from roundoff.arithmetic.ball import without_value
 from roundoff.arithmetic.expansions import LOST, TINY, UPWARD, products, shorten
-from roundoff.arithmetic.memo import Alone, Shared
 from roundoff.arithmetic.multiprecision import Multiprecision, Numbers, from_words
+from roundoff.arithmetic.sharing import Sharing
 from roundoff.arithmetic.words import (
     Array,
     Mask,
@@ -61,14 +61,14 @@ from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce
 SAMPLE = 2
 
 
-class Multiword:
+class Multiword(Sharing):
     """Arithmetic on unevaluated sums of at most `words` float64 arrays.
 
     bits: how far below the largest possible one products of slices and elementary functions reach; by
     default, as far as the words do.
     Every contraction and reduction is checked on a sample of its outputs, by mpmath, on the same exact
-    operands.  product: a float64 matrix product of arrays (B, M, K) and (B, K, N); shared: with other walks
-    at the same inputs, which get rounded values of matrix products with their radii.
+    operands.  product: a float64 matrix product of arrays (B, M, K) and (B, K, N).  Other walks at the same
+    inputs get rounded values of matrix products, with their radii.
 
     Raises: PrecisionError where a check fails: it is an error of this file, or of the matrix product.
     """
@@ -77,7 +77,6 @@ class Multiword:
         self,
         words: int,
         product: exact_sums.Product = np.matmul,
-        shared: Shared | None = None,
         bits: int | None = None,
     ) -> None:
         if np.float64(2.0**-1074) + 0.0 == 0.0:
@@ -85,16 +84,13 @@ class Multiword:
                 "subnormal numbers are flushed to zero here; call torch.set_flush_denormal(False)"
             )
         self.words, self.product = words, product
-        self.shared = shared or Alone()
         self.bits = bits or 53 * words + 8
         self.checked = 0
 
     @classmethod
-    def of_bits(
-        cls, bits: int, product: exact_sums.Product = np.matmul, shared: Shared | None = None
-    ) -> Multiword:
+    def of_bits(cls, bits: int, product: exact_sums.Product = np.matmul) -> Multiword:
         """As many words as hold so many bits, or nearly."""
-        return cls(max(1, -(-(bits - 8) // 53)), product, shared, bits)
+        return cls(max(1, -(-(bits - 8) // 53)), product, bits)
 
     def load(self, values: Array) -> Words:
         return Words((np.asarray(values, order="C"),))
@@ -115,10 +111,10 @@ class Multiword:
             return move_elements(step, operands, False)
         count = max(len(o.words) for o in operands)
         if count == 1 and all(is_exact(o.radius) for o in operands):
-            values = [o.words[0] for o in operands]
-            return Words(
-                (self.shared.once(step, "moved", lambda: move_elements(step, values, 0.0)),)
-            )
+            found = self.findings(step)
+            if found.moved is None:
+                found.moved = move_elements(step, [o.words[0] for o in operands], 0.0)
+            return Words((found.moved,))
         words = tuple(
             move_elements(step, [nth_word(o, k) for o in operands], 0.0) for k in range(count)
         )
@@ -344,7 +340,7 @@ class Multiword:
             whole = plus(result.radius, by_operands * slack(first.shape[-1]))
             result = Words(result.words, whole)
         behind = [np.abs(word) for word in result.words[1:]]
-        self.shared.put(step, "value", (result.words[0], plus(result.radius, *behind)))
+        self.findings(step).value = result.words[0], plus(result.radius, *behind)
         return result
 
     def _repaired(self, found: Words, first: Words, second: Words) -> Words:

@@ -33,28 +33,27 @@ from roundoff.arithmetic.enclosed import (
 from roundoff.arithmetic.enclosed_sums import Adding, Measured
 from roundoff.arithmetic.exact_operations import exact_in_float64, given, held_by, kept, lean
 from roundoff.arithmetic.flushing import reach, read, taken_for_granted
-from roundoff.arithmetic.memo import Alone, Shared
 from roundoff.arithmetic.per_step import Rounding
+from roundoff.arithmetic.sharing import Sharing
 from roundoff.bounds import theorems
 from roundoff.bounds.sum_laws import Accumulator, Law, Sums, certified
 from roundoff.kernels.facts import Described, Kernels
 from roundoff.numbers.formats import FLOAT64, Format, round_to
 from roundoff.orders import as_order
 from roundoff.trace.functions import FUNCTIONS, Function, Kind
-from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Step, present
+from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, present
 
 Array = npt.NDArray[np.float64]
 
 
-class Running(Rounding):
+class Running(Rounding, Sharing):
     """The arithmetic of error bounds: declared format of results, accumulator and order of all sums.
 
     order: None for any tree of additions, else a name, an Order, as in `Simulated`; law: how far rounding
     moves sums, of `bounds.sum_laws`; rounding: of sums, "nearest", "stochastic" or "toward_zero"; fused:
     whether products may enter additions unrounded, None for what the order says (any tree: they may).
     Elementary functions err by the ulp of their records.  A comparison whose operands may be on either side
-    of each other is undecided, and what it selects is off by the whole difference of its branches.  shared:
-    with other walks at the same inputs.
+    of each other is undecided, and what it selects is off by the whole difference of its branches.
 
     Raises: ArgumentError for unknown names and for an accumulator narrower than the format.
     """
@@ -65,7 +64,6 @@ class Running(Rounding):
         order: Any = None,
         accumulate: Any = None,
         law: Law = certified,
-        shared: Shared | None = None,
         kernels: Kernels | None = None,
         *,
         rounding: str = "nearest",
@@ -76,14 +74,15 @@ class Running(Rounding):
         self.accumulator = Accumulator(self.wide, rounding)
         self.order = None if order is None else as_order(order)
         self.fused = (self.order is None or self.order.fused) if fused is None else fused
-        self.law, self.shared = law, shared or Alone()
+        self.law = law
         self.flushing = False
 
     def in_format(self, own: Format, wide: Format) -> Running:
-        return Running(
-            own, self.order, wide, self.law, self.shared,
-            rounding=self.accumulator.rounding, fused=self.fused,
-        )  # fmt: skip
+        other = Running(
+            own, self.order, wide, self.law, rounding=self.accumulator.rounding, fused=self.fused
+        )
+        other._findings = self._findings
+        return other
 
     # -------------------------------------------------------------------------- values and moves
 
@@ -110,9 +109,13 @@ class Running(Rounding):
     def move(self, step: Move, operands: Sequence[Enclosed]) -> Enclosed:
         values = [o.value for o in operands]
         if all(given(o) and not o.terms for o in operands):
-            value = self.shared.once(step, "moved", lambda: move_elements(step, values, 0))
-            found: Enclosed = self.shared.once(step, "exact", lambda: Enclosed(value, 0.0, 0.0))
-            return found
+            found = self.findings(step)
+            if found.moved is None:
+                found.moved = move_elements(step, values, 0)
+            if found.enclosed is None:
+                found.enclosed = Enclosed(found.moved, 0.0, 0.0)
+            enclosed: Enclosed = found.enclosed
+            return enclosed
         return Enclosed(
             move_elements(step, values, 0),
             _moved([o.own for o in operands], step, operands),
@@ -260,31 +263,37 @@ class Running(Rounding):
 
     def _sum(self, step: Reduce, operand: Enclosed) -> Enclosed:
         with np.errstate(all="ignore"):
-            return self._added(*self._measured(step, [operand], self.adding.terms))
+            return self._added(*self._measured(step, operand))
 
     def _product(self, step: Contract, first: Enclosed, second: Enclosed) -> Enclosed:
         with np.errstate(all="ignore"):
-            measured = self._measured(step, [first, second], self.adding.products)
+            measured = self._measured(step, first, second)
             found, sums = self._added(*measured), measured[2]
         if self.order is None:
             count = int(np.max(sums.count, initial=0))
             found = replace(found, terms=count, magnitudes=sums.size + sums.lost)
         return found
 
-    def _measured(
-        self, step: Step, operands: Sequence[Enclosed], make: Callable[..., Measured]
-    ) -> Measured:
-        """What is known of sums of given numbers is the same under every law."""
-        if self.flushing or not all(map(given, operands)):
-            return make(step, *operands)
-        found: Measured = self.shared.once(step, str(self.adding), lambda: make(step, *operands))
-        return found
+    def _measured(self, step: Reduce | Contract, *operands: Enclosed) -> Measured:
+        """What is known of the sums of a step: of given numbers, it is the same under every law."""
+        adding, found = self.adding, self.findings(step)
+        lasting = not self.flushing and all(map(given, operands))
+        if lasting and adding in found.sums:
+            known: Measured = found.sums[adding]
+            return known
+        if isinstance(step, Reduce):
+            made = adding.terms(step, *operands)
+        else:
+            made = adding.products(step, operands[0], operands[1], found)
+        if lasting:
+            found.sums[adding] = made
+        return made
 
     @property
     def adding(self) -> Adding:
         """How sums are carried out."""
         return Adding(
-            self.accumulator, self.place.own, self.order, self.fused, self.shared,
+            self.accumulator, self.place.own, self.order, self.fused,
             isinstance(self.kernels, Described), self.flushing,
         )  # fmt: skip
 

@@ -16,8 +16,8 @@ from roundoff.arithmetic import walk
 from roundoff.arithmetic.condition_scale import Scale
 from roundoff.arithmetic.enclosed import Enclosed
 from roundoff.arithmetic.expected import Expected
-from roundoff.arithmetic.memo import Shared
 from roundoff.arithmetic.running import Running
+from roundoff.arithmetic.sharing import RoundedInputs
 from roundoff.bounds.bound import Bound, Statement
 from roundoff.bounds.sum_laws import Law, certified, likely
 from roundoff.bounds.theorems import check_failure
@@ -101,25 +101,23 @@ def bounds_of_trace(
     accumulate: Any = None,
     order: Any = None,
     give_back: Callable[[Array], Any] = _array,
-    shared: Shared | None = None,
     kernels: Kernels | None = None,
 ) -> dict[str, Bound]:
     """The bounds of every output of a pruned trace, for inputs that are numbers of the format.
 
-    shared: with other walks of this trace at these inputs; kernels: those of this machine, in place of
-    accumulate.
+    kernels: those of this machine, in place of accumulate.
     """
     target = as_format(format)
     wide = accumulator(target, accumulate)
     chosen = None if order is None else as_order(order)
-    common = shared or Shared()
+    given = RoundedInputs.sharing(trace, inputs)
 
     @cache
     def walked(failure: float | None) -> dict[str, Enclosed]:
         law: Law = certified
         if failure is not None:
             law = partial(likely, failure=failure, outputs=max(1, trace.sums))
-        return walk(trace, Running(target, chosen, accumulate, law, common, kernels), inputs)
+        return walk(trace, Running(target, chosen, accumulate, law, kernels), given)
 
     @cache
     def spread() -> dict[str, Array]:
@@ -128,7 +126,7 @@ def bounds_of_trace(
 
     @cache
     def scales() -> dict[str, Array]:
-        return {name: each.scale for name, each in walk(trace, Scale(common), inputs).items()}
+        return {name: each.scale for name, each in walk(trace, Scale(), given).items()}
 
     def never(name: str) -> Array:
         return _whole(walked(None)[name].error, trace.shape(name))

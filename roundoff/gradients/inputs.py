@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arithmetic.sharing import RoundedInputs
 from roundoff.errors import ArgumentError
 from roundoff.numbers.formats import Format, rounder
 from roundoff.trace.steps import Input, Trace
@@ -26,11 +27,13 @@ def float64_array(tensor: torch.Tensor) -> Array:
     return values
 
 
-def round_inputs(trace: Trace, inputs: Mapping[str, Array], target: Format) -> dict[str, Array]:
+def round_inputs(trace: Trace, inputs: Mapping[str, Array], target: Format) -> RoundedInputs:
     """The trace's inputs rounded to a format, and its closures, which have a type of their own, as they are.
 
     Raises: ArgumentError where one is missing, not finite, or overflows the format.
     """
+    if isinstance(inputs, RoundedInputs) and inputs.trace is trace and inputs.format == target:
+        return inputs
     given = {**trace.closures, **inputs}
     to_format = rounder(target)
     rounded = {}
@@ -45,7 +48,7 @@ def round_inputs(trace: Trace, inputs: Mapping[str, Array], target: Format) -> d
             if not np.abs(values).max(initial=0.0) < target.overflow_threshold:
                 raise _unusable(step.name, values, target)
             rounded[step.name] = to_format(np.atleast_1d(values)).reshape(values.shape)
-    return rounded
+    return RoundedInputs(trace, rounded, target)
 
 
 def _unusable(name: str, values: Array, target: Format) -> ArgumentError:

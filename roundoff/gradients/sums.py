@@ -19,8 +19,8 @@ from roundoff.arithmetic import walk
 from roundoff.arithmetic.condition_scale import Scale
 from roundoff.arithmetic.enclosed import slack
 from roundoff.arithmetic.expected import Expected
-from roundoff.arithmetic.memo import Shared
 from roundoff.arithmetic.running import Running
+from roundoff.arithmetic.sharing import RoundedInputs
 from roundoff.bounds.bound import Bound, Statement
 from roundoff.bounds.statements import Kernel, Theorem, theorems_for
 from roundoff.bounds.sum_laws import Law
@@ -195,8 +195,8 @@ class _OneSum:
         self, trace: Trace, given: Mapping[str, Array], values: Mapping[str, Array], kernel: Kernel,
         shape: tuple[int, ...],
     ) -> None:  # fmt: skip
-        self.trace, self.values, self.kernel, self.shape = trace, values, kernel, shape
-        self.shared = Shared()
+        self.trace, self.kernel, self.shape = trace, kernel, shape
+        self.values = RoundedInputs.sharing(trace, values)
         self.changed = self._changed(given)
 
     def scale(self, values: Mapping[str, Array]) -> Array:
@@ -225,7 +225,7 @@ class _OneSum:
         """The bound on the error under a law."""
         kernel = self.kernel
         arithmetic = Running(
-            kernel.format, kernel.order, kernel.wide, law, self.shared,
+            kernel.format, kernel.order, kernel.wide, law,
             rounding=kernel.rounding, fused=kernel.fused,
         )  # fmt: skip
         found = walk(self.trace, arithmetic, self.values)["sums"]

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.arithmetic.memo import Shared
 from roundoff.bounds import Bound
 from roundoff.gradients.bounds import bounds_of_trace, tolerance
 from roundoff.gradients.inputs import round_inputs
@@ -138,12 +137,10 @@ class Judged:
         return ordinary.each
 
 
-def proven_reference(
-    trace: Trace, inputs: Mapping[str, Array], format: Any, shared: Shared | None = None
-) -> Reference:
+def proven_reference(trace: Trace, inputs: Mapping[str, Array], format: Any) -> Reference:
     """The reference that a verdict may rest on: exact, or with a proven radius."""
     engine = rigorous_engine(trace)
-    return reference_of_trace(trace, inputs, format=format, engine=engine, shared=shared)
+    return reference_of_trace(trace, inputs, format=format, engine=engine)
 
 
 def evidence_of_trace(
@@ -152,24 +149,21 @@ def evidence_of_trace(
     format: Any,
     *,
     accumulate: Any = None,
-    shared: Shared | None = None,
     device: Any = "cpu",
 ) -> Evidence:
     """The evidence of a pruned trace, for inputs that are rounded to the format here.
 
     The bounds are for torch's kernels on this machine, as far as probes have shown what those do.
-    accumulate: the format of their sums, where the caller states it; shared: with other walks
-    of this trace at these inputs; device: kernels are probed on the CPU alone.
+    accumulate: the format of their sums, where the caller states it; device: kernels are probed on
+    the CPU alone.
     """
     from roundoff.kernels.this_machine import of_this_machine
 
     target = as_format(format)
-    reference = proven_reference(trace, inputs, target, shared)
+    reference = proven_reference(trace, inputs, target)
     rounded = round_inputs(trace, inputs, target)
     kernels = of_this_machine(trace, target, device, accumulate)
-    bounds = bounds_of_trace(
-        trace, rounded, target, accumulate=accumulate, shared=shared, kernels=kernels
-    )
+    bounds = bounds_of_trace(trace, rounded, target, accumulate=accumulate, kernels=kernels)
     predictions, wild = predictions_here(trace, rounded, target, accumulate, device)
     # A worst case carried through a long function takes most of the time, and decides nothing.
     bounded = trace.polynomial or not is_large(trace)

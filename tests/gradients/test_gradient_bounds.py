@@ -15,9 +15,9 @@ import roundoff as ro
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.condition_scale import Scale
 from roundoff.arithmetic.enclosed import Enclosed, compared, sign_of
-from roundoff.arithmetic.memo import Shared
 from roundoff.arithmetic.multiword import Multiword
 from roundoff.arithmetic.running import Running
+from roundoff.arithmetic.sharing import RoundedInputs
 from roundoff.arithmetic.simulated import Simulated, simulate
 from roundoff.bounds.sum_laws import certified, likely
 from roundoff.gradients.bounds import bounds_of_trace
@@ -110,25 +110,42 @@ def test_walks_that_share_results_find_the_same(case) -> None:
     alone = [walk(trace, Running("float32", law=law), inputs) for law in laws]
     scales = walk(trace, Scale(), inputs)
     for first in ("reference", "scale", "bounds"):
-        shared = Shared()
+        given = RoundedInputs.sharing(trace, inputs)
+        given.format = ro.FLOAT32
         if first == "reference":
-            reference_of_trace(trace, inputs, engine="auto", shared=shared)
-            walk(trace, Multiword(2, shared=shared), inputs)
+            reference_of_trace(trace, given, engine="auto")
+            walk(trace, Multiword(2), given)
         elif first == "scale":
-            walk(trace, Scale(shared), inputs)
+            walk(trace, Scale(), given)
         for law, lonely in zip(laws, alone, strict=True):
-            found = walk(trace, Running("float32", law=law, shared=shared), inputs)
+            found = walk(trace, Running("float32", law=law), given)
             for name, each in found.items():
                 lone = lonely[name]
                 gap = np.abs((each.value - reference[name].high) - reference[name].low)
                 assert (gap <= each.own + reference[name].error).all()
                 near = np.isclose(each.error, lone.error, rtol=2.0**-20, atol=0)
                 assert (near | ~np.isfinite(lone.error)).all()
-        for name, each in walk(trace, Scale(shared), inputs).items():
+        for name, each in walk(trace, Scale(), given).items():
             assert np.allclose(each.scale, scales[name].scale, rtol=2.0**-40, atol=0)
             assert np.allclose(each.terms, scales[name].terms, rtol=2.0**-30, atol=2.0**-60)
-        shared.forget()
-        assert shared.known(trace.steps[0], "value") is None
+
+
+def test_what_walks_share_ends_with_the_comparison(monkeypatch) -> None:
+    """Bounds and references live on with the result; their inputs do, not what was found at these."""
+    met: list[RoundedInputs] = []
+    real = RoundedInputs.shared
+    monkeypatch.setattr(RoundedInputs, "shared", lambda self: met.append(self) or real(self))
+    w, x = torch.randn(3, 4), torch.randn(4, 5)
+    found = ro.compare(
+        lambda w, x: w @ x, lambda w, x: (x.T @ w.T).T, {"w": w, "x": x}, loss=squares
+    )
+    assert len(met) == 2 * len({pair.format for pair in found.pairs.values()})
+    assert all(each.findings is None for each in met)
+    given = met[0]
+    with real(given):
+        walk(given.trace, Scale(), given)
+        assert given.findings
+    assert given.findings is None
 
 
 def test_a_comparison_of_what_may_overflow_is_undecided() -> None:

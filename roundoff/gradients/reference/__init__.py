@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arguments import choice
-from roundoff.arithmetic.memo import Alone, Shared
 from roundoff.errors import PrecisionError
 from roundoff.gradients.inputs import round_inputs
 from roundoff.gradients.problem import Problem
@@ -86,16 +85,12 @@ def reference_of_trace(
     *,
     format: Any = "float32",
     engine: str = "auto",
-    shared: Shared | None = None,
 ) -> Reference:
-    """The outputs of a pruned trace, for inputs that are rounded to the format here.
-
-    shared: with other walks of this trace, at the inputs so rounded.
-    """
+    """The outputs of a pruned trace, for inputs that are rounded to the format here."""
     target = as_format(format)
     choice("engine", engine, ENGINES)
     rounded = round_inputs(trace, inputs, target)
-    scales = engines.Scales(trace, rounded, shared or Alone())
+    scales = engines.Scales(trace, rounded)
     make = engines.automatic if engine == "auto" else engines.MAKERS[engine]
     found = make(trace, rounded, target, scales)
     if not all(engines.precise(gradient, target) for gradient in found.gradients.values()):

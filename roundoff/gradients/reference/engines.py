@@ -17,7 +17,6 @@ from roundoff.arithmetic import walk
 from roundoff.arithmetic.condition_scale import Scale, Scaled
 from roundoff.arithmetic.expansions import above, swept
 from roundoff.arithmetic.literals import of_literals
-from roundoff.arithmetic.memo import Shared
 from roundoff.arithmetic.missing_values import walk_partly
 from roundoff.arithmetic.multiprecision import Multiprecision, text_of
 from roundoff.errors import (
@@ -62,17 +61,14 @@ SMALLEST = 2.0**-1074
 
 
 class Scales:
-    """S, the sums of |terms| and what is owed to literals, of a trace's outputs, when first asked for.
+    """S, the sums of |terms| and what is owed to literals, of a trace's outputs, when first asked for."""
 
-    shared: with other walks of the trace at these inputs.
-    """
-
-    def __init__(self, trace: Trace, inputs: dict[str, Array], shared: Shared) -> None:
-        self.trace, self.inputs, self.shared = trace, inputs, shared
+    def __init__(self, trace: Trace, inputs: dict[str, Array]) -> None:
+        self.trace, self.inputs = trace, inputs
 
     @cached_property
     def found(self) -> dict[str, Scaled]:
-        return walk(self.trace, Scale(self.shared), self.inputs)
+        return walk(self.trace, Scale(), self.inputs)
 
     def of(self, name: str) -> Callable[[], Scaled]:
         return partial(self._of, name)
@@ -152,7 +148,7 @@ def _multiword(trace: Trace, inputs: dict[str, Array], target: Format, scales: S
 
     bits = MOST_BITS if trace.polynomial else min(target.precision + 20 + GROWTH, MOST_BITS)
     while True:
-        arithmetic = Multiword.of_bits(bits, fastest_product(), scales.shared)
+        arithmetic = Multiword.of_bits(bits, fastest_product())
         found, lost = walk_partly(trace, arithmetic, inputs)
         gradients = {n: _from_words(v, scales.of(n), lost[n]) for n, v in found.items()}
         missing = max((_shortfall(g, target) for g in gradients.values()), default=0)

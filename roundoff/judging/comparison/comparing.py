@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.arithmetic.memo import Shared
 from roundoff.errors import (
     ArgumentError,
     PrecisionError,
@@ -19,6 +19,7 @@ from roundoff.errors import (
     UndecidedError,
     UnsupportedError,
 )
+from roundoff.gradients.inputs import round_inputs
 from roundoff.gradients.reference import Reference, is_large, spot_check
 from roundoff.judging.comparison.elsewhere import Search
 from roundoff.judging.comparison.equality import (
@@ -147,6 +148,14 @@ class Comparing(TracedSides):
     def pairs(
         self, target: Format, elsewhere: Mapping[str, Judgement], accumulate: Any, seeds: int
     ) -> list[Pair]:
+        with ExitStack() as walks:  # what they share is freed with it
+            evidence = partial(self._known, target, accumulate, walks)
+            return self._pairs(target, evidence, elsewhere, seeds)
+
+    def _pairs(
+        self, target: Format, evidence: Callable[[Trace], Evidence],
+        elsewhere: Mapping[str, Judgement], seeds: int,
+    ) -> list[Pair]:  # fmt: skip
         both = self.traces[target]
         try:
             if both == (None, None):
@@ -155,7 +164,7 @@ class Comparing(TracedSides):
                 self.ran.get((side.name, target)) or self.native(side, target, self.values)
                 for side in self.sides
             ]
-            known = of_both(both, lambda trace: self._known(trace, target, accumulate))
+            known = of_both(both, evidence)
         except (UndecidedError, PrecisionError, UnsupportedError, ArgumentError) as error:
             reason = Judgement(Verdict.UNDECIDED, str(error))
             return [Pair(name, target, elsewhere.get(name, reason)) for name in self.names]
@@ -163,28 +172,23 @@ class Comparing(TracedSides):
         names = [n for n in self.names if n in computed[0] and n in computed[1]]
         if not names:
             raise ArgumentError(f"the given tensors name none of {', '.join(self.names)}")
-        pairs = [
+        return [
             self._pair(name, target, computed, known, elsewhere.get(name), errors.get(name, ()))
             for name in names
         ]
-        while self.shared:
-            self.shared.pop().forget()
-        return pairs
 
     def _spend(self, on: str, seconds: float) -> None:
         self.spent[on] = self.spent.get(on, 0.0) + seconds
 
-    def _known(self, trace: Trace, target: Format, accumulate: Any) -> Evidence:
+    def _known(self, target: Format, accumulate: Any, walks: ExitStack, trace: Trace) -> Evidence:
         began = time.perf_counter()
-        shared = Shared()
         wide = (
             None
             if accumulate is None or as_format(accumulate).precision < target.precision
             else accumulate
         )
-        found = evidence_of_trace(
-            trace, self.values, target, accumulate=wide, shared=shared, device=self.device
-        )
+        inputs = walks.enter_context(round_inputs(trace, self.values, target).shared())
+        found = evidence_of_trace(trace, inputs, target, accumulate=wide, device=self.device)
         note = f"bounds in {target.name}: {found.kernels}"
         if found.kernels and note not in self.notes:
             self.notes.append(note)
@@ -197,7 +201,6 @@ class Comparing(TracedSides):
             self.checked.append(trace)
             self._spot_check(trace, found.reference, target)
         self._spend("references", time.perf_counter() - began)
-        self.shared.append(shared)
         return found
 
     def _spot_check(self, trace: Trace, reference: Reference, target: Format) -> None:

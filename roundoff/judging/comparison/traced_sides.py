@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.arithmetic.memo import Shared
 from roundoff.errors import (
     ArgumentError,
     RoundoffError,
@@ -64,7 +63,6 @@ class TracedSides:
         self.notes: list[str] = []
         self.checked: list[Trace] = []
         self.spent: dict[str, float] = {}
-        self.shared: list[Shared] = []
         self.ran: dict[tuple[str, Format], dict[str, Array]] = {}
         self.generator = np.random.default_rng([seed, 4])
         self.inputs = {name: as_tensor(name, value) for name, value in inputs.items()}
