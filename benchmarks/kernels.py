@@ -17,7 +17,7 @@ import roundoff as ro
 from roundoff.probing import revealed
 from roundoff.probing.direct_calls import Direct
 from roundoff.probing.gradient_reductions import Gradients, Reduction
-from roundoff.probing.recovery import Question, recover
+from roundoff.probing.recovery import CountQuestion, recover
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from definition import one_pair_per_call
@@ -49,7 +49,7 @@ def gradients(channels: int, terms: int, format: str) -> None:
 
     def one(pivot: int, other: int, units: list[int]) -> int:
         asked[0] += 1
-        return int(probing.ask([Question(pivot, np.array([other]), np.array(units))])[0][0])
+        return int(probing.ask([CountQuestion(pivot, np.array([other]), np.array(units))])[0][0])
 
     text = ""
     if len(part.leaves) <= 512:
@@ -72,7 +72,9 @@ def sums(n: int, format: str = "float32") -> None:
     if n <= 4096:
 
         def one(pivot: int, other: int, units: list[int]) -> int:
-            return int(kernel.ask([Question(pivot, np.array([other]), np.array(units))], 0)[0][0])
+            return int(
+                kernel.ask([CountQuestion(pivot, np.array([other]), np.array(units))], 0)[0][0]
+            )
 
         baseline = seconds(lambda: one_pair_per_call(range(n), one))
         text = f"; one pair per call {baseline:.2f} s: {baseline / ours:.0f} times as long"

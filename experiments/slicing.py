@@ -120,7 +120,7 @@ class Shape:
             )
 
     @classmethod
-    def of(cls, problem: study.Problem) -> Shape:
+    def of(cls, problem: study.TwoMethods) -> Shape:
         """The shape that a problem was made of."""
         return cls(**{name: problem.parameters[name] for name in cls.__dataclass_fields__})
 
@@ -207,12 +207,12 @@ def permute(
     return moved
 
 
-def problem(config: Slicing, s: Shape, case: str, seeds: int) -> study.Problem:
+def problem(config: Slicing, s: Shape, case: str, seeds: int) -> study.TwoMethods:
     """One case of one shape."""
     permutations = {"batch permuted": partial(permute, s, 0)} if s.N > 1 else {}
     if s.taps == 1 and s.stride == 1 and s.keep > 1:
         permutations["time permuted"] = partial(permute, s, 2)
-    return study.Problem(
+    return study.TwoMethods(
         case=case,
         shape=str(s),
         n=s.N * s.keep,
@@ -234,7 +234,7 @@ def source_digest(source: str) -> str:
     return source if source == "uniform" else series.digest(series.series(source))
 
 
-def problems(config: Slicing) -> Iterator[study.Problem]:
+def problems(config: Slicing) -> Iterator[study.TwoMethods]:
     """All cases of the study."""
     for name, least in (
         ("kernel_size", 1),
@@ -265,14 +265,14 @@ def problems(config: Slicing) -> Iterator[study.Problem]:
             yield problem(config, long, "length sweep", 5 if config.quick else 30)
 
 
-def real_size(config: Slicing) -> Iterator[study.Problem]:
+def real_size(config: Slicing) -> Iterator[study.TwoMethods]:
     """A layer as in practice: too many sums to simulate their orders, too long to draw their trees."""
     if config == replace(Slicing(), data=config.data, out=config.out):
         yield problem(config, Shape(8, 256, 256, 512, 64), "real size", 4)
 
 
 def explanations(
-    config: Slicing, found: Sequence[study.Problem]
+    config: Slicing, found: Sequence[study.TwoMethods]
 ) -> dict[tuple[str, str], Explanation]:
     """Why the bits of seed 0 differ: the real kernels' trees, for the problems with kernel 1."""
     reasons = {}

@@ -16,17 +16,17 @@ from roundoff.numbers.formats import as_format
 from roundoff.report import figures
 from roundoff.report.document import Report, Table, number, percent, upward
 from roundoff.report.figures import Plot
-from roundoff.report.findings.verdicts import ENOUGH, Question, by_order, listed, summary, verdicts
+from roundoff.report.findings.verdicts import ENOUGH, Question, by_order, summary, verdicts
 from roundoff.report.findings.why import why_figure, why_notes, why_tables
-from roundoff.study import Inputs, Problem, Tables
+from roundoff.study import Inputs, Tables, TwoMethods
 from roundoff.study.series import digest
-from roundoff.words import counted
+from roundoff.words import counted, listed
 
 
 def slicing_report(
     question: Question,
     configuration: Any,
-    problems: Sequence[Problem],
+    problems: Sequence[TwoMethods],
     tables: Tables,
     why: Mapping[tuple[str, str], Explanation],
 ) -> Report:
@@ -72,11 +72,11 @@ def _digests(inputs: Inputs) -> str:
     return ", ".join(f"{name} {digest(values)}" for name, values in inputs.items())
 
 
-def _of(frame: pd.DataFrame, problem: Problem) -> pd.DataFrame:
+def _of(frame: pd.DataFrame, problem: TwoMethods) -> pd.DataFrame:
     return frame[(frame["case"] == problem.case) & (frame["shape"] == problem.shape)]
 
 
-def answer(found: pd.DataFrame, main: Problem) -> str:
+def answer(found: pd.DataFrame, main: TwoMethods) -> str:
     """The answer, from the verdicts: same function?  how far apart?  who is closer?"""
     one = _of(found, main)
     if (one["verdict"] == Verdict.DIFFERENT).any():
@@ -162,7 +162,9 @@ def _closer(rows: pd.DataFrame) -> str:
     return listed(parts)
 
 
-def _verdict_tables(found: pd.DataFrame, names: tuple[str, str], main: Problem) -> Iterable[Table]:
+def _verdict_tables(
+    found: pd.DataFrame, names: tuple[str, str], main: TwoMethods
+) -> Iterable[Table]:
     columns = {
         "gradient": "gradient",
         "format": "format",
@@ -241,7 +243,7 @@ def _rank(column: pd.Series) -> pd.Series:
     return column.map({value: k for k, value in enumerate(dict.fromkeys(column))})
 
 
-def _order_table(counts: pd.DataFrame, main: Problem) -> Table:
+def _order_table(counts: pd.DataFrame, main: TwoMethods) -> Table:
     frame = by_order(counts, main.wrt[0], main.names[1])
     formats = [column for column in frame.columns if column not in ("order", "sums")]
     frame = frame.sort_values(["sums", formats[-1]], ascending=[False, True], kind="stable")
@@ -273,7 +275,7 @@ def _errors_table(counts: pd.DataFrame) -> Table:
     )  # fmt: skip
 
 
-def _plots(tables: Tables, problems: Sequence[Problem]) -> Iterable[Plot]:
+def _plots(tables: Tables, problems: Sequence[TwoMethods]) -> Iterable[Plot]:
     errors, pairs, elements = tables["errors"], tables["pairs"], tables["elements"]
     same = [p for p in problems if p.case == "kernel 1"]
     main, last = same[0], same[-1]
@@ -306,7 +308,7 @@ def _engines(pairs: pd.DataFrame) -> str:
     return listed(list(dict.fromkeys(pairs["reference_engine"])))
 
 
-def _placed(plot: Plot, problem: Problem) -> Plot:
+def _placed(plot: Plot, problem: TwoMethods) -> Plot:
     return replace(plot, caption=f"{plot.caption} {problem.shape}, {problem.case}.")
 
 
@@ -327,7 +329,7 @@ def _notes(
     question: Question,
     found: pd.DataFrame,
     counts: pd.DataFrame,
-    problems: Sequence[Problem],
+    problems: Sequence[TwoMethods],
     pairs: pd.DataFrame,
     reads: pd.DataFrame,
 ) -> Iterable[tuple[str, str]]:
@@ -359,7 +361,7 @@ def _notes(
     yield ("Counted.", _counted(counts))
 
 
-def _influence(problems: Sequence[Problem], reads: pd.DataFrame) -> str:
+def _influence(problems: Sequence[TwoMethods], reads: pd.DataFrame) -> str:
     parts = []
     for problem in problems:
         length = int(problem.parameters["T"])

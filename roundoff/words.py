@@ -36,10 +36,10 @@ def folded(line: str) -> str:
     )  # fmt: skip
 
 
-def apart(first: str, second: str) -> tuple[str, str]:
+def told_apart(first: str, second: str) -> tuple[str, str]:
     """Two names, numbered where they are one.
 
-    >>> apart("sum", "sum"), apart("sum", "mean")
+    >>> told_apart("sum", "sum"), told_apart("sum", "mean")
     (('sum 1', 'sum 2'), ('sum', 'mean'))
     """
     return (f"{first} 1", f"{second} 2") if first == second else (first, second)

@@ -44,7 +44,7 @@ from roundoff.trace.steps import Contract, Reduce, present
 Array = npt.NDArray[np.float64]
 
 #: Sums in float64, their own radius, and what is known of them.
-Measured = tuple[Array, Any, Sums]
+KnownSums = tuple[Array, Any, Sums]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Adding:
         """The format of the sums."""
         return self.accumulator.format
 
-    def terms(self, step: Reduce, operand: Enclosed) -> Measured:
+    def terms(self, step: Reduce, operand: Enclosed) -> KnownSums:
         """The sums of a reduction."""
         n, value = present(step), np.asarray(operand.value, np.float64)
         size, before = np.sum(operand.size, axis=-1), _sum(operand.error, value)
@@ -120,7 +120,7 @@ class Adding:
 
     def products(
         self, step: Contract, first: Enclosed, second: Enclosed, known: Findings
-    ) -> Measured:
+    ) -> KnownSums:
         """The sums of products of a contraction; known: what walks at these inputs share."""
         n = present(step)
         if known.value is None:

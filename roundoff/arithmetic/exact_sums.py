@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import slices
-from roundoff.arithmetic.expansions import LEAST_PRODUCT, LOST, TINY, UPWARD, Accumulator
+from roundoff.arithmetic.expansions import LEAST_PRODUCT, LOST, TINY, UPWARD, RunningSum
 from roundoff.arithmetic.slices import Block, Exponents, Rows, Sliced, blocks
 
 Array = npt.NDArray[np.float64]
@@ -58,7 +58,7 @@ def multiply(
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class ScaledProduct:
     """Whole numbers, times a power of two; few: most may be zero."""
 
     values: Array
@@ -66,12 +66,12 @@ class Part:
     few: bool
 
 
-def _part(a: Sliced, s: int, b: Sliced, t: int, panel: Block, product: Product) -> Part:
+def _part(a: Sliced, s: int, b: Sliced, t: int, panel: Block, product: Product) -> ScaledProduct:
     """A panel of the product of two slices."""
     weight = 2.0 ** (2 - (s + 1) * a.width - (t + 1) * b.width)
     first, second = a.digits[s], b.digits[t]
     few = not (isinstance(first, np.ndarray) and isinstance(second, np.ndarray))
-    return Part(_of_slices(a, s, b, t, panel, product), weight, few)
+    return ScaledProduct(_of_slices(a, s, b, t, panel, product), weight, few)
 
 
 def _of_slices(a: Sliced, s: int, b: Sliced, t: int, panel: Block, product: Product) -> Array:
@@ -101,7 +101,7 @@ def total(words: Sequence[Array], most: int, bits: int) -> tuple[tuple[Array, ..
     a = Rows([w.reshape(1, rows, terms) for w in words], -1).cut(slices.sum_width(terms), bits)
     found = _Sums((1, rows, 1), most, bits)
     parts = [
-        Part(d.sum(axis=-1).reshape(1, rows, 1), 2.0 ** (1 - (t + 1) * a.width), False)
+        ScaledProduct(d.sum(axis=-1).reshape(1, rows, 1), 2.0 ** (1 - (t + 1) * a.width), False)
         for t, d in enumerate(a.digits)
     ]
     found.add((slice(0, 1), slice(0, rows)), parts, terms * a.rest, (a.exponent,))
@@ -123,7 +123,11 @@ class _Sums:
         self.radius: Any = 0.0
 
     def add(
-        self, panel: Block, parts: Sequence[Part], rest: Any, exponents: Sequence[Exponents]
+        self,
+        panel: Block,
+        parts: Sequence[ScaledProduct],
+        rest: Any,
+        exponents: Sequence[Exponents],
     ) -> None:
         """A panel: the sum of weights times whole numbers, to within `rest`, times 2^(sum of exponents)."""
         many, some = panel
@@ -131,7 +135,7 @@ class _Sums:
         rest = np.broadcast_to(rest, shape)
         power = _Power(exponents, shape)
         for block in blocks(shape, slices.BLOCK):
-            sums, own = Accumulator(self.most), rest[block]
+            sums, own = RunningSum(self.most), rest[block]
             for part in parts:
                 if not part.few or part.values[block].any():
                     term = np.empty(own.shape)

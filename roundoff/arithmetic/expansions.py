@@ -116,7 +116,7 @@ def above(parts: Sequence[Any]) -> Any:
     return sum(parts[1:], parts[0]) * UPWARD
 
 
-class Accumulator:
+class RunningSum:
     """A running sum in a few words, with a bound of what fell off its end."""
 
     def __init__(self, words: int) -> None:

@@ -30,7 +30,7 @@ REASONS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Marked:
     """An engine's value, and per element the number of what is said of it; None: all elements are known."""
 
     value: Any
@@ -56,57 +56,57 @@ class Partly(Sharing):
         flat = marks.ravel()
         return {int(at): self.said[flat[at] - 1] for at in np.flatnonzero(flat)}
 
-    def load(self, values: Array) -> Part:
-        return Part(self.engine.load(values))
+    def load(self, values: Array) -> Marked:
+        return Marked(self.engine.load(values))
 
-    def constant(self, step: Constant) -> Part:
-        return Part(self.engine.constant(step))
+    def constant(self, step: Constant) -> Marked:
+        return Marked(self.engine.constant(step))
 
-    def move(self, step: Move, operands: Sequence[Part]) -> Part:
+    def move(self, step: Move, operands: Sequence[Marked]) -> Marked:
         value = self.engine.move(step, [o.value for o in operands])
         if all(o.marks is None for o in operands):
-            return Part(value)
-        return Part(value, _any_left(move_elements(step, [_full(o) for o in operands], 0)))
+            return Marked(value)
+        return Marked(value, _any_left(move_elements(step, [_full(o) for o in operands], 0)))
 
-    def map(self, step: Map, operands: Sequence[Part]) -> Part:
+    def map(self, step: Map, operands: Sequence[Marked]) -> Marked:
         value, parts = self._carried(lambda values: self.engine.map(step, values), operands)
         if all(part.marks is None for part in parts):
-            return Part(value)
+            return Marked(value)
         marks = [_full(part) for part in parts]
         function = FUNCTIONS[step.function]
         if function.kind is Kind.SELECTION:
             chosen = np.where(parts[0].value, marks[1], marks[2])
-            return Part(value, _any_left(_first([marks[0], chosen])))
+            return Marked(value, _any_left(_first([marks[0], chosen])))
         alone = function.absorbing
         if alone is not None:  # one operand may decide alone
             decided = [
                 (m == 0) & (np.asarray(p.value) == alone) for m, p in zip(marks, parts, strict=True)
             ]
             settled = decided[0] | decided[1]
-            return Part(
+            return Marked(
                 np.where(settled, alone, value), _any_left(np.where(settled, 0, _first(marks)))
             )
-        return Part(value, _any_left(_first(marks)))
+        return Marked(value, _any_left(_first(marks)))
 
-    def reduce(self, step: Reduce, operand: Part) -> Part:
+    def reduce(self, step: Reduce, operand: Marked) -> Marked:
         value, (part,) = self._carried(lambda values: self.engine.reduce(step, *values), [operand])
         if part.marks is None:
-            return Part(value)
-        return Part(value, part.marks.max(axis=-1, initial=0))
+            return Marked(value)
+        return Marked(value, part.marks.max(axis=-1, initial=0))
 
-    def contract(self, step: Contract, first: Part, second: Part) -> Part:
+    def contract(self, step: Contract, first: Marked, second: Marked) -> Marked:
         value, parts = self._carried(
             lambda values: self.engine.contract(step, *values), [first, second]
         )
         if all(part.marks is None for part in parts):
-            return Part(value)
+            return Marked(value)
         rows = _full(parts[0]).max(axis=2, initial=0)[:, :, None]
         columns = _full(parts[1]).max(axis=1, initial=0)[:, None, :]
-        return Part(value, _any_left(_first(np.broadcast_arrays(rows, columns))))
+        return Marked(value, _any_left(_first(np.broadcast_arrays(rows, columns))))
 
     def _carried(
-        self, carry: Callable[[list[Any]], Any], operands: Sequence[Part]
-    ) -> tuple[Any, list[Part]]:
+        self, carry: Callable[[list[Any]], Any], operands: Sequence[Marked]
+    ) -> tuple[Any, list[Marked]]:
         """What the engine makes of the operands, with a 1 in place of every element that it refuses."""
         parts = list(operands)
         for _ in range(REASONS):
@@ -123,7 +123,7 @@ class Partly(Sharing):
                 parts = [self._marked(p, r) for p, r in zip(parts, refused, strict=True)]
         return carry([part.value for part in parts]), parts
 
-    def _marked(self, part: Part, refused: Mapping[int, RoundoffError]) -> Part:
+    def _marked(self, part: Marked, refused: Mapping[int, RoundoffError]) -> Marked:
         """With a 1 where it is refused, and a mark where there was none."""
         if not refused:
             return part
@@ -137,7 +137,7 @@ class Partly(Sharing):
         value = self.engine.map(select, [mask, ones, part.value])
         flat = marks.ravel()
         flat[at] = np.where(flat[at] > 0, flat[at], number)
-        return Part(value, flat.reshape(mask.shape))
+        return Marked(value, flat.reshape(mask.shape))
 
     def _number(self, error: RoundoffError) -> int:
         text = str(error)
@@ -164,7 +164,7 @@ def _shape(value: Any) -> Shape:
     return tuple(value.shape)
 
 
-def _full(part: Part) -> Marks:
+def _full(part: Marked) -> Marks:
     return np.zeros(_shape(part.value), np.int32) if part.marks is None else part.marks
 
 

@@ -23,9 +23,7 @@ from mpmath.libmp import from_float, mpf_abs, mpf_gt, mpf_sub
 from roundoff.arithmetic import exact_sums, move_elements
 from roundoff.arithmetic.ball import without_value
 from roundoff.arithmetic.expansions import LOST, TINY, UPWARD, products, shorten
-from roundoff.arithmetic.multiprecision import Multiprecision, Numbers, from_words
-from roundoff.arithmetic.sharing import Sharing
-from roundoff.arithmetic.words import (
+from roundoff.arithmetic.float_words import (
     Array,
     Mask,
     Words,
@@ -46,6 +44,8 @@ from roundoff.arithmetic.words import (
     where,
     within_radius,
 )
+from roundoff.arithmetic.multiprecision import Multiprecision, Numbers, from_words
+from roundoff.arithmetic.sharing import Sharing
 from roundoff.errors import (
     PrecisionError,
     RoundoffError,

@@ -30,7 +30,7 @@ from roundoff.arithmetic.enclosed import (
     sign_of,
     slack,
 )
-from roundoff.arithmetic.enclosed_sums import Adding, Measured
+from roundoff.arithmetic.enclosed_sums import Adding, KnownSums
 from roundoff.arithmetic.exact_operations import exact_in_float64, given, held_by, kept, lean
 from roundoff.arithmetic.flushing import reach, read, taken_for_granted
 from roundoff.arithmetic.per_step import Rounding
@@ -274,12 +274,12 @@ class Running(Rounding, Sharing):
             found = replace(found, terms=count, magnitudes=sums.size + sums.lost)
         return found
 
-    def _measured(self, step: Reduce | Contract, *operands: Enclosed) -> Measured:
+    def _measured(self, step: Reduce | Contract, *operands: Enclosed) -> KnownSums:
         """What is known of the sums of a step: of given numbers, it is the same under every law."""
         adding, found = self.adding, self.findings(step)
         lasting = not self.flushing and all(map(given, operands))
         if lasting and adding in found.sums:
-            known: Measured = found.sums[adding]
+            known: KnownSums = found.sums[adding]
             return known
         if isinstance(step, Reduce):
             made = adding.terms(step, *operands)

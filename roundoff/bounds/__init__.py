@@ -52,8 +52,8 @@ __all__ = [
 ]
 
 _WALKS = {
-    "sum": "sums", "dot": "sums", "matmul": "sums",
-    "matmul_gradients": "layers", "linear_gradients": "layers", "conv_gradients": "layers",
+    "sum": "sum_bounds", "dot": "sum_bounds", "matmul": "sum_bounds",
+    "matmul_gradients": "layer_bounds", "linear_gradients": "layer_bounds", "conv_gradients": "layer_bounds",
 }  # fmt: skip
 
 

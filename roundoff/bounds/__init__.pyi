@@ -14,9 +14,9 @@ from roundoff.bounds.theorems import lange_rump as lange_rump
 from roundoff.bounds.theorems import neumaier as neumaier
 from roundoff.bounds.theorems import stochastic_rounding as stochastic_rounding
 from roundoff.bounds.theorems import sum2 as sum2
-from roundoff.gradients.layers import conv_gradients as conv_gradients
-from roundoff.gradients.layers import linear_gradients as linear_gradients
-from roundoff.gradients.layers import matmul_gradients as matmul_gradients
-from roundoff.gradients.sums import dot as dot
-from roundoff.gradients.sums import matmul as matmul
-from roundoff.gradients.sums import sum as sum
+from roundoff.gradients.layer_bounds import conv_gradients as conv_gradients
+from roundoff.gradients.layer_bounds import linear_gradients as linear_gradients
+from roundoff.gradients.layer_bounds import matmul_gradients as matmul_gradients
+from roundoff.gradients.sum_bounds import dot as dot
+from roundoff.gradients.sum_bounds import matmul as matmul
+from roundoff.gradients.sum_bounds import sum as sum

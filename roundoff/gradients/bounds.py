@@ -186,7 +186,7 @@ def _elementary(maps: set[str]) -> str:
     return f"; functions within so many ulp: {used}" if used else ""
 
 
-def tolerance(bound: Array, exact: Array) -> tuple[float, float]:
+def rtol_atol(bound: Array, exact: Array) -> tuple[float, float]:
     """The tightest (rtol, atol) that two results within `bound` of the exact one satisfy together.
 
     Of all pairs with rtol, atol >= 0 and rtol |exact| + atol >= 2 bound at every element, that with the

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.bounds import Bound
-from roundoff.gradients.bounds import bounds_of_trace, tolerance
+from roundoff.gradients.bounds import bounds_of_trace, rtol_atol
 from roundoff.gradients.inputs import round_inputs
 from roundoff.gradients.prediction import SAMPLES, Prediction, predictions_of_trace, usual_kernels
 from roundoff.gradients.reference import (
@@ -202,7 +202,7 @@ def tolerance_pair(first: Judged, second: Judged) -> tuple[float, float]:
     most = np.maximum(first.tolerance, second.tolerance)[known]
     if not np.isfinite(most).all():
         return np.inf, np.inf
-    return tolerance(most, reference.high[known])
+    return rtol_atol(most, reference.high[known])
 
 
 def vague(likely: Array, scale: Array, terms: Array, known: Mask) -> bool:

@@ -12,8 +12,7 @@ import numpy.typing as npt
 from roundoff.arguments import choice
 from roundoff.bounds.theorems import check_failure
 from roundoff.errors import ArgumentError
-from roundoff.gradients.bounds import rounded_up
-from roundoff.gradients.bounds import tolerance as pair_of
+from roundoff.gradients.bounds import rounded_up, rtol_atol
 from roundoff.gradients.native import native_gradients
 from roundoff.gradients.problem import Problem
 from roundoff.judging import ordinary
@@ -67,7 +66,7 @@ class Tolerance:
         """
         kind = self.kind if kind is None else choice("kind", kind, KINDS)
         known = ~np.isnan(self.exact)
-        return pair_of(getattr(self, kind)[known], self.exact[known])
+        return rtol_atol(getattr(self, kind)[known], self.exact[known])
 
     def power(self, kind: str | None = None) -> Power:
         """The faults that a check by this tolerance notices for sure; kind: by default `self.kind`."""

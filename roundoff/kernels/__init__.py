@@ -1,11 +1,11 @@
 """Kernels of this machine: contracts, each shown by one probe of the very call."""
 
-from roundoff.kernels.facts import Described, Facts, Kernels, Place, Table
+from roundoff.kernels.facts import ContractTable, Described, Facts, Kernels, Place
 
-__all__ = ["Described", "Facts", "Kernels", "Place", "Table", "contracts"]
+__all__ = ["ContractTable", "Described", "Facts", "Kernels", "Place", "contracts"]
 
 
-def contracts() -> Table:
+def contracts() -> ContractTable:
     """What was probed so far in this process, on this machine; print it.
 
     Bounds, tolerances and verdicts probe the kernels that they meet, once per call, dtype, number of

@@ -125,7 +125,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Table:
+class ContractTable:
     """What was probed in this process, on this machine; print it."""
 
     entries: tuple[Entry, ...]

@@ -24,7 +24,7 @@ from roundoff.trace.call import Call, Given, Operand
 Results = Sequence[torch.Tensor | None]
 
 #: A call as a function of the type of its floating-point operands and their numbers, in float64.
-Kernel = Callable[[Sequence[torch.Tensor]], Results]
+KernelCall = Callable[[Sequence[torch.Tensor]], Results]
 
 #: Formats that torch's kernels compute in.
 NATIVE = frozenset(("float16", "bfloat16", "float32", "float64"))
@@ -84,7 +84,7 @@ def is_linear(call: Call) -> bool:
     return floats and call.name in LINEAR and all(value in (0, 1) for value in scalars)
 
 
-def kernel_of(call: Call) -> Kernel:
+def kernel_of(call: Call) -> KernelCall:
     """The call itself, every operand in its format."""
 
     def run(values: Sequence[torch.Tensor]) -> Results:
@@ -100,7 +100,7 @@ def kernel_of(call: Call) -> Kernel:
     return run
 
 
-def exact_kernel(call: Call) -> Kernel:
+def exact_kernel(call: Call) -> KernelCall:
     """The call in float64."""
 
     def run(values: Sequence[torch.Tensor]) -> Results:
@@ -157,7 +157,7 @@ def narrowest(call: Call) -> Format:
     return min((as_format(o.format) for o in call.operands), key=lambda each: each.precision)
 
 
-def probe_sums(call: Call, terms: int, run: Kernel | None = None) -> tuple[Facts | None, ...]:
+def probe_sums(call: Call, terms: int, run: KernelCall | None = None) -> tuple[Facts | None, ...]:
     """What each result of a linear call does with its sums, by one probe; None: nothing can be said.
 
     call: with the format of every operand; terms: of the longest sum; run: in place of the kernel, a
@@ -194,7 +194,9 @@ def _ordinary(call: Call, format: Format, terms: int) -> Operands:
     return Operands(tuple(bits), share, tuple(units))
 
 
-def _agreements(call: Call, native: Kernel, exact: Kernel, how: Operands) -> list[bool | None]:
+def _agreements(
+    call: Call, native: KernelCall, exact: KernelCall, how: Operands
+) -> list[bool | None]:
     """Per result, whether all elements are the exact ones rounded once; None where nothing was compared."""
     generator = np.random.default_rng([SEED, *call.operands[0].shape])
     agree: list[bool | None] = []
@@ -230,7 +232,7 @@ def _rounded(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return values.to(torch.float32).to(dtype) if dtype.itemsize < 4 else values.to(dtype)
 
 
-def probe_flush(call: Call, terms: int, run: Kernel | None = None) -> tuple[bool | None, ...]:
+def probe_flush(call: Call, terms: int, run: KernelCall | None = None) -> tuple[bool | None, ...]:
     """Whether a result of a linear call shows that a number below the smallest normal one was taken for zero.
 
     Each factor below it in turn, the others large; then all factors above it, their products and sums below.

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from roundoff.kernels.facts import Described, Entry, Facts, Kernels, Place, Stated, Table
+from roundoff.kernels.facts import ContractTable, Described, Entry, Facts, Kernels, Place, Stated
 from roundoff.kernels.probes import ADDED, is_linear, probe_flush, probe_sums
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format
@@ -27,7 +27,7 @@ _sums: dict[tuple[Any, ...], tuple[Facts | None, ...] | None] = {}
 _flushes: dict[tuple[Any, ...], tuple[bool | None, ...] | None] = {}
 
 
-def contracts() -> Table:
+def contracts() -> ContractTable:
     """What was probed so far in this process, on this machine: see `print(roundoff.contracts())`.
 
     Bounds, tolerances and verdicts probe the kernels that they meet; nothing is probed beforehand.
@@ -35,7 +35,7 @@ def contracts() -> Table:
     with TORCH:
         keys = dict.fromkeys([*_sums, *_flushes])
         entries = (Entry(k[0], k[1], k[2], _sums.get(k), _flushes.get(k)) for k in keys)
-        return Table(tuple(entries))
+        return ContractTable(tuple(entries))
 
 
 def sums_of(call: Call, terms: int) -> tuple[Facts | None, ...] | None:
@@ -111,11 +111,11 @@ def of_this_machine(
     dtype = format.torch_dtype
     if dtype is None or dtype.itemsize < 2 or torch.device(device).type != "cpu":
         return None
-    machine = Machine(trace, format)
+    machine = ProbedKernels(trace, format)
     return machine if accumulate is None else Stated(Described(as_format(accumulate)), machine)
 
 
-class Machine:
+class ProbedKernels:
     """The kernels that carry out a trace here, where `format` is the declared one.
 
     What no probe has shown is assumed: sums in the step's format, a rounding after every step, and numbers

@@ -11,13 +11,13 @@ from typing import Any
 
 from roundoff.kernels.facts import Facts, Place
 from roundoff.kernels.levels import narrow, of_batch
-from roundoff.kernels.this_machine import HALVES, Machine
+from roundoff.kernels.this_machine import HALVES, ProbedKernels
 from roundoff.numbers.formats import FLOAT32, FLOAT64, Format, as_format
 from roundoff.orders import holds
 from roundoff.trace.steps import Contract, Reduce, Rounded, Trace
 
 
-class Usual(Machine):
+class Usual(ProbedKernels):
     """The kernels of this machine: what probes have shown and, where they have not, what is usual.
 
     accumulate: the format of sums, where the user states it; here: whether the kernels are this machine's,

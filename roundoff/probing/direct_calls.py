@@ -14,7 +14,7 @@ from roundoff.numbers.formats import Format, as_format
 from roundoff.probing.buffers import Buffer, encoder
 from roundoff.probing.flags import Probes
 from roundoff.probing.probe_values import Masks, masks, whole
-from roundoff.probing.recovery import Ids, NotATree, Question
+from roundoff.probing.recovery import CountQuestion, Ids, NotATree
 from roundoff.words import counted
 
 Array = npt.NDArray[np.float64]
@@ -141,12 +141,12 @@ class Direct:
             )
         return found
 
-    def ask(self, questions: Sequence[Question], output: int) -> list[Ids]:
+    def ask(self, questions: Sequence[CountQuestion], output: int) -> list[Ids]:
         """The counts of one output."""
         scale = (self.divisor or 1) / self.unit
         return [whole(scale * self._surviving(question, output)) for question in questions]
 
-    def _surviving(self, question: Question, output: int) -> Array:
+    def _surviving(self, question: CountQuestion, output: int) -> Array:
         if self.outputs == 1:
             return np.array(
                 [row[0] for row in self._rows(question.pivot, question.others, question.units)]

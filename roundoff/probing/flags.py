@@ -30,7 +30,7 @@ class Probes:
         return len(self.leaves)
 
 
-class Probing(Protocol):
+class SettableTerms(Protocol):
     """A reduction whose terms can be set."""
 
     def __call__(self, probes: Probes) -> Array:
@@ -59,7 +59,7 @@ def siblings(tree: ReductionTree) -> tuple[Ids, Ids, Ids]:
     return parent, sibling, np.array(shallow, np.int64)
 
 
-def fused(tree: ReductionTree, near: float, probing: Probing) -> Flags:
+def fused(tree: ReductionTree, near: float, probing: SettableTerms) -> Flags:
     """Per leaf, whether its product enters its addition unrounded.
 
     One probe per leaf: the product (1 + near)^2 beside -(1 + 2 near) at a leaf of the sibling subtree.
@@ -83,7 +83,9 @@ def fused(tree: ReductionTree, near: float, probing: Probing) -> Flags:
     return result
 
 
-def narrow(tree: ReductionTree, small: float, probing: Probing, thorough: bool = False) -> Flags:
+def narrow(
+    tree: ReductionTree, small: float, probing: SettableTerms, thorough: bool = False
+) -> Flags:
     """Per addition, whether its result is rounded to the narrow format.
 
     1 and `small` meet at the node and -1 comes in at its parent: `small` is left where the sum was kept in
@@ -127,7 +129,7 @@ def narrow(tree: ReductionTree, small: float, probing: Probing, thorough: bool =
     return flags
 
 
-def kept(tree: ReductionTree, joined: Flags, probing: Probing) -> int:
+def kept(tree: ReductionTree, joined: Flags, probing: SettableTerms) -> int:
     """How many bits below the leading one of their largest term the nodes of several terms keep.
 
     1, -1 and 2^-k at three of the terms of a node: 2^-k is left if it was kept.

@@ -18,7 +18,7 @@ from roundoff.probing.buffers import Buffer
 from roundoff.probing.flags import Probes
 from roundoff.probing.gradient_terms import Terms, gradient_terms
 from roundoff.probing.probe_values import masks, whole
-from roundoff.probing.recovery import Ids, Question
+from roundoff.probing.recovery import CountQuestion, Ids
 from roundoff.trace import trace_gradients
 from roundoff.trace.capture import as_tensor, call, check_wrt
 from roundoff.trace.checks import check_device, check_problem
@@ -194,7 +194,7 @@ class Probing:
     def _results(self, elements: Ids) -> Array:
         return self.graph.backward(self.reduction.name)[elements]
 
-    def ask(self, questions: Sequence[Question]) -> list[Ids]:
+    def ask(self, questions: Sequence[CountQuestion]) -> list[Ids]:
         """Counts, as many questions at a time as there are independent rows."""
         self._ones()
         m, n, width = self.masks, int(self.part.leaves.size), len(self.rows)

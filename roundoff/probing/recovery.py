@@ -27,7 +27,7 @@ class NotATree(RoundoffError):
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class CountQuestion:
     """For each leaf of `others`: +M at the pivot, -M there, a unit at each of `units`; how many are left?
 
     A leaf that holds M is no unit, whatever `units` says.
@@ -38,7 +38,7 @@ class Question:
     units: Ids
 
 
-Ask = Callable[[Sequence[Question]], Sequence[Ids]]
+Ask = Callable[[Sequence[CountQuestion]], Sequence[Ids]]
 
 
 @dataclass(eq=False)
@@ -74,9 +74,9 @@ class _Asked:
     guarded: bool
 
     @property
-    def question(self) -> Question:
+    def question(self) -> CountQuestion:
         shown = np.append(self.units, self.part.sentinel) if self.guarded else self.units
-        return Question(self.part.pivot, self.stretch.leaves, shown)
+        return CountQuestion(self.part.pivot, self.stretch.leaves, shown)
 
 
 def recover(leaves: Ids, ask: Ask, most: int, seed: int = 0) -> list[list[int]]:

@@ -293,8 +293,8 @@ def kernel_tree(
     leaves: Ids,
     numbers: Masks,
     format: Format,
-    plain: flags.Probing,
-    products: flags.Probing | None,
+    plain: flags.SettableTerms,
+    products: flags.SettableTerms | None,
     thorough: bool,
 ) -> KernelTree:
     """The tree of these nodes with its roundings; products: for reductions that multiply."""

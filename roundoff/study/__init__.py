@@ -5,15 +5,15 @@ that they depend on; an interrupted study goes on where it stopped.
 """
 
 from roundoff.study.grid import Cell, cells, run, run_cell
-from roundoff.study.problem import Inputs, Problem
 from roundoff.study.rows import TABLES, Tables, accumulators, passes
+from roundoff.study.two_methods import Inputs, TwoMethods
 
 __all__ = [
     "TABLES",
     "Cell",
     "Inputs",
-    "Problem",
     "Tables",
+    "TwoMethods",
     "accumulators",
     "cells",
     "passes",

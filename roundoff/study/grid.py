@@ -27,8 +27,8 @@ from roundoff.files import make_folder, parquet, read_parquet, unwritable
 from roundoff.gradients.native import threads
 from roundoff.numbers.formats import Format, as_format
 from roundoff.orders import as_order
-from roundoff.study.problem import Problem
-from roundoff.study.rows import TABLES, Measured, Tables
+from roundoff.study.rows import TABLES, CellRows, Tables
+from roundoff.study.two_methods import TwoMethods
 from roundoff.words import counted
 
 
@@ -36,7 +36,7 @@ from roundoff.words import counted
 class Cell:
     """One problem in one format over a range of seeds."""
 
-    problem: Problem
+    problem: TwoMethods
     format: Format
     first: int
     last: int
@@ -59,7 +59,7 @@ class Cell:
         """The rows of this cell, by table."""
         with threads(self.threads):
             seeds = range(self.first, self.last)
-            measured = Measured(self.problem, self.format, seeds, self.orders, self.base)
+            measured = CellRows(self.problem, self.format, seeds, self.orders, self.base)
             return measured.tables()
 
 
@@ -80,7 +80,7 @@ def code_fingerprint() -> str:
 
 
 def cells(
-    problems: Sequence[Problem],
+    problems: Sequence[TwoMethods],
     formats: Sequence[Any],
     orders: Sequence[str],
     *,

@@ -21,7 +21,7 @@ from roundoff.judging.evidence import FAILURE, evidence_of_trace, tolerance_pair
 from roundoff.judging.verdict import Judgement, Verdict, equal_bits, judge, normwise_errors
 from roundoff.numbers import accuracy, statistics
 from roundoff.numbers.formats import FLOAT32, Format, round_to, spacing
-from roundoff.study.problem import Inputs, Problem
+from roundoff.study.two_methods import Inputs, TwoMethods
 from roundoff.trace import UPSTREAM, Input
 
 Array = npt.NDArray[np.float64]
@@ -30,11 +30,11 @@ Tables = dict[str, pd.DataFrame]
 TABLES = ("errors", "pairs", "elements", "reads")
 
 
-class Measured:
+class CellRows:
     """References, native and simulated gradients of a cell, and the rows made of them."""
 
     def __init__(
-        self, problem: Problem, format: Format, seeds: range, orders: Sequence[str], base: int
+        self, problem: TwoMethods, format: Format, seeds: range, orders: Sequence[str], base: int
     ) -> None:
         self.problem, self.format, self.orders, self.base = problem, format, orders, base
         self.names = problem.names

@@ -23,7 +23,6 @@ from roundoff.arguments import described, instance
 from roundoff.errors import ArgumentError, RoundoffError, UnsupportedError
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format, rounder
-from roundoff.trace.call_records import Run
 from roundoff.trace.checks import OUTPUT, UPSTREAM, check_output_apart, check_problem
 from roundoff.trace.exact_constants import ExactConstants
 from roundoff.trace.in_place import PutBack, declare_updates, drop_last_writes, lift
@@ -31,6 +30,7 @@ from roundoff.trace.lowering import Value, computed_in, format_name, literal, lo
 from roundoff.trace.settled import Settled
 from roundoff.trace.sources import Sources, keeping_sources, source_of
 from roundoff.trace.steps import Builder, Trace
+from roundoff.trace.type_dependence import Run
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 _NOT_RUN = "PyTorch could not run the function"

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.trace.call import Call
+from roundoff.trace.call import Shape as Shape
 from roundoff.trace.functions import FUNCTIONS
 from roundoff.trace.source import Source
 
-Shape = tuple[int, ...]
 Index = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 

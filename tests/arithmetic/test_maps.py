@@ -15,7 +15,7 @@ from roundoff.arithmetic import walk
 from roundoff.arithmetic.ball import Ball
 from roundoff.arithmetic.condition_scale import Scale, Scaled
 from roundoff.arithmetic.expected import Expected
-from roundoff.arithmetic.literals import ROUNDING, Literals
+from roundoff.arithmetic.literal_errors import ROUNDING, Literals
 from roundoff.arithmetic.multiprecision import Multiprecision
 from roundoff.arithmetic.multiword import Multiword
 from roundoff.arithmetic.running import Running

@@ -12,8 +12,8 @@ from roundoff.arithmetic.missing_values import walk_partly
 from roundoff.arithmetic.multiprecision import Multiprecision
 from roundoff.arithmetic.multiword import Multiword
 from roundoff.numbers.formats import as_format
-from roundoff.study.problem import Problem
-from roundoff.study.rows import Measured
+from roundoff.study.rows import CellRows
+from roundoff.study.two_methods import TwoMethods
 from roundoff.testing import assert_within_roundoff
 from roundoff.trace import prune, trace_gradients
 
@@ -283,11 +283,11 @@ def test_equal_infinities_are_equal() -> None:
 
 def test_a_study_counts_what_has_no_value_and_judges_the_rest() -> None:
     inputs = {"x": ROOTS["x"].double().numpy()}
-    problem = Problem(
+    problem = TwoMethods(
         "roots", "", 1, {"safe": safe, "naive": naive}, lambda _: dict(inputs), ("x",), torch.sum, 1,
         {"name": "roots"}, {},
     )  # fmt: skip
-    pairs = Measured(problem, as_format("float32"), range(1), (), 0).tables()["pairs"].iloc[0]
+    pairs = CellRows(problem, as_format("float32"), range(1), (), 0).tables()["pairs"].iloc[0]
     assert pairs["verdict"] == "SUSPICIOUS" and "naive is nan at element [1]" in pairs["reason"]
     assert pairs["normwise_second"] == np.inf, "the NaN of the naive one"
     for column in (

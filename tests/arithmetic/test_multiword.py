@@ -20,9 +20,9 @@ from zoo import Z, loss
 import roundoff as ro
 from roundoff.arithmetic import expansions, multiword, walk
 from roundoff.arithmetic.condition_scale import Scaled
+from roundoff.arithmetic.float_words import Words
 from roundoff.arithmetic.multiprecision import Multiprecision, from_words
 from roundoff.arithmetic.multiword import Multiword
-from roundoff.arithmetic.words import Words
 from roundoff.gradients.inputs import float64_array, round_inputs
 from roundoff.gradients.reference import engines
 from roundoff.gradients.reference.rounding import float_up

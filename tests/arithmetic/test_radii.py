@@ -18,9 +18,9 @@ from mpmath.libmp import from_man_exp, fzero
 from rational import fraction, fractions
 
 import roundoff as ro
-from roundoff.arithmetic import exact_sums, expansions, words
+from roundoff.arithmetic import exact_sums, expansions, float_words
+from roundoff.arithmetic.float_words import Words
 from roundoff.arithmetic.multiword import Multiword
-from roundoff.arithmetic.words import Words
 from roundoff.gradients.reference import engines
 from roundoff.gradients.reference.result import GradientReference
 from roundoff.gradients.reference.rounding import float_up, nearest, split
@@ -196,7 +196,7 @@ def test_products_of_slices_left_out_are_counted_on_either_side(bits) -> None:
 
 def test_a_running_sum_counts_what_falls_off_its_end() -> None:
     for most in (1, 2):
-        sums = expansions.Accumulator(most)
+        sums = expansions.RunningSum(most)
         terms = [1.0, 2.0**-60, 2.0**-120, 2.0**-121, -(2.0**-122)]
         for term in terms:
             sums.add(one(term))
@@ -227,15 +227,15 @@ def test_a_number_within_its_radius_has_no_sign() -> None:
         (1.0, 2.0, False),
         (-1.0, 0.5, True),
     ):
-        found = words.of_sign("sign", Words((one(value),), one(radius)))
+        found = float_words.of_sign("sign", Words((one(value),), one(radius)))
         if known:
             assert found.words[0][0] == np.sign(value) and radius_at(found) == 0
         else:
             assert found.words[0][0] == 0 and radius_at(found) == 1
-    assert words.within_radius(one(1.0), one(1.0 - 2.0**-52))[0], (
+    assert float_words.within_radius(one(1.0), one(1.0 - 2.0**-52))[0], (
         "what is behind the first word counts"
     )
-    assert not words.within_radius(one(0.0), one(0.0))[0]
+    assert not float_words.within_radius(one(0.0), one(0.0))[0]
 
 
 def test_of_two_the_chosen_one_brings_its_radius() -> None:
@@ -243,10 +243,10 @@ def test_of_two_the_chosen_one_brings_its_radius() -> None:
         Words((np.zeros(2),), np.array([1.0, 2.0])),
         Words((np.ones(2), np.full(2, 2.0**-60)), np.array([3.0, 4.0])),
     )
-    found = words.where(np.array([True, False]), a, b)
+    found = float_words.where(np.array([True, False]), a, b)
     assert found.radius.tolist() == [1.0, 4.0]
     assert fractions(found.words) == [0, 1 + Fraction(2) ** -60]
-    plain = words.where(np.array([True, False]), Words(a.words), b)
+    plain = float_words.where(np.array([True, False]), Words(a.words), b)
     assert plain.radius.tolist() == [0.0, 4.0]
 
 

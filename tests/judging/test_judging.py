@@ -12,8 +12,8 @@ from twins import normal
 import roundoff as ro
 from roundoff.judging.evidence import FAILURE
 from roundoff.numbers.formats import as_format
-from roundoff.study.problem import Problem
-from roundoff.study.rows import Measured
+from roundoff.study.rows import CellRows
+from roundoff.study.two_methods import TwoMethods
 
 
 def draw(*shape, seed=0):
@@ -58,11 +58,11 @@ FAMILY = {
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_study_and_a_comparison_judge_alike(name) -> None:
     first, second, inputs, format = FAMILY[name]
-    problem = Problem(
+    problem = TwoMethods(
         name, "", 1, {"first": first, "second": second}, lambda _: dict(inputs), tuple(inputs),
         None, 1, {"name": name}, {},
     )  # fmt: skip
-    measured = Measured(problem, as_format(format), range(1), (), 0)
+    measured = CellRows(problem, as_format(format), range(1), (), 0)
     pairs = measured.tables()["pairs"].set_index("gradient")
 
     def first_(**values):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import roundoff as ro
-from roundoff.arithmetic.literals import (
+from roundoff.arithmetic.literal_errors import (
     DIRECTIONS,
     EXACT_BITS,
     ROUNDING,

@@ -8,8 +8,8 @@ import torch
 
 import roundoff as ro
 from roundoff.numbers.formats import as_format
-from roundoff.study.problem import Problem
-from roundoff.study.rows import Measured
+from roundoff.study.rows import CellRows
+from roundoff.study.two_methods import TwoMethods
 
 
 def root(x):
@@ -69,11 +69,11 @@ def test_a_nan_where_the_other_side_has_a_value_is_the_largest_error(name, swapp
 
 @pytest.mark.parametrize("format", ["float16", "float32"])
 def test_studies_measure_it_likewise(format) -> None:
-    problem = Problem(
+    problem = TwoMethods(
         "root", "", 1, {"root": root, "masked": masked},
         lambda _: {"x": np.array([0.0, 2, 3, -1, 0.3])}, ("x",), torch.sum, 1, {"name": "root"}, {},
     )  # fmt: skip
-    row = Measured(problem, as_format(format), range(1), (), 0).tables()["pairs"].iloc[0]
+    row = CellRows(problem, as_format(format), range(1), (), 0).tables()["pairs"].iloc[0]
     assert row["normwise_first"] == np.inf and np.isfinite(row["normwise_second"])
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import roundoff as ro
-from roundoff.gradients.bounds import rounded_up, tolerance
+from roundoff.gradients.bounds import rounded_up, rtol_atol
 
 GENERATOR = np.random.default_rng(8)
 INPUTS = {name: torch.from_numpy(GENERATOR.standard_normal((5, 5))).float() for name in ("w", "x")}
@@ -59,7 +59,7 @@ BOUNDS = st.one_of(st.sampled_from([0.0, 1.0, 0.5, 2.0]), st.floats(0, 1e3, allo
 @settings(max_examples=400, deadline=None)
 def test_the_pair_covers_and_no_pair_is_tighter(elements) -> None:
     bound, exact = (np.array(side) for side in zip(*elements, strict=True))
-    rtol, atol = tolerance(bound, exact)
+    rtol, atol = rtol_atol(bound, exact)
     assert rtol >= 0 and atol >= 0 and covers(rtol, atol, bound, exact)
     mean = Fraction(rtol) * sum(map(abs, map(Fraction, exact))) / len(exact) + Fraction(atol)
     least = least_mean(bound, exact)
@@ -75,7 +75,7 @@ def test_pairs_cover_at_every_size(exponent) -> None:
     for of in (np.abs(exact), np.full(200, 2.0**exponent), np.ldexp(GENERATOR.random(200), -1040)):
         for part in (2.0**-20, 1.0, 2.0**30):
             bound = of * part
-            assert covers(*tolerance(bound, exact), bound, exact)
+            assert covers(*rtol_atol(bound, exact), bound, exact)
 
 
 def test_many_elements_against_the_linear_program_of_scipy() -> None:
@@ -84,7 +84,7 @@ def test_many_elements_against_the_linear_program_of_scipy() -> None:
     for spread in (0, 1, 3):
         exact = GENERATOR.standard_normal(1000) * 10.0 ** (spread * GENERATOR.standard_normal(1000))
         bound = np.abs(exact) * GENERATOR.random(1000) + GENERATOR.random(1000)
-        rtol, atol = tolerance(bound, exact)
+        rtol, atol = rtol_atol(bound, exact)
         mean = np.abs(exact).mean()
         rows = -np.stack([np.abs(exact), np.ones(1000)], axis=1)
         least = linprog([mean, 1.0], A_ub=rows, b_ub=-2 * bound).fun
@@ -93,16 +93,16 @@ def test_many_elements_against_the_linear_program_of_scipy() -> None:
 
 
 def test_plain_cases() -> None:
-    assert tolerance(np.array([0.25]), np.array([0.0])) == (0.0, 0.5)
-    assert tolerance(np.zeros(3), np.array([0.0, 1.0, -2.0])) == (0.0, 0.0)
-    assert tolerance(np.array([]), np.array([])) == (0.0, 0.0)
-    rtol, atol = tolerance(np.array([1.0, 2.0]), np.array([-4.0, 8.0]))
+    assert rtol_atol(np.array([0.25]), np.array([0.0])) == (0.0, 0.5)
+    assert rtol_atol(np.zeros(3), np.array([0.0, 1.0, -2.0])) == (0.0, 0.0)
+    assert rtol_atol(np.array([]), np.array([])) == (0.0, 0.0)
+    rtol, atol = rtol_atol(np.array([1.0, 2.0]), np.array([-4.0, 8.0]))
     assert rtol == pytest.approx(0.5, rel=2.0**-40) and atol == 0.0
     # An element that is small beside its tolerance sets no rtol for the others.
-    assert tolerance(np.array([1.0, 1.0, 1.0]), np.array([1e-9, 1.0, 10.0])) == (0.0, 2.0)
+    assert rtol_atol(np.array([1.0, 1.0, 1.0]), np.array([1e-9, 1.0, 10.0])) == (0.0, 2.0)
     for infinite in (np.inf, 1.7e308, np.nan):
         with pytest.raises(ro.ArgumentError, match="wider format"):
-            tolerance(np.array([infinite]), np.ones(1))
+            rtol_atol(np.array([infinite]), np.ones(1))
 
 
 @given(st.floats(0.0, allow_infinity=False), st.integers(1, 6))

@@ -10,7 +10,7 @@ from roundoff.gradients.native import native_gradients, threads
 from roundoff.judging.evidence import evidence_of_trace
 from roundoff.kernels import provenance
 from roundoff.kernels.probes import kernel_of, probe_flush, probe_sums
-from roundoff.kernels.this_machine import Machine
+from roundoff.kernels.this_machine import ProbedKernels
 from roundoff.trace import UPSTREAM, trace_gradients
 from roundoff.trace.lowering.calls import call_of
 from roundoff.trace.prune import prune
@@ -211,7 +211,7 @@ def test_the_table_names_every_kernel_that_was_probed():
     inputs = {"x": torch.ones(3, 9), "w": torch.ones(2, 9)}
     trace = prune(trace_gradients(lambda x, w: ((x @ w.t()) ** 2).sum(), inputs))
     for name in ("float16", "bfloat16"):
-        machine = Machine(trace, ro.as_format(name))
+        machine = ProbedKernels(trace, ro.as_format(name))
         for step in trace.steps:
             if isinstance(step, Contract):
                 assert machine.place(step, machine.format).wide.precision in (8, 11, 24)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from trees import nodes_of, random_nodes, subtrees
 
 from roundoff import orders
-from roundoff.probing.recovery import NotATree, Question, recover
+from roundoff.probing.recovery import CountQuestion, NotATree, recover
 
 
 class Swamping:
@@ -77,7 +77,8 @@ def test_recovery_level_by_level_is_the_definition_one_pair_at_a_time(n, most, s
     nodes = random_nodes(np.random.default_rng(seed), n, 2)
     oracle = Swamping(nodes, n) if n > 1 else None
     nested = one_pair_per_call(
-        range(n), lambda i, j, units: oracle.one(Question(i, np.array([j]), np.array(units)), j)
+        range(n),
+        lambda i, j, units: oracle.one(CountQuestion(i, np.array([j]), np.array(units)), j),
     )
     found = []
     for children in recover(np.arange(n), oracle, most):
@@ -128,5 +129,5 @@ def test_counts_that_are_no_tree_are_refused():
 
 def test_questions_are_counts_of_units_left():
     oracle = Swamping([[0, 1], [~0, 2]], 3)
-    found = oracle([Question(0, np.array([1, 2]), np.arange(3))])
+    found = oracle([CountQuestion(0, np.array([1, 2]), np.arange(3))])
     assert found[0].tolist() == [1, 0]

@@ -407,7 +407,7 @@ def test_real_data(tmp_path) -> None:
 
 def test_draw_may_give_tensors_and_nothing_else_than_numbers() -> None:
     def problem(draw):
-        return study.Problem(
+        return study.TwoMethods(
             "case",
             "shape",
             4,

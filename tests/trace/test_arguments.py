@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 import roundoff as ro
 from roundoff.trace.lowering import LOWERINGS
-from roundoff.trace.lowering.arguments import STORAGE
+from roundoff.trace.lowering.schema_arguments import STORAGE
 
 aten = torch.ops.aten
 

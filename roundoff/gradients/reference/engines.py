@@ -16,7 +16,7 @@ from mpmath.libmp import finf, fnan, fninf, from_man_exp, fzero, mpf_abs, mpf_sh
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.condition_scale import Scale, Scaled
 from roundoff.arithmetic.expansions import above, swept
-from roundoff.arithmetic.literals import of_literals
+from roundoff.arithmetic.literal_errors import of_literals
 from roundoff.arithmetic.missing_values import walk_partly
 from roundoff.arithmetic.multiprecision import Multiprecision, text_of
 from roundoff.errors import (
@@ -35,7 +35,7 @@ from roundoff.trace.prune import prune
 from roundoff.trace.steps import Trace
 
 if TYPE_CHECKING:
-    from roundoff.arithmetic.words import Words
+    from roundoff.arithmetic.float_words import Words
 
 Array = npt.NDArray[np.float64]
 

@@ -28,9 +28,9 @@ from roundoff.words import listed
 
 Array = npt.NDArray[np.float64]
 Inputs = dict[str, Array]
-Traces = tuple[Trace, Trace]
-#: Traces at points where integers or masks are others.
-Retrace = Callable[[Mapping[str, Array]], Traces]
+TwoTraces = tuple[Trace, Trace]
+#: TwoTraces at points where integers or masks are others.
+Retrace = Callable[[Mapping[str, Array]], TwoTraces]
 
 #: In float64, what is farther apart than this part of the terms of the last sum may be apart.
 NEAR = 2.0**-40
@@ -98,7 +98,12 @@ class Search:
     """
 
     def __init__(
-        self, traces: Traces, points: Points, gradients: Sequence[str], retrace: Retrace, u: float
+        self,
+        traces: TwoTraces,
+        points: Points,
+        gradients: Sequence[str],
+        retrace: Retrace,
+        u: float,
     ) -> None:
         self.traces, self.points, self.retrace, self.u = traces, points, retrace, u
         self.left = list(gradients)
@@ -192,7 +197,7 @@ class Search:
     # -------------------------------------------------------------------------------- looking
 
     def screened(
-        self, traces: Traces, values: Mapping[str, Array], *, remember: bool = True
+        self, traces: TwoTraces, values: Mapping[str, Array], *, remember: bool = True
     ) -> dict[str, bool] | None:
         """Per gradient, whether it may be apart there; None where one is not defined."""
         try:
@@ -212,7 +217,7 @@ class Search:
                 seen.append(outcomes)
         return found
 
-    def _look(self, point: str, traces: Traces, values: Inputs, *, proven: bool) -> None:
+    def _look(self, point: str, traces: TwoTraces, values: Inputs, *, proven: bool) -> None:
         apart = self.screened(traces, values)
         if apart is None:
             self.undefined.append(point)
@@ -230,7 +235,7 @@ class Search:
             if name in self.left and self._apart(first, second, name).any():
                 self._part(point, traces, values, name)
 
-    def _part(self, point: str, traces: Traces, values: Inputs, name: str) -> None:
+    def _part(self, point: str, traces: TwoTraces, values: Inputs, name: str) -> None:
         """With as few changes to the given inputs as it takes."""
         few = self._brought_back(traces, values, name)
         try:
@@ -269,13 +274,13 @@ class Search:
         shown = gap > self.u * np.maximum(one.terms, two.terms)
         return ~same & ~by_literals(one, two) & shown
 
-    def _traces_at(self, traces: Traces, values: Inputs) -> Traces:
+    def _traces_at(self, traces: TwoTraces, values: Inputs) -> TwoTraces:
         """Those that are given, or new ones where integers or masks may be others."""
         if traces is self.traces:
             return traces
         return self.retrace({name: values[name] for name in self.points.chosen})
 
-    def _brought_back(self, traces: Traces, values: Inputs, name: str) -> Inputs:
+    def _brought_back(self, traces: TwoTraces, values: Inputs, name: str) -> Inputs:
         """The point with inputs, and then halves of inputs, as they were given, where it parts still."""
         trials = LARGE_TRIALS if self.large else TRIALS
         if traces is not self.traces:
@@ -364,6 +369,6 @@ def _single(value: Array) -> Array:
         return value.astype(np.float32).astype(np.float64)
 
 
-def _references(traces: Traces, values: Inputs) -> tuple[Reference, Reference]:
+def _references(traces: TwoTraces, values: Inputs) -> tuple[Reference, Reference]:
     first, second = (proven_reference(trace, values, FLOAT32) for trace in traces)
     return first, second

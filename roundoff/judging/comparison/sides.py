@@ -8,7 +8,7 @@ from typing import Any
 
 from roundoff.errors import ArgumentError
 from roundoff.trace.checks import OUTPUT
-from roundoff.words import apart, called
+from roundoff.words import called, told_apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ def two_sides(
                 f"compare got a {type(each).__name__}; give functions, modules, or tensors by name"
             )
     one, two = sides
-    names_apart = apart(one.name, two.name)
+    names_apart = told_apart(one.name, two.name)
     one, two = (replace(side, name=name) for side, name in zip(sides, names_apart, strict=True))
     return (one, two), {**parameters, **inputs}  # the caller's own values win
 

@@ -20,7 +20,7 @@ from roundoff.gradients.problem import Problem
 from roundoff.judging.comparison.equality import (
     apart,
 )
-from roundoff.judging.comparison.literals import as_data
+from roundoff.judging.comparison.literals_as_data import as_data
 from roundoff.judging.comparison.points import Points
 from roundoff.judging.comparison.sides import Side
 from roundoff.judging.evidence import proven_reference

@@ -13,10 +13,10 @@ from roundoff.arguments import instance, whole
 from roundoff.errors import ArgumentError, UnsupportedError
 from roundoff.gradients.native import threads
 from roundoff.judging.explanation.causes import Cause
+from roundoff.judging.explanation.printed import order_in_words
 from roundoff.judging.explanation.result import Explanation
 from roundoff.judging.explanation.surroundings import environment_of, kernels_of
 from roundoff.judging.explanation.swap import Swap
-from roundoff.judging.explanation.words import order_in_words
 from roundoff.locks import TORCH
 from roundoff.orders.patterns import describe
 from roundoff.probing import Revealed
@@ -25,7 +25,7 @@ from roundoff.probing.gradient_reductions import Gradients, Reduction
 from roundoff.probing.kernel_tree import KernelTree, roundings
 from roundoff.probing.revealed import check_trials, own_upstream, revealed_gradient
 from roundoff.trace.checks import check_problem
-from roundoff.words import apart, called
+from roundoff.words import called, told_apart
 
 __all__ = ["Cause", "Explanation", "explain", "order_in_words", "roundings"]
 
@@ -88,7 +88,7 @@ def explain(
         found = [_revealed(side, name, upstreams[0], trials, seed) for side in sides]
         causes[name] = _cause(name, sides, found, upstreams[0], own, common)
     return Explanation(
-        names or apart(called(first, "first"), called(second, "second")),
+        names or told_apart(called(first, "first"), called(second, "second")),
         one.format,
         forward,
         causes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from roundoff.judging.explanation.causes import Explained
-from roundoff.judging.explanation.words import lines_of, sentence_of
+from roundoff.judging.explanation.printed import lines_of, sentence_of
 
 
 @dataclass(frozen=True, eq=False)

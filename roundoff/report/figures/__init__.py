@@ -3,10 +3,10 @@
 from roundoff.report.figures.base import REAL, Plot
 from roundoff.report.figures.bounds import LOOKS, bounds_against_n, ratios, tightness
 from roundoff.report.figures.distributions import ecdf, first_against_second, orders
+from roundoff.report.figures.drawn_trees import trees
 from roundoff.report.figures.equivalences import apart
 from roundoff.report.figures.layers import layer_errors
 from roundoff.report.figures.maps import heat_map
-from roundoff.report.figures.trees import trees
 from roundoff.report.figures.trends import bias_against_noise, error_against_n, precision_ladder
 
 __all__ = [

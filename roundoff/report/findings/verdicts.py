@@ -128,8 +128,3 @@ def by_order(table: pd.DataFrame, gradient: str, method: str) -> pd.DataFrame:
     return wide.reset_index()[
         ["order", "sums", *[f for f in chosen["format"].unique() if f in wide]]
     ]
-
-
-def listed(parts: Sequence[str]) -> str:
-    """Words in a row: one, two and three."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from roundoff.errors import RoundoffError, UnsupportedError
-from roundoff.trace.lowering.arguments import arguments_of, check_form
 from roundoff.trace.lowering.calls import call_of
 from roundoff.trace.lowering.dtypes import computed_in, converted, format_name, laid
 from roundoff.trace.lowering.movement import MOVES, lower_move, move_selection
 from roundoff.trace.lowering.registry import FACTORIES, LOWERINGS
+from roundoff.trace.lowering.schema_arguments import arguments_of, check_form
 from roundoff.trace.lowering.values import Selection, Value, made_exactly
 from roundoff.trace.steps import Builder, Rounded
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from roundoff.arguments import instance, whole
 from roundoff.bounds.bound import Bound
 from roundoff.errors import ArgumentError, InapplicableError
-from roundoff.gradients import sums
+from roundoff.gradients import sum_bounds
 from roundoff.numbers.formats import as_float64
 from roundoff.trace.lowering import geometry
 from roundoff.trace.steps import Builder, Contract, Reduce
@@ -46,8 +46,8 @@ def matmul_gradients(a: Any, b: Any, upstream: Any, format: Any, **kernel: Any) 
         )
     t = [np.swapaxes(v, -1, -2) for v in (x, y)]
     return {
-        "a": _named("the gradient of a", sums.matmul(give_back(g), t[1], format, **kernel)),
-        "b": _named("the gradient of b", sums.matmul(give_back(t[0]), g, format, **kernel)),
+        "a": _named("the gradient of a", sum_bounds.matmul(give_back(g), t[1], format, **kernel)),
+        "b": _named("the gradient of b", sum_bounds.matmul(give_back(t[0]), g, format, **kernel)),
     }
 
 
@@ -74,9 +74,9 @@ def linear_gradients(
         )
     rows, up = values.reshape(-1, w.shape[1]), g.reshape(-1, w.shape[0])
     found = {
-        "weight": sums.matmul(give_back(up.T), rows, format, **kernel),
-        "bias": sums.sum(give_back(up.T), format, **_of_sums(kernel)),
-        "input": sums.matmul(give_back(g), w, format, **kernel),
+        "weight": sum_bounds.matmul(give_back(up.T), rows, format, **kernel),
+        "bias": sum_bounds.sum(give_back(up.T), format, **_of_sums(kernel)),
+        "input": sum_bounds.matmul(give_back(g), w, format, **kernel),
     }
     return {name: _named(f"the {name} gradient", bound) for name, bound in found.items()}
 
@@ -167,11 +167,11 @@ def _gradient(
     build, products = Builder(), len(given) > 1
     result = steps(build, *(build.input(key, value.shape) for key, value in given.items()))
     n = next(step.leaves for step in build.steps if isinstance(step, Reduce | Contract))
-    kernel = sums.as_kernel(
+    kernel = sum_bounds.as_kernel(
         n, format, **(options if products else _of_sums(options)), products=products
     )
     what = f"a {'matrix product over' if products else 'sum of'} {counted(n, 'term')}"
-    found = sums.bound_on(what, build, result, given, kernel, build.shape(result), give_back)
+    found = sum_bounds.bound_on(what, build, result, given, kernel, build.shape(result), give_back)
     return _named(f"the {name} gradient", found)
 
 

@@ -14,13 +14,13 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.arithmetic.literals import is_literal
+from roundoff.arithmetic.literal_errors import is_literal
 from roundoff.numbers.formats import BFLOAT16, FLOAT16, FLOAT32, Format, as_format, round_to
 from roundoff.trace import Trace
 from roundoff.trace.steps import Constant
 
 Array = npt.NDArray[np.float64]
-Traces = tuple[Trace, Trace]
+TwoTraces = tuple[Trace, Trace]
 
 #: The types that data is made in; float32 is the default.
 DATA = (FLOAT32, BFLOAT16, FLOAT16)
@@ -48,12 +48,12 @@ class Taken:
 class AsData:
     """Both traces with such literals rounded; alike: whether kernels take them so rounded, too."""
 
-    traces: Traces
+    traces: TwoTraces
     taken: tuple[Taken, ...]
     alike: bool
 
 
-def as_data(traces: Traces, target: Format) -> Iterator[AsData]:
+def as_data(traces: TwoTraces, target: Format) -> Iterator[AsData]:
     """Both sides with the literals rounded that the other side holds as data of a type, for each type.
 
     target: the declared format.  None where there is no such literal.

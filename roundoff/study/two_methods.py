@@ -23,7 +23,7 @@ Inputs = dict[str, Array]
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class TwoMethods:
     """Two functions with the same gradients, perhaps, and how to draw their inputs.
 
     case, shape: labels; n: non-zero terms of one sum of the first gradient; methods: two functions
@@ -110,7 +110,7 @@ def _file(function: Any) -> str | None:
 _TRACES: dict[bytes, dict[str, Traces]] = {}
 
 
-def _traced(problem: Problem) -> dict[str, Traces]:
+def _traced(problem: TwoMethods) -> dict[str, Traces]:
     if problem.digest not in _TRACES:
         example = problem.inputs(0, 0)
         upstream = example.pop(UPSTREAM, None)
