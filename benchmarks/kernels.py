@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from timing import seconds
 
 import roundoff as ro
-from roundoff.probing import revealed
 from roundoff.probing.direct_calls import Direct
 from roundoff.probing.gradient_reductions import Gradients, Reduction
+from roundoff.probing.gradient_trees import gradient_tree
 from roundoff.probing.recovery import CountQuestion, recover
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -42,7 +42,7 @@ def gradients(channels: int, terms: int, format: str) -> None:
     (part,) = reduction.alike
     probing = reduction.probing(part)
     before = graph.calls
-    ours = min(seconds(lambda: revealed.gradient_tree(probing)) for _ in range(3))
+    ours = min(seconds(lambda: gradient_tree(probing)) for _ in range(3))
     calls = (graph.calls - before) // 3
     probing.rows = probing.rows[:1]
     asked = [0]

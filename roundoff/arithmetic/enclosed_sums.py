@@ -33,8 +33,8 @@ from roundoff.arithmetic.products_by_chance import ProductsByChance
 from roundoff.arithmetic.recorded import recorded
 from roundoff.arithmetic.sharing import Findings
 from roundoff.bounds import theorems
+from roundoff.bounds.known_sums import Accumulator, Sums, Tree, joined
 from roundoff.bounds.random_errors import in_any_order, rounding_of_products
-from roundoff.bounds.sum_laws import Accumulator, Sums, Tree, joined
 from roundoff.bounds.tree_errors import along, rounded_products
 from roundoff.numbers.formats import FLOAT64, Format
 from roundoff.orders import Order, ReductionTree

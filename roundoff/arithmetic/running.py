@@ -36,7 +36,8 @@ from roundoff.arithmetic.flushing import reach, read, taken_for_granted
 from roundoff.arithmetic.per_step import Rounding
 from roundoff.arithmetic.sharing import Sharing
 from roundoff.bounds import theorems
-from roundoff.bounds.sum_laws import Accumulator, Law, Sums, certified
+from roundoff.bounds.known_sums import Accumulator, Sums
+from roundoff.bounds.sum_laws import Law, certified
 from roundoff.kernels.facts import Described, Kernels
 from roundoff.numbers.formats import FLOAT64, Format, round_to
 from roundoff.orders import as_order

@@ -15,7 +15,6 @@ from roundoff.errors import ArgumentError, UnsupportedError
 from roundoff.gradients.inputs import float64_array
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format, rounder
-from roundoff.trace.capture import as_tensor, call, check_wrt, evaluate
 from roundoff.trace.checks import (
     OUTPUT,
     UPSTREAM,
@@ -23,6 +22,7 @@ from roundoff.trace.checks import (
     check_output_apart,
     check_problem,
 )
+from roundoff.trace.users_function import as_tensor, call, check_wrt, evaluate
 
 Array = npt.NDArray[np.float64]
 

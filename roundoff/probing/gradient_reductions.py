@@ -20,8 +20,8 @@ from roundoff.probing.gradient_terms import Terms, gradient_terms
 from roundoff.probing.probe_values import masks, whole
 from roundoff.probing.recovery import CountQuestion, Ids
 from roundoff.trace import trace_gradients
-from roundoff.trace.capture import as_tensor, call, check_wrt
 from roundoff.trace.checks import check_device, check_problem
+from roundoff.trace.users_function import as_tensor, call, check_wrt
 
 Array = npt.NDArray[np.float64]
 

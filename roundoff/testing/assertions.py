@@ -85,8 +85,8 @@ def assert_within_roundoff(
     from roundoff.gradients.problem import Problem
     from roundoff.judging.reference_cache import remembered
     from roundoff.numbers.formats import as_format
-    from roundoff.trace.capture import as_tensor
     from roundoff.trace.checks import OUTPUT
+    from roundoff.trace.users_function import as_tensor
 
     if kind is not None:
         choice("kind", kind, KINDS)

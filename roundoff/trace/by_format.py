@@ -10,10 +10,11 @@ import torch
 
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format
-from roundoff.trace.capture import Loss, NotRunError, Subject, for_format
+from roundoff.trace.capture import NotRunError, Subject, for_format
 from roundoff.trace.prune import prune
 from roundoff.trace.steps import Trace
 from roundoff.trace.type_dependence import Run
+from roundoff.trace.users_function import Loss
 
 
 class Traces:

@@ -18,7 +18,8 @@ from roundoff.arithmetic import walk
 from roundoff.arithmetic.enclosed import Enclosed, propagated
 from roundoff.arithmetic.running import Running
 from roundoff.arithmetic.simulated import Simulated, simulate
-from roundoff.bounds.sum_laws import Accumulator, Sums, certified, hallman_ipsen, likely
+from roundoff.bounds.known_sums import Accumulator, Sums
+from roundoff.bounds.sum_laws import certified, hallman_ipsen, likely
 from roundoff.gradients.bounds import bounds_of_trace
 from roundoff.gradients.reference import reference_of_trace
 from roundoff.trace import prune, trace_gradients

@@ -17,8 +17,9 @@ from roundoff.arithmetic.enclosed import Enclosed, compared, extreme, propagated
 from roundoff.arithmetic.expected import Expected, Varied
 from roundoff.arithmetic.running import Running
 from roundoff.bounds.exactness import lowest_bits, powers_of_two, without_rounding
+from roundoff.bounds.known_sums import Accumulator, Sums, Tree
 from roundoff.bounds.random_errors import in_any_order, predicted
-from roundoff.bounds.sum_laws import Accumulator, Sums, Tree, likely
+from roundoff.bounds.sum_laws import likely
 from roundoff.bounds.tree_errors import along
 from roundoff.numbers.formats import FLOAT32, FLOAT64, Format, as_format, round_to
 from roundoff.numbers.machines import Emulated, fused_multiply_add, machine, two_product, two_sum

@@ -57,7 +57,7 @@ class TracedSides:
         loss: Callable[..., Any] | None, upstream: Any, output: Any, device: Any, seed: int,
         formats: Any,
     ) -> None:  # fmt: skip
-        from roundoff.trace.capture import as_tensor, check_elements, check_wrt
+        from roundoff.trace.users_function import as_tensor, check_elements, check_wrt
 
         self.sides, self.device = sides, device
         self.notes: list[str] = []
@@ -247,7 +247,7 @@ class TracedSides:
 
     def native(self, side: Side, target: Format, values: Inputs) -> dict[str, Array]:
         from roundoff.gradients.native import native_gradients
-        from roundoff.trace.capture import as_tensor
+        from roundoff.trace.users_function import as_tensor
 
         if side.function is None:
             return {name: float64_array(as_tensor(name, t)) for name, t in side.given.items()}

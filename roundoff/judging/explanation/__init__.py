@@ -22,8 +22,9 @@ from roundoff.orders.patterns import describe
 from roundoff.probing import Revealed
 from roundoff.probing.gate import TRIALS, same
 from roundoff.probing.gradient_reductions import Gradients, Reduction
+from roundoff.probing.gradient_trees import own_upstream, revealed_gradient
 from roundoff.probing.kernel_tree import KernelTree, roundings
-from roundoff.probing.revealed import check_trials, own_upstream, revealed_gradient
+from roundoff.probing.trees_from_probes import check_trials
 from roundoff.trace.checks import check_problem
 from roundoff.words import called, told_apart
 
