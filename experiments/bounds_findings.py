@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from bounds_figures import LOOKS, bounds_against_n, tightness
 
 from roundoff.kernels import provenance
-from roundoff.report import figures
 from roundoff.report.document import Report, Table, number
+from roundoff.report.figures import Plot
 from roundoff.report.findings.verdicts import Question
 from roundoff.words import counted
 
@@ -38,9 +39,7 @@ def bounds_report(
         tables += [_tightness_table(soundness), _coverage_table(soundness), _whole(soundness)]
     tables.append(Table("sweep", "All rows of the sweep.", sweep, columns={}))
     failure = float(configuration.failure)
-    drawn = [
-        figures.bounds_against_n(sweep, data, failure) for data in dict.fromkeys(sweep["data"])
-    ]
+    drawn = [bounds_against_n(sweep, data, failure) for data in dict.fromkeys(sweep["data"])]
     drawn[1:] = [_renamed(plot, "normal") for plot in drawn[1:]]
     settings = {k: v for k, v in vars(configuration).items() if k != "out"}
     return Report(
@@ -48,7 +47,7 @@ def bounds_report(
         question=question.text,
         answer=answer(sweep, chosen, soundness, failure),
         tables=tables,
-        figures=[*drawn, figures.tightness(sweep, chosen)],
+        figures=[*drawn, tightness(sweep, chosen)],
         notes=list(_notes(sweep, soundness, failure)),
         provenance=provenance.collect(
             seed=configuration.seed, configuration=settings,
@@ -61,7 +60,7 @@ def bounds_report(
     )  # fmt: skip
 
 
-def _renamed(plot: figures.Plot, data: str) -> figures.Plot:
+def _renamed(plot: Plot, data: str) -> Plot:
     return replace(plot, name=f"{plot.name}_{data}", title="And where terms cancel?")
 
 
@@ -109,7 +108,7 @@ def _overview(sweep: pd.DataFrame, format: str) -> Table:
     wide = rows.pivot_table(
         index="order", columns="quantity", values="value", sort=False
     ).reset_index()
-    wanted = ["order", "measured", *[name for name in figures.LOOKS if name in wide]]
+    wanted = ["order", "measured", *[name for name in LOOKS if name in wide]]
     return Table(
         name="overview",
         caption=f"Sums of {counted(int(rows['n'].max()), 'uniform term')} in {format}: median over "

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from equivalences_figures import apart
 from equivalences_rows import FLAGS, Equivalence
 
 from roundoff.kernels import provenance
-from roundoff.report import figures
 from roundoff.report.document import Report, Table
 from roundoff.report.findings.verdicts import Question
 from roundoff.words import counted
@@ -18,14 +18,14 @@ from roundoff.words import counted
 def equivalences_report(
     question: Question, configuration: Any, pairs: Sequence[Equivalence], rows: pd.DataFrame
 ) -> Report:
-    """The report; rows: those of `study.equivalences`."""
+    """The report; rows: those of `equivalences_rows`."""
     settings = {k: v for k, v in vars(configuration).items() if k != "out"}
     return Report(
         title=question.title,
         question=question.text,
         answer=answer(rows),
         tables=[_verdicts(pairs, rows), _reasons(rows), Table("rows", "All verdicts.", rows, columns={})],
-        figures=[figures.apart(rows)],
+        figures=[apart(rows)],
         notes=list(_notes()),
         provenance=provenance.collect(
             seed=configuration.seed, configuration=settings,

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from layers_figures import layer_errors
 from layers_rows import Measured
 
 from roundoff.judging.verdict import Verdict
 from roundoff.kernels import provenance
-from roundoff.report import figures
 from roundoff.report.document import Report, Table
 from roundoff.report.findings.comparison import verdict_table
 from roundoff.report.findings.verdicts import Question
@@ -31,7 +31,7 @@ def layers_report(question: Question, configuration: Any, found: Sequence[Measur
         question=question.text,
         answer=answer(found),
         tables=[*verdicts, _reasons(rows), _cost(found)],
-        figures=[figures.layer_errors(rows)],
+        figures=[layer_errors(rows)],
         notes=[
             (
                 "The reference.",

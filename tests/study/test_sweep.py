@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bounds_figures
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ from bounds_findings import bounds_report, coverage_rows, tightness_rows
 from bounds_rows import attained, sweep
 
 import roundoff as ro
-from roundoff.report import figures, findings
+from roundoff.report import findings
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def rows() -> pd.DataFrame:
 def test_bounds_are_above_every_measured_error(rows) -> None:
     certain = rows[rows["quantity"].str.startswith(("certified", "running"))]
     assert (certain["worst"] <= 1).all()
-    assert set(rows["quantity"]) == {"measured", *figures.LOOKS}
+    assert set(rows["quantity"]) == {"measured", *bounds_figures.LOOKS}
     measured = rows[rows["quantity"] == "measured"]
     assert (measured["largest"] >= measured["value"]).all()
     # A stagnating loop has a probabilistic bound, too.
@@ -43,13 +44,13 @@ def test_the_exact_error_is_exact() -> None:
 
 def test_figures_of_bounds(rows) -> None:
     for plot in (
-        figures.bounds_against_n(rows),
-        figures.bounds_against_n(rows, "normal"),
-        figures.tightness(rows),
+        bounds_figures.bounds_against_n(rows),
+        bounds_figures.bounds_against_n(rows, "normal"),
+        bounds_figures.tightness(rows),
     ):
         assert plot.png() == plot.png() and len(plot.data)
     with pytest.raises(ro.ArgumentError, match="no rows of data 'odd'"):
-        figures.bounds_against_n(rows, "odd")
+        bounds_figures.bounds_against_n(rows, "odd")
 
 
 def soundness_rows(violations: int) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from roundoff.report.figures.base import (
 def apart(rows: pd.DataFrame) -> Plot:
     """The largest difference of the sides per seed, honest and twin, beside the bound; a panel per format.
 
-    rows: those of `study.equivalences`.  Units: u times the sum of |terms|.
+    rows: those of `equivalences_rows`.  Units: u times the sum of |terms|.
     """
     chosen = some(rows[rows["apart"].notna()], "apart", "differences")
     names, formats = list(dict.fromkeys(rows["pair"])), formats_of(chosen)
