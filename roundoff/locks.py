@@ -1,4 +1,4 @@
-"""What a process has once and threads must not use at the same time: a lock each, held while it is used.
+"""Locks for what threads must not use at the same time: torch's flags, the engines' precision, settings.
 
 A thread that needs several takes them in the order in which they stand here.
 """

@@ -1,4 +1,4 @@
-"""Values with two radii, and what elementwise functions do to them."""
+"""A value with two error radii, float64's own and the kernel's, and how elementwise functions change them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def logical(function: Function, operands: Sequence[Enclosed]) -> Enclosed:
 
 
 def settled(function: Function, found: Enclosed, operands: Sequence[Enclosed]) -> Enclosed:
-    """Without error where an operand is an infinity put in by the function: what comes of it is exact.
+    """No error where an operand is an infinity that the function put in: the result is exact there.
 
     It is not where float64 has not the limit (pi/2), or where the other operand's error decides which it is.
     """
@@ -169,7 +169,7 @@ def _power(a: Enclosed, b: Enclosed) -> tuple[Any, Any]:
 
 
 def interval(a: Enclosed) -> tuple[Any, Any]:
-    """Ends that hold the exact and every computed number, roundings of the ends included."""
+    """An interval that holds the exact number and every computed one; its ends are rounded outward."""
     if exact(a.own) and exact(a.error):
         return a.value, a.value
     spread = (a.own + a.error) * slack(1)
@@ -183,7 +183,7 @@ def _zero_times(slope: Any, radius: Any) -> Any:
 
 
 def _by_slopes(function: Function, operands: Sequence[Enclosed]) -> tuple[Any, Any]:
-    """The mean value theorem in a box that holds the exact and every computed operand."""
+    """Errors by the mean value theorem, in a box that holds the exact operands and all computed ones."""
     ends = [end for a in operands for end in interval(a)]
     slopes = [slope(*ends) * (1 + 2.0**-40) for slope in function.steepest]
     own, error = (

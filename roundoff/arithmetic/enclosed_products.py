@@ -1,4 +1,4 @@
-"""Matrix products of enclosed values: magnitudes, radii, what is counted, and blocks of single products."""
+"""Matrix products of values with radii: the radius of the result, and which products round or underflow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def product(a: Any, b: Any) -> Any:
 
 
 def nonzero(sums: Array, first: Enclosed, second: Enclosed) -> Any:
-    """Which sums of products may have any: those that are positive, unless float64 itself may underflow."""
+    """Where a sum may have a product that is not zero, underflow of its size in float64 included."""
     if (sums > 0).all():
         return True
     sizes = [np.where(v.computed > 0, v.computed, np.inf) for v in (first, second)]

@@ -1,4 +1,4 @@
-"""What is known of the sums of enclosed values, before any law says how far rounding moves them."""
+"""What is known of sums of values with radii, before a law says how far rounding moves them."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def _walked(
     parts: Sequence[Array], tree: ReductionTree, accumulator: Accumulator,
     lost: Any = 0.0, rounds: Any = None, fused: Any = None, signed: Any = 0.0,
 ) -> Tree:  # fmt: skip
-    """Along a tree: value, own radius and error of the terms, which are overwritten.
+    """Walk a tree.  parts: value, own radius and error of the terms, which are overwritten.
 
     lost: what underflow takes from each; rounds: which are products that are rounded first, with the
     predicted error `signed`; fused: which are products that are not, though they have more bits than the

@@ -1,4 +1,4 @@
-"""Maps and sums that keep all bits: x 2^k, x / 2^k, x + 0, and results that the format holds.
+"""Which operations lose no bits: x 2^k, x / 2^k, x + 0, sums on a grid, results that the format holds.
 
 An operand counts as a power of two or as zero only where it is known: where its own radius and its error are
 zero, so that every computed value is that number.  The other operand may be any number of the format.
@@ -32,7 +32,7 @@ def known(a: Enclosed) -> Any:
 
 
 def given(a: Enclosed) -> bool:
-    """Whether that is so for all elements, as of inputs and what moves of them."""
+    """Whether all elements are known exactly, as inputs are and moves of inputs."""
     return exact(a.own) and exact(a.error)
 
 

@@ -98,7 +98,9 @@ def swept(words: Sequence[Array]) -> list[Array]:
         # The second word is at most 2^-53 of the first; others may be left over from a cancellation.
         if len(found) < 3 or not np.any(added(found[2:]) > 2.0**-51 * np.abs(found[0])):
             return [found[0], *(word for word in found[1:] if word.any())]
-    raise FloatingPointError("words do not settle; this is an error of roundoff, please report it")
+    raise FloatingPointError(
+        "the float64 words of a sum do not settle; this is an error of roundoff, please report it"
+    )
 
 
 def added(rest: Sequence[Array]) -> Any:

@@ -1,4 +1,4 @@
-"""Unevaluated sums of float64 arrays with a radius per element, and what needs no more than their words."""
+"""Numbers as unevaluated sums of float64 arrays (words), with a radius per element; checks of them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def in_blocks(operands: Sequence[Words]) -> Iterator[Sequence[Words]]:
 
 
 def joined(parts: Sequence[Any], shape: Shape) -> Any:
-    """What `in_blocks` took apart."""
+    """The inverse of `in_blocks`: the blocks put together."""
     if len(parts) == 1:
         return parts[0]
     if isinstance(parts[0], np.ndarray):
@@ -174,7 +174,7 @@ def check_finite(*operands: Words) -> None:
 
 
 def check_range(found: Words, name: str, infinite: Any = False) -> None:
-    """Raises: UnsupportedError for what is not finite, but for those infinities that a function brought.
+    """Raises: UnsupportedError for a number that is not finite, unless the function put that infinity in.
 
     So it does where no radius is known: products beyond the range, in between, leave one that is no number.
     """

@@ -1,4 +1,4 @@
-"""What is lost where kernels take numbers below the smallest normal one for zero, read, kept or returned.
+"""What is lost in kernels that flush subnormals: they read, keep or return them as zero.
 
 Instructions that do so (VDPBF16PS, or all of them under set_flush_denormal) lose at most the smallest normal
 number in each operand and in each result.
@@ -30,7 +30,7 @@ def read(operand: Enclosed, least: float) -> Enclosed:
 
 
 def reach(n: int, operands: Sequence[Enclosed], place: Place) -> float:
-    """At least what a sum of n products, or of n terms, can lose by it; 0.0 where it can lose nothing."""
+    """An upper bound of what a sum of n terms or products can lose by flushing; 0.0 if nothing."""
     least = place.own.smallest_normal
     floors = [_floor(operand) for operand in operands]
     unit = 1.0
@@ -54,7 +54,7 @@ def _floor(operand: Enclosed) -> float:
 
 
 def taken_for_granted(found: Enclosed, loss: float) -> Enclosed | None:
-    """The result with a loss that is nothing beside its errors; None where it is not."""
+    """The result with this loss added, if that is negligible beside its errors; else None."""
     errors: Any = np.broadcast_to(found.error, np.shape(found.value))
     if not errors.size or loss > NEGLIGIBLE * float(errors.min()):
         return None

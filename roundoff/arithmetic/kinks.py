@@ -1,4 +1,4 @@
-"""On which sides of a trace's kinks values lie: outcomes of comparisons, maxima and signs, in float64."""
+"""On which side of each kink values lie: the outcomes of comparisons, maxima and signs, in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What results owe to literals: doubles that a function brings along, each of them off by a few roundings.
+"""How far results move if literals, the doubles that a function brings along, are off by a few roundings.
 
 0.1, sqrt(2) / 3 or 10000 ** (2 / 6) in a function is the double next to a number that its author meant, or
 some roundings off it, and another honest spelling brings another double.  How far results are apart for
@@ -51,7 +51,7 @@ class Shifted:
 
 
 class Literals:
-    """The arithmetic of one direction: every literal is off by ROUNDING, up or down.
+    """The arithmetic that moves every literal by ROUNDING, up or down, to first order.
 
     The signs are the literal's own, whoever brings it: a double and its products with powers of two go
     the same way everywhere.
@@ -165,7 +165,7 @@ def _signs(values: Array, direction: int) -> Array:
 
 
 def _times(shift: Any, factor: Any) -> Any:
-    """No shift stays none, whatever the slope."""
+    """The slope times the shift; None, for no shift, stays None."""
     return np.where(np.equal(shift, 0), 0.0, shift * factor)
 
 

@@ -1,4 +1,4 @@
-"""Values of which some elements are not known: what an engine cannot evaluate matters only where it is read.
+"""Elements that an engine cannot evaluate are marked, and matter only where an output reads them.
 
 An engine that meets 0/0, the root of a negative number, an infinity in a sum or a comparison that it cannot
 decide says at which elements.  Those are marked here, carried along with a harmless number in their place,
@@ -31,14 +31,14 @@ REASONS = 4
 
 @dataclass(frozen=True, eq=False)
 class Marked:
-    """An engine's value, and per element the number of what is said of it; None: all elements are known."""
+    """An engine's value, and per element the number of the reason why it has none; None: all are known."""
 
     value: Any
     marks: Marks | None = None
 
 
 class Partly(Sharing):
-    """An arithmetic whose elements may have no value, by one that refuses those."""
+    """Wraps an engine that refuses elements without value: these are marked, and the walk goes on."""
 
     def __init__(self, engine: Arithmetic[Any]) -> None:
         self.engine = engine
@@ -50,7 +50,7 @@ class Partly(Sharing):
             self.engine.share(trace, inputs)
 
     def why(self, marks: Marks | None) -> dict[int, RoundoffError]:
-        """What is said of the elements of an output, by number in C order."""
+        """Why elements of an output have no value, by number in C order."""
         if marks is None:
             return {}
         flat = marks.ravel()

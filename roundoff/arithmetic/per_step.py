@@ -1,4 +1,4 @@
-"""Arithmetics that round: for every step the sibling that keeps numbers where the step's kernel does."""
+"""Arithmetics that round take each step in the format in which its kernel keeps the numbers."""
 
 from __future__ import annotations
 

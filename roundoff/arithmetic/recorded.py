@@ -1,4 +1,4 @@
-"""Computed partial sums, carried out in a stated order: their sizes make the running bounds."""
+"""Sums carried out in a stated order: the sizes of the computed partial sums give the running bounds."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Array = npt.NDArray[np.float64]
 
 
 class Views:
-    """Moves carried out as views where they are some; which are is found once per step, and kept."""
+    """Moves, carried out as views where they can be; that is found out once per step, and kept."""
 
     def __init__(self) -> None:
         self._found: dict[int, tuple[Move, tuple[int, tuple[int, ...]] | None]] = {}

@@ -64,7 +64,7 @@ class WordMaps:
             return joined(self._blocks(function, operands), step.shape)
 
     def _blocks(self, function: Function, operands: Sequence[Words]) -> list[Any]:
-        """The results of all blocks; what one refuses, by its elements' numbers among all."""
+        """The results of all blocks; refused elements are named by their number among all."""
         found, refused, start = [], dict[int, RoundoffError](), 0
         for part in in_blocks(operands):
             try:
@@ -91,7 +91,7 @@ class WordMaps:
     def _with_infinities(
         self, function: Function, operands: Sequence[Words], infinite: Mask
     ) -> Any:
-        """What float64 makes of an infinity is exact; the other elements as always."""
+        """Elements at infinity, of which float64's result is exact, apart from the others."""
         first = [o.words[0] for o in operands]
         plain = function.float64(*first)
         unsure = infinite & np.logical_or.reduce(
@@ -100,7 +100,8 @@ class WordMaps:
         by_sign = function.kind in (Kind.PRODUCT, Kind.QUOTIENT)
         if function.limits is False or (by_sign and unsure.any()):
             raise UnsupportedError(
-                f"an infinity enters {function.name}, which words do not hold exactly"
+                f"an infinity enters {function.name}, which engine 'multiword' cannot hold exactly; use "
+                "engine='auto'"
             )
         if np.isnan(plain[infinite]).any():
             raise undefined_at(function.name, infinite & np.isnan(plain), *operands)

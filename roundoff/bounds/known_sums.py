@@ -87,7 +87,7 @@ def joined(shape: tuple[int, ...], parts: Sequence[tuple[Any, Tree]]) -> Tree:
 
 
 def _each(make: Callable[[Sequence[Array]], Array], trees: Sequence[Any]) -> Any:
-    """One tree from several: arrays by `make`, numbers the largest."""
+    """One tree from several: arrays are put together by `make`, of numbers the largest is taken."""
     found: dict[str, Any] = {}
     for name in vars(trees[0]):
         values = [getattr(tree, name) for tree in trees]
@@ -138,7 +138,7 @@ class Sums:
         return np.equal(self.rounded, 0)
 
     def peak(self, error: Array) -> Array:
-        """No computed partial sum exceeds it."""
+        """An upper bound of every computed partial sum."""
         if self.compensation:  # differences of partial sums pass through the largest twice over
             most = self.size + self.lost
             return np.asarray(2.0 * most * (1.0 + 4.0 * self.length * self.accumulator.format.u))

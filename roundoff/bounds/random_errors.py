@@ -1,4 +1,4 @@
-"""Which rounding errors of a sum may be left to chance, and what is certain or predicted of the others.
+"""Which rounding errors of a sum probabilistic bounds may treat as random, and what the others are.
 
 An addition to nearest rounds a^ + b^, two numbers of the format.  The larger is a multiple of the spacing of
 its binade, which is about that of the sum; so the error depends on the larger by its last place at most, and
@@ -42,7 +42,7 @@ DECIDED = 4.0
 
 
 def decided(smaller: Any, total: Any, unit: float) -> Any:
-    """Where an operand is so small beside its sum that its rounding is no chance."""
+    """Where an operand is so small beside its sum that its rounding error is not random."""
     return smaller < DECIDED * unit * np.abs(total)
 
 

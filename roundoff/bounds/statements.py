@@ -1,4 +1,4 @@
-"""The laws of sums by name: what each is from, and what it takes for granted."""
+"""The laws of sums by name: the source and the assumptions of each."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Kernel:
 
     @property
     def words(self) -> str:
-        """The order, and what is not a matter of course."""
+        """The order, and what is unusual about it, in words."""
         order = "any order" if self.order is None else f"order {self.order}"
         fused = ", fused multiply-add" if self.fused else ""
         rounding = self.rounding.replace("_", " ")
@@ -64,7 +64,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Theorem:
-    """A law with its words; law: None where it does not apply, for the reason `refused`.
+    """A law with its source and assumptions; law: None where it does not apply, for the reason `refused`.
 
     kind, source, assumes as in `Statement`; missing: what is said of sums that it does not apply to.
     """

@@ -142,7 +142,7 @@ def compensated(sums: Sums) -> Array:
 
 
 def certified(sums: Sums) -> Array:
-    """The smallest that is never exceeded; infinite where none applies."""
+    """The smallest bound that is never exceeded; infinite where no law applies."""
     laws: list[Law] = [on_a_grid]
     if sums.compensation:
         laws += [compensated]
@@ -175,7 +175,7 @@ def running(sums: Sums, binades: bool = False) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class _Chance:
-    """A sum's errors by `random_errors`: certain, drift, and squares of the partial sums of the others.
+    """A sum's errors as `random_errors` sorts them: certain, predicted (drift), and random by their squares.
 
     roundings, height: of the tree; in any order of a plain loop, for each sum.
     """
@@ -228,7 +228,7 @@ def hallman_ipsen(sums: Sums, failure: float, outputs: int) -> Array:
 
 
 def _deviation(sums: Sums, failure: float, outputs: int) -> tuple[Array, int]:
-    """The bound without underflow, and the largest height."""
+    """Hallman and Ipsen's bound without underflow, and the largest height of a tree."""
     parts, step = _by_chance(sums), sums.accumulator.step
     if sums.tree is not None:
         error = theorems.hallman_ipsen(

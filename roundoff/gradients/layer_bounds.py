@@ -42,7 +42,8 @@ def matmul_gradients(a: Any, b: Any, upstream: Any, format: Any, **kernel: Any) 
         or x.shape[-1] != y.shape[-2]
     ):
         raise ArgumentError(
-            f"matmul_gradients: a {x.shape}, b {y.shape} and upstream {g.shape} are not those of a @ b"
+            f"matmul_gradients: a {x.shape}, b {y.shape} and upstream {g.shape} do not fit; upstream has "
+            "the shape of a @ b"
         )
     t = [np.swapaxes(v, -1, -2) for v in (x, y)]
     return {

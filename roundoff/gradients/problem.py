@@ -1,4 +1,4 @@
-"""What every question about gradients is asked of: a function, its inputs, what to differentiate by."""
+"""A function, its inputs and what to differentiate by: every question about gradients is asked of one."""
 
 from __future__ import annotations
 

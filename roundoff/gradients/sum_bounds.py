@@ -330,7 +330,8 @@ def as_kernel(
         )
     if rounding != "nearest" and found is not None and found.compensation:
         raise ArgumentError(
-            f"order {found} is compensated, which is analysed for rounding to nearest only"
+            f"order {found} is compensated, which is analysed for rounding to nearest only; leave out "
+            "rounding"
         )
     return Kernel(target, wide, found, rounding, products, fused and products)
 

@@ -1,4 +1,4 @@
-"""References and bounds kept on disk, by the bits of the trace and of its inputs: a suite pays once."""
+"""References and bounds kept on disk, found by a hash of trace and inputs: a test suite pays once."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Facts:
     once: bool = False
 
     def weaker(self, other: Facts) -> Facts:
-        """What holds of both."""
+        """The facts that hold of both."""
         narrow = min(self.accumulate, other.accumulate, key=lambda each: each.precision)
         return Facts(narrow, self.once and other.once)
 
@@ -59,7 +59,7 @@ class Kernels(Protocol):
         ...
 
     def key(self) -> Any:
-        """All that bounds of a trace may rest on."""
+        """Everything that the bounds of a trace depend on, as a key."""
         ...
 
     def words(self) -> str:

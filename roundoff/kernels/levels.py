@@ -1,4 +1,4 @@
-"""The shapes of kernels' sums, for predictions alone; knows nothing of PyTorch.
+"""In how many levels kernels add their sums (chains of chains), for predictions; knows nothing of PyTorch.
 
 A kernel adds in chains of chains; what was seen is of torch 2.13 on x86 CPUs (`experiments/kernels.py`
 recovers the trees).  Where a machine's differ, a prediction is off by the root of the ratio of the depths.

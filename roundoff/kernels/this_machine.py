@@ -91,7 +91,7 @@ def _flags() -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def _plain() -> Iterator[None]:
-    """Whatever the caller is inside of: no gradients, no inference tensors, no autocast, on the CPU."""
+    """On the CPU without gradients, inference mode and autocast, whatever context the caller is in."""
     with (
         torch.inference_mode(False),
         torch.no_grad(),
@@ -174,7 +174,7 @@ class ProbedKernels:
         return functools.reduce(Facts.weaker, known)
 
     def key(self) -> list[tuple[str | None, Place, bool]]:
-        """All that bounds of this trace may rest on."""
+        """Everything that the bounds of this trace depend on, as a key."""
         found = []
         for step in self.trace.steps:
             if isinstance(step, Rounded):
@@ -183,7 +183,7 @@ class ProbedKernels:
         return found
 
     def words(self) -> str:
-        """Which kernels keep their sums in what; nothing of formats that no probe is for."""
+        """In words: the formats in which kernels keep their sums; nothing of those that no probe is for."""
         of: dict[str, set[str]] = {}
         for step in self.trace.steps:
             if not isinstance(step, Reduce | Contract):

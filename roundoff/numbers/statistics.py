@@ -73,7 +73,7 @@ def summarise(values: npt.ArrayLike) -> Summary:
     """
     rows = np.atleast_1d(as_float64(values)[0])
     if rows.shape[-1] == 0:
-        raise ArgumentError(f"summarise: values have shape {rows.shape}; there is nothing to count")
+        raise ArgumentError(f"summarise: values have shape {rows.shape}; give at least one")
     known = ~np.isnan(rows)
     count = np.asarray(known.sum(axis=-1), np.int64)
     finite = np.asarray(np.isfinite(rows).sum(axis=-1), np.int64)

@@ -92,7 +92,7 @@ class ReductionTree:
         leaves = np.unique(np.fromiter(kept, np.int64))
         if leaves.size and not 0 <= leaves[0] <= leaves[-1] < self.n:
             raise ArgumentError(
-                f"restrict: leaves {leaves[0]} to {leaves[-1]} of a tree of {self.n}"
+                f"restrict: kept names leaves {leaves[0]} to {leaves[-1]}; the tree has 0 to {self.n - 1}"
             )
         if leaves.size == self.n:
             return self

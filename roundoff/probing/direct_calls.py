@@ -21,7 +21,7 @@ Array = npt.NDArray[np.float64]
 
 
 class _NumPyVector:
-    """What Buffer is for torch."""
+    """A NumPy vector with the methods of `Buffer`."""
 
     def __init__(self, n: int, format: Format) -> None:
         self.tensor = np.zeros(n, format.numpy_dtype)
@@ -121,12 +121,12 @@ class Direct:
 
     @property
     def _shift(self) -> int:
-        """Powers of two by which a mean's units are larger, and fewer: it divides, and rounds once more."""
+        """A mean divides and rounds once more: by how many powers of two its units are larger, and fewer."""
         return 0 if self.divisor is None else 3 + self.divisor.bit_length()
 
     @property
     def unit(self) -> float:
-        """What is counted."""
+        """The number that is counted."""
         return self.masks.unit * 2.0**self._shift
 
     @property

@@ -1,4 +1,4 @@
-"""Gradients as reductions: the user's own autograd graph, asked by way of its upstream gradient."""
+"""Gradients as sums to be probed: numbers are put into the user's own autograd graph."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class Reduction:
 
 
 class Probing:
-    """Questions to some elements of a gradient, of which as many are asked at once as are independent."""
+    """Probes some elements of a gradient; independent ones at once."""
 
     def __init__(self, reduction: Reduction, part: Alike) -> None:
         self.reduction, self.part = reduction, part

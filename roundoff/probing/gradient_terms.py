@@ -1,4 +1,4 @@
-"""Which terms a gradient adds: a walk over its trace in which every number is a name.
+"""Which products each element of a gradient adds: a walk over its trace in which numbers are names.
 
 The trace is walked on element numbers instead of values.  A contraction or a sum is then the list of its
 terms, each a product of one element of the upstream gradient and at most one of an input.

@@ -1,4 +1,4 @@
-"""The numbers that probe a format: a pair so large that it swamps units, and what shows a rounding."""
+"""The numbers that probe a format: a huge pair that swamps units, and small ones that show a rounding."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def masks(format: Format) -> Masks:
 
 
 def whole(counts: Array) -> Ids:
-    """Counts as integers.  Raises: NotATree for what is none."""
+    """Counts as integers.  Raises: NotATree for a number that is no count."""
     nearest = np.rint(counts)
     with np.errstate(invalid="ignore"):
         wrong = ~(np.abs(counts - nearest) <= 0.1) | ~(nearest >= 0) | (nearest > 2.0**53)

@@ -165,7 +165,7 @@ class Revealed:
 
 
 def merged(classes: Sequence[TreeClass]) -> list[TreeClass]:
-    """Classes of equal trees over equal places as one."""
+    """The classes, those with equal trees over equal leaves as one."""
     found: list[TreeClass] = []
     for one in classes:
         for k, other in enumerate(found):

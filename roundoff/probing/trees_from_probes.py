@@ -24,7 +24,7 @@ MOST_TRIALS = 1 << 16
 
 
 def check_trials(trials: int) -> None:
-    """Raise for a gate that proves little."""
+    """Raise ArgumentError for too few or too many trials."""
     whole("trials", trials, TRIALS, MOST_TRIALS)
 
 

@@ -171,7 +171,9 @@ def _check(name: str, actual: Array, of: Known, kind: str, target: Format) -> bo
     """Whether the check has power.  Raises: AssertionError where it fails."""
 
     if actual.shape != of.high.shape:
-        raise AssertionError(f"{name!r} has shape {actual.shape}, the exact one {of.high.shape}")
+        raise AssertionError(
+            f"{name!r} has shape {actual.shape}, the exact one {of.high.shape}; they must be equal"
+        )
     bound = _bound(of, kind, target)
     error = of.distance(actual)
     share = np.where(

@@ -1,4 +1,4 @@
-"""The traces of one function in several formats: captured anew where the function depends on its type."""
+"""The traces of one function in several formats; captured again only where its steps depend on the type."""
 
 from __future__ import annotations
 

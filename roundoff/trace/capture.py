@@ -167,7 +167,7 @@ _SHAPES = "DataDependentOutputException DynamicOutputShapeException GuardOnDataD
 
 @contextlib.contextmanager
 def _told(kind: type[RoundoffError], what: str) -> Iterator[None]:
-    """Whatever PyTorch raises here, as an error of ours in one sentence, with its cause."""
+    """Turn whatever PyTorch raises here into an error of ours: one sentence, with its cause."""
     try:
         yield
     except RoundoffError:
@@ -190,7 +190,7 @@ def _told(kind: type[RoundoffError], what: str) -> Iterator[None]:
 
 
 def _one_fake_mode() -> contextlib.AbstractContextManager[Any]:
-    """One mode for the shapes that make_fx notes of every value.
+    """One fake-tensor mode for all shapes that make_fx notes.
 
     It makes a new one per value else, each with the text of the whole stack, which takes most of the time.
     """

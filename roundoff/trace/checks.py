@@ -1,4 +1,4 @@
-"""What every question about a gradient is given: a function, its inputs, wrt, a loss."""
+"""Checks of what every question about a gradient is given: a function, its inputs, wrt, a loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What torch's own Python and C++ layers compute with rounded constants, written with exact ones.
+"""Operations that torch decomposes with rounded constants, as 1 / sqrt(d), written with exact ones.
 
 Attention's 1/sqrt(d), the 2/(n - 1) of a variance's gradient and the 2/sqrt(pi) of erf's reach the graph
 as doubles, and no precision can tell them from what they stand for (design decision 4).  While a function
@@ -270,7 +270,7 @@ class ExactConstants(TorchFunctionMode):
         return function(*args, **kwargs)
 
     def _within(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """The Python code of a function, whose calls come here; it would come here itself again."""
+        """Run a function's own Python code; calls inside it are replaced, the function itself is not."""
         self.inside += 1
         try:
             with mock.patch.object(F, "has_torch_function", return_value=False), self:

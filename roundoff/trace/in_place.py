@@ -1,4 +1,4 @@
-"""Operations that write into their arguments: what they write is followed, and put back afterwards.
+"""In-place operations: what they write is traced, and the tensors get their old numbers back afterwards.
 
 functionalize, by which a graph loses its writes, knows those that a schema declares, into inputs of the graph
 and what is made of them.  The rest is done here: batch norm updates its statistics undeclared, and
@@ -83,7 +83,7 @@ def declare_updates(graph: torch.fx.Graph) -> None:
 
 
 def lift(module: torch.fx.GraphModule, written: set[int]) -> dict[str, torch.Tensor]:
-    """Make inputs, behind the others, of the tensors that the function brought along.
+    """Turn the tensors that the function brought along into inputs, behind the others.
 
     Returns them by the name of their attribute.  written: storages.
 

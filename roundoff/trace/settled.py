@@ -1,4 +1,4 @@
-"""Which integers and booleans depend on no floating-point number: code may read them while it is traced."""
+"""Integers and booleans that depend on no float: code may read them while it is traced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a function asks of PyTorch, call by call: whether it takes the same steps in two types."""
+"""Does a function take the same steps in two types?  Its calls of PyTorch, recorded and compared."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_summary_of_rows_is_that_of_each_row() -> None:
 
 
 def test_summary_of_nothing_is_refused() -> None:
-    with pytest.raises(ArgumentError, match="nothing to count"):
+    with pytest.raises(ArgumentError, match="give at least one"):
         statistics.summarise([])
 
 

@@ -1,4 +1,4 @@
-"""The engines: one trace, one set of inputs, reference gradients."""
+"""The engines that make references, and which is taken: mpmath, balls, multiword."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two traced sides: references and bounds, and the verdicts that follow."""
+"""Judges two traced sides: references, bounds, and a verdict on every gradient in every format."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Array = npt.NDArray[np.float64]
 
 
 class Comparing(TracedSides):
-    """Asks the same of both sides."""
+    """Compares two sides at the given inputs, at random points, and elsewhere."""
 
     # ----------------------------------------------------------------------------- same or not
 
@@ -97,7 +97,7 @@ class Comparing(TracedSides):
         return found, [] if found else [chance(points, most, agreement, self.points.kept)]
 
     def search(self, pairs: Sequence[Pair]) -> Search | None:
-        """For where those gradients part elsewhere that are the same here; None where a side is opaque.
+        """Searches other points at which gradients that agree here differ; None where a side is opaque.
 
         By the traces of the finest format.
         """
@@ -130,7 +130,7 @@ class Comparing(TracedSides):
         return first, second
 
     def _references(self, both: Both, values: Inputs) -> list[Reference]:
-        """In float32; the smallest number of float64, a mask, comes to that of float32."""
+        """References in float32; inputs beyond its range, as masks are, are clipped to it."""
         most = as_format("float32").max
         inside = {
             name: np.where(np.isfinite(v), np.clip(v, -most, most), v) for name, v in values.items()
@@ -171,7 +171,9 @@ class Comparing(TracedSides):
         errors = self._errors_in_general(target, seeds)
         names = [n for n in self.names if n in computed[0] and n in computed[1]]
         if not names:
-            raise ArgumentError(f"the given tensors name none of {', '.join(self.names)}")
+            raise ArgumentError(
+                f"the given tensors name none of {', '.join(self.names)}; name them so"
+            )
         return [
             self._pair(name, target, computed, known, elsewhere.get(name), errors.get(name, ()))
             for name in names
@@ -204,7 +206,7 @@ class Comparing(TracedSides):
         return found
 
     def _spot_check(self, trace: Trace, reference: Reference, target: Format) -> None:
-        """One output by an engine that shares no code with words, too, in the first format."""
+        """Recompute one output, in the first format, by an engine that shares no code with multiword."""
         known = np.flatnonzero(reference[OUTPUT].known)
         if not known.size:
             return

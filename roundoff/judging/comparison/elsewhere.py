@@ -1,4 +1,4 @@
-"""Whether two functions part elsewhere: at other signs, zeros, magnitudes, integers or masks.
+"""Do two functions that agree here differ at other signs, zeros, magnitudes, integers or masks?
 
 Points are screened in float64.  What parts there is confirmed by proven references, and then brought back to
 the given inputs as far as it still parts, so that few elements are named.
@@ -79,7 +79,7 @@ class Parting:
 
 
 def told(partings: Iterable[Parting]) -> list[str]:
-    """In words, once for each place."""
+    """Where and how much they differ, in words; once for each place."""
     of: dict[str, list[str]] = {}
     for each in partings:
         of.setdefault(each._where, []).append(each._what)
@@ -146,7 +146,7 @@ class Search:
     # --------------------------------------------------------------------------------- points
 
     def _settled(self, exponent: Callable[[], int]) -> tuple[Inputs | None, bool]:
-        """All inputs moved, or what of that leaves both functions defined; and whether it is all."""
+        """A point with as many inputs moved as leave both functions defined; and whether that is all."""
         ways = ({"signs", "zeros"}, {"zeros"}, {"signs"}, set[str]())
         exponents = {name: exponent() for name in self.points.floating_names}
 
@@ -236,7 +236,7 @@ class Search:
                 self._part(point, traces, values, name)
 
     def _part(self, point: str, traces: TwoTraces, values: Inputs, name: str) -> None:
-        """With as few changes to the given inputs as it takes."""
+        """Note where a gradient differs, with as few of the inputs changed as that takes."""
         few = self._brought_back(traces, values, name)
         try:
             at_few = self._traces_at(traces, few)
@@ -275,13 +275,13 @@ class Search:
         return ~same & ~by_literals(one, two) & shown
 
     def _traces_at(self, traces: TwoTraces, values: Inputs) -> TwoTraces:
-        """Those that are given, or new ones where integers or masks may be others."""
+        """The given traces, or new ones where integers or masks were changed."""
         if traces is self.traces:
             return traces
         return self.retrace({name: values[name] for name in self.points.chosen})
 
     def _brought_back(self, traces: TwoTraces, values: Inputs, name: str) -> Inputs:
-        """The point with inputs, and then halves of inputs, as they were given, where it parts still."""
+        """The point with inputs, then halves of inputs, put back as given wherever the two still differ."""
         trials = LARGE_TRIALS if self.large else TRIALS
         if traces is not self.traces:
             trials = TRACED_TRIALS
@@ -332,7 +332,7 @@ class Search:
 
     @property
     def notes(self) -> list[str]:
-        """What was looked at without a difference, what was kept, which kinks were not crossed."""
+        """In words: where nothing was found, what was not moved, which kinks were not crossed."""
         notes = []
         if self.looked and not self.found:
             notes.append(f"elsewhere {self._who} the same: {'; '.join(dict.fromkeys(self.looked))}")

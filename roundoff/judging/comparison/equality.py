@@ -1,4 +1,4 @@
-"""Whether the references of two sides are equal, and what equality at random points means."""
+"""Are the references of two sides equal, and what does equality at random points prove?"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Agreement(IntEnum):
 
 
 def agreement_of(first: Reference, second: Reference) -> Agreement:
-    """Of all gradients, that of those that agree least."""
+    """The agreement of the gradients that agree least."""
     exact = first.exact and second.exact
     same = (same_reference(first[name], second[name], exact=exact).all() for name in first)
     if not all(same):

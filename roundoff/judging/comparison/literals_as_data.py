@@ -1,4 +1,4 @@
-"""Literals of one side that the other side holds as data of a narrower type.
+"""Literals of one side, as 0.1, that the other side holds as a tensor of a narrower type.
 
 In x * 0.1 the literal is a double, in x * torch.tensor([0.1]) the number is rounded to float32 when the
 tensor is made.  Those are two functions, apart by one part in 2^26; but where a step computes in float32 or

@@ -1,4 +1,4 @@
-"""Other points than the given inputs, at which functions are compared besides."""
+"""Random points beside the given inputs, at which functions are compared as well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two sides and one set of inputs: their traces in every format, and what they compute."""
+"""Two sides at the same inputs: their traces in every format, and the gradients that PyTorch computes."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class TracedSides:
         return self.generator.standard_normal(shape).astype(np.float32).astype(np.float64)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """Those of the outputs of the sides that are functions."""
+        """The shapes of the outputs, of the sides that are functions."""
         from roundoff.gradients.native import native_output
 
         return {
@@ -193,7 +193,7 @@ class TracedSides:
         )  # fmt: skip
 
     def _runs(self, side: Side, error: Exception) -> None:
-        """What cannot be traced is opaque only if PyTorch itself can run it."""
+        """Raise the error of tracing unless PyTorch itself can run the function, which is then opaque."""
         from roundoff.gradients.native import native_gradients
 
         try:

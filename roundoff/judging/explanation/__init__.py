@@ -108,7 +108,7 @@ def _upstream(side: Gradients, loss: Any, upstream: Any) -> Array:
     out = side.out.detach().requires_grad_()
     value = loss(out)
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        raise ArgumentError("the loss is no scalar; return one number")
+        raise ArgumentError("the loss is not a scalar; let it return one number")
     (found,) = torch.autograd.grad(value, out)
     return _flat(found)
 

@@ -58,7 +58,7 @@ def kernels_of(side: Gradients, upstream: Array) -> tuple[str, ...]:
 
 
 def environment_of(sides: Sequence[Gradients]) -> dict[str, str]:
-    """What a kernel's tree depends on, the shapes apart."""
+    """What a kernel's tree depends on besides the shapes: version, threads, processor, variables, layout."""
     found = {
         "torch": provenance.versions()["torch"],
         "threads": str(torch.get_num_threads()),

@@ -63,7 +63,7 @@ class Plot:
         return buffer.getvalue()
 
     def _lay_out(self) -> None:
-        """Once, whichever file comes first: the layout of a second drawing differs from the first's."""
+        """Lay out once, before the first file: the layout of a second drawing would differ."""
         engine = self.figure.get_layout_engine()
         if engine is not None and not isinstance(engine, PlaceHolderLayoutEngine):
             FigureCanvasAgg(self.figure)
@@ -112,7 +112,7 @@ def readable(name: str) -> str:
 
 
 def usable(values: Any) -> Array:
-    """The finite ones."""
+    """The finite values."""
     array = np.asarray(values, np.float64)
     return array[np.isfinite(array)]
 
@@ -170,7 +170,7 @@ class LogWithZero:
         )
 
     def __call__(self, values: Any) -> Array:
-        """Where to draw."""
+        """The places of values on the axis."""
         magnitudes = np.abs(np.asarray(values, np.float64))
         found = np.where(magnitudes == 0, self.zero, magnitudes)
         return np.where(np.isinf(found), self.infinity, found)

@@ -1,4 +1,4 @@
-"""Functions of mpmath's raw numbers at a precision, near the limits of their ranges, too.
+"""Elementwise functions of mpmath's raw numbers at any precision, right up to the ends of their ranges.
 
 Every result is rounded to odd: toward zero, and where that is not exact its last bit is 1.  So a result
 that is not exact never looks exact (1 - 2^-bits stands for erf(1000), not 1), it lies on the true side of all

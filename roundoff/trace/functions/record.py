@@ -1,4 +1,4 @@
-"""What is known of an elementwise function: one record with the rules that all arithmetics take from it.
+"""The record of an elementwise function: the rules that all arithmetics take from it.
 
 Arithmetics give each kind its meaning; an elementary function is no more to them than its rules here.
 """

@@ -80,8 +80,8 @@ def _bitwise(name: str, function: Lowering) -> None:
         for operand in operands:
             if not build.boolean(as_value(build, operand).step):
                 raise UnsupportedError(
-                    f"cannot trace aten::bitwise_{name} of whole numbers that depend on "
-                    "floats; of masks it can"
+                    f"cannot trace aten::bitwise_{name} of whole numbers that depend on floats; only masks "
+                    "may depend on them"
                 )
         return function(build, *operands)
 

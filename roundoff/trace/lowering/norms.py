@@ -52,7 +52,10 @@ def _batch_norm_without_statistics(
     x: Expression, weight: Any, bias: Any, training: bool, momentum: float, eps: float
 ) -> Any:
     if not training:
-        raise UnsupportedError("cannot trace batch norm that neither trains nor has statistics")
+        raise UnsupportedError(
+            "cannot trace batch norm without running statistics where it does not train; give it some, "
+            "or pass training=True"
+        )
     return _batch_norm(x, weight, bias, None, None, training, momentum, eps)
 
 
