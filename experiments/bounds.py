@@ -16,7 +16,7 @@ from bounds_rows import attained, sweep
 
 from roundoff.cli import main
 from roundoff.errors import ArgumentError
-from roundoff.report.document import write_report
+from roundoff.report.document import write_files
 from roundoff.report.findings import Question
 
 QUESTION = Question(
@@ -70,7 +70,7 @@ def run(config: Bounds) -> Path:
     )
     soundness = pd.read_csv(SOUNDNESS) if SOUNDNESS.exists() else None
     report = bounds_report(QUESTION, config, rows, attained(), soundness)
-    return write_report(report, config.out)
+    return write_files(report, config.out)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from equivalences_rows import Equivalence, equivalences
 from torch import Tensor
 
 from roundoff.cli import main
-from roundoff.report.document import write_report
+from roundoff.report.document import write_files
 from roundoff.report.findings import Question
 
 QUESTION = Question(
@@ -200,7 +200,7 @@ def run(config: Equivalences) -> Path:
     seeds = 3 if config.quick else config.seeds
     found = pairs()
     rows = equivalences(found, config.formats, seeds, config.seed)
-    return write_report(equivalences_report(QUESTION, config, found, rows), config.out)
+    return write_files(equivalences_report(QUESTION, config, found, rows), config.out)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from roundoff.cli import main
 from roundoff.errors import ArgumentError
-from roundoff.report.document import write_report
+from roundoff.report.document import write_files
 from roundoff.report.findings import Question
 
 QUESTION = Question(
@@ -111,7 +111,7 @@ def run(config: Kernels) -> Path:
     formats = ("bfloat16", "float32") if config.quick else config.formats
     counts = config.threads[:1] if config.quick else config.threads
     found = kernels(operations(config), formats, counts, config.seed)
-    return write_report(kernels_report(QUESTION, config, found), config.out)
+    return write_files(kernels_report(QUESTION, config, found), config.out)
 
 
 if __name__ == "__main__":

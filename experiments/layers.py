@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import roundoff as ro
 from roundoff.cli import main
-from roundoff.report.document import write_report
+from roundoff.report.document import write_files
 from roundoff.report.findings import Question
 
 QUESTION = Question(
@@ -101,7 +101,7 @@ def run(config: Layers) -> Path:
         measured(each, partial(halves, each.function), config.formats, seed=config.seed)
         for each in layers(config)
     ]
-    return write_report(layers_report(QUESTION, config, found), config.out)
+    return write_files(layers_report(QUESTION, config, found), config.out)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from roundoff.errors import ArgumentError
 from roundoff.gradients import native
 from roundoff.judging.explanation import Explanation, explain
 from roundoff.orders import names
-from roundoff.report.document import write_report
+from roundoff.report.document import write_files
 from roundoff.report.findings import Question
 from roundoff.study import series
 from roundoff.trace import UPSTREAM
@@ -308,7 +308,7 @@ def run(config: Slicing) -> Path:
         )
     question = replace(QUESTION, data=text)
     why = explanations(config, found)
-    return write_report(slicing_report(question, config, found, tables, why), config.folder)
+    return write_files(slicing_report(question, config, found, tables, why), config.folder)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ Error = TypeVar("Error", bound=RoundoffError)
 
 
 def of_elements(*tables: Mapping[int, Error]) -> Error:
-    """What to raise for `elements`: what is said of the first."""
+    """One error for several elements; its message is that of the first."""
     first = next(error for table in tables for error in table.values())
     first.elements = tables
     return first

@@ -38,7 +38,7 @@ class Findings:
 
 
 class RoundedInputs(dict[str, Array]):
-    """The inputs of a trace by name, as numbers of a format (None: of one that nobody asks for)."""
+    """The inputs of a trace by name, rounded to a format (None: to one that need not be known)."""
 
     def __init__(
         self, trace: Trace, values: Mapping[str, Array], format: Format | None = None

@@ -169,7 +169,7 @@ def bounds_of_trace(
 
 
 def _whole(error: Any, shape: tuple[int, ...]) -> Array:
-    """NaN stands for infinity times zero: nothing is known there."""
+    """The errors in full; NaN, infinity times zero, becomes infinite: nothing is known there."""
     full = np.broadcast_to(np.asarray(error, np.float64), shape)
     return np.where(np.isnan(full), np.inf, full)
 
@@ -217,7 +217,7 @@ def rtol_atol(bound: Array, exact: Array) -> tuple[float, float]:
 
 
 def _slope(size: Array, height: Array) -> float:
-    """That of the upper hull of the points, (0, 0) and (max size, max height), at the mean of the sizes."""
+    """The slope of the upper hull of the points, (0, 0) and (max size, max height), at the mean size."""
     largest = size.max(initial=0.0)
     if largest == 0:
         return 0.0

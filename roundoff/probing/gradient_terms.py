@@ -35,7 +35,7 @@ class Names:
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
+class SumsOfProducts:
     """Elements that are sums of products: number k from 1 is row (k - 1) // columns of a matrix product.
 
     Shapes: first (B, M, K), second (B, K, N); at any shape, numbers of B M N elements, 0 being zero.
@@ -53,7 +53,7 @@ class Refused:
     error: UnsupportedError
 
 
-Value = Names | Sums | Refused
+Value = Names | SumsOfProducts | Refused
 
 
 class Naming:
@@ -70,7 +70,7 @@ class Naming:
         refused = _refused(operands)
         if refused:
             return refused
-        summed = [value for value in operands if isinstance(value, Sums)]
+        summed = [value for value in operands if isinstance(value, SumsOfProducts)]
         if not summed:
             names = [value for value in operands if isinstance(value, Names)]
             second = None
@@ -80,8 +80,10 @@ class Naming:
         others = [value for value in operands if isinstance(value, Names)]
         if len(summed) > 1 or any((value.first != ZERO).any() for value in others):
             return _several()
-        numbers = [v.at if isinstance(v, Sums) else np.zeros_like(v.first) for v in operands]
-        return Sums(summed[0].first, summed[0].second, move_elements(step, numbers, 0))
+        numbers = [
+            v.at if isinstance(v, SumsOfProducts) else np.zeros_like(v.first) for v in operands
+        ]
+        return SumsOfProducts(summed[0].first, summed[0].second, move_elements(step, numbers, 0))
 
     def map(self, step: Map, operands: Sequence[Any]) -> Value:
         one: Value = operands[0]
@@ -91,10 +93,12 @@ class Naming:
         if step.function == "cast":
             return one
         if step.function == "add":  # an accumulation into zeros
-            terms = [v for v in operands if isinstance(v, Sums) or (v.first != ZERO).any()]
+            terms = [
+                v for v in operands if isinstance(v, SumsOfProducts) or (v.first != ZERO).any()
+            ]
             if len(terms) == 1:
                 return terms[0]  # type: ignore[no-any-return]
-        if any(isinstance(value, Sums) for value in operands):
+        if any(isinstance(value, SumsOfProducts) for value in operands):
             return _several()
         if step.function == "mul" and all(
             isinstance(v, Names) and v.second is None for v in operands
@@ -107,22 +111,22 @@ class Naming:
     def reduce(self, step: Reduce, operand: Value) -> Value:
         if isinstance(operand, Refused):
             return operand
-        if isinstance(operand, Sums):
+        if isinstance(operand, SumsOfProducts):
             return _several()
         leaves = operand.first.shape[-1]
         first = operand.first.reshape(-1, 1, leaves)
         second = _second(operand).reshape(-1, leaves, 1)
-        return Sums(first, second, _numbered(step.shape))
+        return SumsOfProducts(first, second, _numbered(step.shape))
 
     def contract(self, step: Contract, first: Any, second: Any) -> Value:
         refused = _refused((first, second))
         if refused:
             return refused
-        if isinstance(first, Sums) or isinstance(second, Sums):
+        if isinstance(first, SumsOfProducts) or isinstance(second, SumsOfProducts):
             return _several()
         if first.second is not None or second.second is not None:
             return _computed()
-        return Sums(first.first, second.first, _numbered(step.shape))
+        return SumsOfProducts(first.first, second.first, _numbered(step.shape))
 
 
 def _refused(operands: Sequence[Any]) -> Refused | None:
@@ -202,7 +206,7 @@ def gradient_terms(
     if isinstance(value, Names):
         first = value.first.reshape(-1, 1, 1)
         second = _second(value).reshape(-1, 1, 1)
-        value = Sums(first, second, _numbered(value.first.shape))
+        value = SumsOfProducts(first, second, _numbered(value.first.shape))
     a, b = value.first, np.swapaxes(value.second, 1, 2)
     swapped = not (a >= total).any() or bool(((a < total) & (a != ZERO)).any())
     if swapped:

@@ -60,7 +60,7 @@ class Report:
     provenance: Mapping[str, Mapping[str, str]]
 
 
-def write_report(result: Any, folder: Path | str) -> Path:
+def write_files(result: Any, folder: Path | str) -> Path:
     """Write report.pdf, figures/NAME.png and .csv, tables/NAME.csv and .parquet; returns the PDF's path.
 
     result: a Report, or an object with a method report() that makes one.  The same result gives
@@ -197,4 +197,4 @@ def _csv(frame: pd.DataFrame) -> bytes:
     return frame.to_csv(index=False, lineterminator="\n").encode()
 
 
-__all__ = ["Plot", "Report", "Table", "number", "percent", "typeset", "upward", "write_report"]
+__all__ = ["Plot", "Report", "Table", "number", "percent", "typeset", "upward", "write_files"]

@@ -443,7 +443,7 @@ def test_the_headline_of_real_kernels_agrees_with_the_evidence_below_it(pair, ro
 def test_explain_refuses_what_it_cannot_use():
     with pytest.raises(ArgumentError, match="one of them"):
         ro.explain(slice_then_conv, conv_then_slice, **problem(), upstream=torch.ones(4, 6, 5))
-    with pytest.raises(ArgumentError, match="no scalar"):
+    with pytest.raises(ArgumentError, match="not a scalar"):
         ro.explain(slice_then_conv, conv_then_slice, **{**problem(), "loss": lambda out: out})
     with pytest.raises(ArgumentError, match="equal output"):
         ro.explain(slice_then_conv, lambda weight, bias, x: F.conv1d(x, weight, bias), **problem())

@@ -282,7 +282,7 @@ def _differences(
 
 
 def _lasting(lost: Mapping[str, Mapping[int, RoundoffError]]) -> bool:
-    """Whether more precision would leave all elements without value that are."""
+    """Whether the elements without value would have none at any precision."""
     return all(error.lasting for errors in lost.values() for error in errors.values())
 
 

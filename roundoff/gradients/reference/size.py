@@ -16,7 +16,7 @@ def is_large(trace: Trace) -> bool:
 
 
 def rigorous_engine(trace: Trace) -> str:
-    """For verdicts: exact for polynomials, enclosed for others, where the radii of mpmath are estimates."""
+    """The engine for verdicts: one that is exact on polynomials, else one whose radii are proven."""
     return "auto" if trace.polynomial or is_large(trace) else "ball"
 
 

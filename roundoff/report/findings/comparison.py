@@ -31,7 +31,7 @@ def write_report(result: Comparison | Report, folder: Path | str) -> Path:
     """
     found = comparison_report(result) if isinstance(result, Comparison) else result
     instance("the folder", folder if str(folder) else None, (str, Path), "a path")
-    return document.write_report(found, folder)
+    return document.write_files(found, folder)
 
 
 def verdict_table(result: Comparison, name: str, caption: str, *, size: float) -> Table:
