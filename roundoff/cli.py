@@ -33,7 +33,7 @@ LIMITS = {"seed": (0, 2**63 - 1), "seeds": (1, None), "threads": (1, MOST_THREAD
 
 
 def _end(*_: Any) -> None:
-    """While modules are loading there is nothing to put in order."""
+    """End at once: while modules are loading there is nothing to clean up."""
     os.write(2, b"interrupted before anything was computed\n")
     os._exit(INTERRUPTED)
 

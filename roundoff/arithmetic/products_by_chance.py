@@ -1,5 +1,4 @@
-"""Which errors of sums of products are certain or predicted: of each product where they are few, else of a
-sample.
+"""Sums of products under probabilistic bounds: which errors are certain or predicted, by all or by a sample.
 
 `random_errors.in_any_order` looks at every product some ten times; a layer has thousands of millions.  Where
 a step has more than `MANY`:

@@ -119,6 +119,6 @@ def simulate(trace: Trace, arithmetic: Simulated, inputs: Mapping[str, Array]) -
 
 
 def _rows(operand: Any, trials: int) -> Any:
-    """Elements in C order by trials."""
+    """An array of elements, in C order, by trials."""
     flat = operand.reshape(-1, operand.shape[-1])
     return np.broadcast_to(flat, (len(flat), trials))

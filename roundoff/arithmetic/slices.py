@@ -121,7 +121,7 @@ class Rows:
         self.some = (largest > 0).astype(np.float64)
 
     def _of(self, block: Block) -> Any:
-        """The place of a block's rows among all rows."""
+        """Where a block's rows are among all rows."""
         return block if self.axis == -1 else block[0]
 
     @cached_property

@@ -162,7 +162,7 @@ class Bound:
 
 
 def _reasons(statements: Iterable[Statement]) -> list[str]:
-    """Why statements do not apply, those of one reason together."""
+    """Why statements do not apply; those with the same reason are named together."""
     names: dict[str, list[str]] = {}
     for statement in statements:
         if statement.refused:

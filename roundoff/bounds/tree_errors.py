@@ -16,12 +16,12 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Walked:
-    """What is known at the root, per sum.
+    """What a walk along the tree has found out at its root, per sum.
 
     Shapes: (sums,) each.
     value: the sum in float64; own: |value - exact| is at most this; error: |computed - exact| is at
     most this; squares: sum over the additions of (exact partial sum)^2, rounded upward; peak: no partial sum
-    exceeds it.  As `chance` tells additions apart: certain: what those of kind 1 err by at most;
+    exceeds it.  As `random_errors` tells additions apart: certain: what those of kind 1 err by at most;
     swallowed: their predicted errors, added with signs; drift: those of the others; independent:
     sum of (exact partial sum)^2 over the others; independent_large: the same for terms with errors.
     """

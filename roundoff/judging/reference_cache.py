@@ -36,7 +36,9 @@ _SEAL = hashlib.sha256().digest_size
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """high + low: the exact values, NaN where there are none; error: of those; terms: sums of |terms|;
+    """What is kept of one output.
+
+    high + low: the exact values, NaN where there are none; error: of those; terms: sums of |terms|;
     certain, likely: bounds; rms, parts: of `Ordinary`, empty where nobody asked for a prediction.
     """
 

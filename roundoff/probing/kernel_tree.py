@@ -94,7 +94,7 @@ def _root(kernel: KernelTree, names: dict[Any, int]) -> int:
 
 
 def differences(one: KernelTree, two: KernelTree) -> tuple[str, ...]:
-    """In what two trees over the same leaves are not the same; a wider accumulator implies its products."""
+    """In what two trees over the same leaves differ; a wider accumulator implies its products."""
     found = []
     names: dict[Any, int] = {}
     bare = [replace(k, fused=k.fused & False, narrow=k.narrow & False) for k in (one, two)]

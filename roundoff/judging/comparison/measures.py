@@ -20,7 +20,7 @@ NO_QUESTION = "no question"
 
 
 def row(pair: Pair, names: tuple[str, str]) -> dict[str, Any]:
-    """For the columns see `Comparison.table`."""
+    """One row of the comparison's table; for the columns see `Comparison.table`."""
     found: dict[str, Any] = {
         "gradient": pair.gradient,
         "format": str(pair.format),

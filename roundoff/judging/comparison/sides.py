@@ -13,7 +13,7 @@ from roundoff.words import called, told_apart
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """function: None for tensors from elsewhere; given: those."""
+    """One side: a function or, where that is None, the tensors given in its place."""
 
     name: str
     function: Callable[..., Any] | None

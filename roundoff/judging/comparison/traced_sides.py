@@ -86,7 +86,7 @@ class TracedSides:
         self._checked()
 
     def _upstream(self, upstream: Any) -> Any:
-        """A random one where the output is no scalar and the caller gave nothing."""
+        """The upstream gradient: random where the output is not a scalar and the caller gave none."""
         if self.loss is not None or upstream is not None:
             return upstream
         shapes = self._shapes()
@@ -205,7 +205,7 @@ class TracedSides:
             raise error from None
 
     def _formats(self, formats: Any) -> list[Format]:
-        """Tensors from elsewhere are of one format, theirs."""
+        """The formats to judge in; where tensors are given, the one that they are in."""
         several = isinstance(formats, list | tuple | set | frozenset)
         targets = list(dict.fromkeys(map(as_format, formats if several else (formats,))))
         if not targets:
@@ -226,7 +226,7 @@ class TracedSides:
         return [own]
 
     def _checked(self) -> None:
-        """A function that differs between two calls is no function."""
+        """Raise ArgumentError for a side that returns something else at a second call."""
         for side in self.sides:
             if side.function is None:
                 continue

@@ -54,7 +54,7 @@ def sentence_of(why: Explained) -> str:
 
 
 def kinds_of(cause: Cause) -> tuple[str, ...]:
-    """In what the two sides' trees of the elements whose bits differ are not the same."""
+    """In what the two sides' trees differ, for the elements whose bits differ."""
     return tuple(dict.fromkeys(kind for pair in cause.apart for kind in differences(*pair)))
 
 

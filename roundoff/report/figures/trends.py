@@ -209,7 +209,7 @@ def precision_ladder(errors: pd.DataFrame, gradient: str = "weight") -> Plot:
 
 
 def _apart(axis: Axes, names: list[str]) -> None:
-    """Labels of the two 16-bit formats, which are neighbours, turned away from each other."""
+    """Turn the labels of the two 16-bit formats, which are neighbours, away from each other."""
     if not {"float16", "bfloat16"} <= set(names):
         return
     labels = dict(zip(names, axis.get_xticklabels(), strict=True))

@@ -122,7 +122,7 @@ def _numbers(shape: Any) -> torch.Tensor:
 def _embedding(
     build: Builder, weight: Any, indices: torch.Tensor, padding: int, by_frequency: bool
 ) -> Value:
-    """The last two are the gradient's."""
+    """Rows of the table; the last two arguments matter to the gradient alone."""
     table = as_value(build, weight)
     index = numbered(table.shape)[indices.numpy()]
     return Value(build.move((table.step,), index), index.shape)

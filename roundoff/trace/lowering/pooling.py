@@ -234,7 +234,7 @@ def _max_pool(dims: int) -> None:
         build: Builder, upstream: Any, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any,
         ceil: bool, index: Selection,
     ) -> Value:  # fmt: skip
-        """The index has it all."""
+        """By the index alone, which names every window's maximum."""
         return _largest_backward(build, upstream, as_value(build, x).shape, index, dims)
 
     @lowers(f"adaptive_max_pool{dims}d")
