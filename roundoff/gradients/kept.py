@@ -18,12 +18,12 @@ from roundoff.gradients.native import native_dtype
 from roundoff.gradients.prediction import Prediction
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format
-from roundoff.trace.capture import evaluate
 from roundoff.trace.exact_constants import attention
 from roundoff.trace.in_place import storage_of
 from roundoff.trace.lowering import MOVES
 from roundoff.trace.source import Source
 from roundoff.trace.sources import Sources
+from roundoff.trace.users_function import evaluate
 
 if TYPE_CHECKING:
     import pandas as pd
