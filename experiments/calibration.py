@@ -21,7 +21,7 @@ from models import models
 from tqdm import tqdm
 
 from roundoff.cli import main
-from roundoff.report.document import write_report
+from roundoff.report.document import write_files
 from roundoff.report.findings import Question
 
 QUESTION = Question(
@@ -102,7 +102,7 @@ def run(config: Calibration) -> Path:
     for case in tqdm(list(cases(config)), desc="functions", disable=None):
         for format in config.formats:
             calibrate(found, case, format, ways)
-    return write_report(calibration_report(QUESTION, config, found), config.out)
+    return write_files(calibration_report(QUESTION, config, found), config.out)
 
 
 if __name__ == "__main__":

@@ -69,8 +69,9 @@ def test_a_backward_that_the_user_wrote_has_its_own_line() -> None:
 def test_what_a_checkpoint_computes_again_is_backward() -> None:
     def function(x):
         return torch.utils.checkpoint.checkpoint(
-            lambda v: v.exp().sin(), x, use_reentrant=False
-        )  # again
+            lambda v: v.exp().sin(),  # again
+            x, use_reentrant=False,
+        )  # fmt: skip
 
     found = _found(function, {"x": torch.randn(3)}, torch.sum)
     again = _line("# again")
