@@ -39,7 +39,8 @@ class Known:
     """What is kept of one output.
 
     high + low: the exact values, NaN where there are none; error: of those; terms: sums of |terms|;
-    certain, likely: bounds; rms, parts: of `Ordinary`, empty where nobody asked for a prediction.
+    certain, likely: bounds; rms, parts, asides: of `Ordinary`, empty where nobody asked for a
+    prediction.
     """
 
     high: Array
@@ -50,10 +51,12 @@ class Known:
     likely: Array
     rms: Array
     parts: Array
+    asides: Array
 
     def ordinary(self, format: Format) -> Ordinary:
         """What errors are ordinary, where a prediction was asked for."""
-        return Ordinary(format, self.high, self.terms, ~np.isnan(self.high), self.rms, self.parts)
+        known = ~np.isnan(self.high)
+        return Ordinary(format, self.high, self.terms, known, self.rms, self.parts, self.asides)
 
     def distance(self, actual: Array) -> Array:
         """|actual - exact|; a NaN is infinitely far from a number, and a number from where there is none."""
@@ -135,15 +138,15 @@ def _compute(
     found = evidence_of_trace(trace, rounded, target, accumulate=accumulate)
     known = {}
     for name, each in found.reference.gradients.items():
-        bound, rms, parts = found.bounds[name], np.zeros(0), np.zeros(0)
+        bound, rms, parts, asides = found.bounds[name], *(np.zeros(0) for _ in range(3))
         certain, likely = np.full((2, *each.high.shape), np.inf)
         if bounded or found.bounded:
             certain, likely = bound.certain, bound.likely(failure)
         if predicted:
             of = Ordinary.of(found.predictions()[name], each.high, each.terms, each.known)
-            rms, parts = of.rms, of.parts
+            rms, parts, asides = of.rms, of.parts, of.asides
         known[name] = Known(
-            each.high, each.low, each.error, each.terms, certain, likely, rms, parts
+            each.high, each.low, each.error, each.terms, certain, likely, rms, parts, asides
         )
     return known
 

@@ -150,3 +150,25 @@ def test_samples_that_take_another_branch_are_set_aside() -> None:
     assert found.samples == found.branch.count("") < 32
     smooth = ro.predict(lambda x: steep(x[1:]), {"x": x}, loss=torch.sum, samples=32)["x"]
     assert not any(smooth.branch) and smooth.samples == 32
+
+
+def test_errors_to_one_side_are_noticed_before_the_norm_is() -> None:
+    """As truncation makes them: a third of the usual size in each element, of one sign."""
+    shape = (40, 50)
+    errors = 0.01 * np.random.default_rng(2).standard_normal((SAMPLES, *shape))
+    exact = np.random.default_rng(3).standard_normal(shape)
+    found = _ordinary(errors, exact, known=np.ones(shape, bool))
+    rms = np.sqrt((errors**2).mean(axis=0))
+    asides = [(sample / rms).mean() for sample in errors]
+    limit = TIMES * np.sqrt(np.mean(np.square(asides)))
+    assert found.beyond(0.99 * limit * rms, 0 * exact) == ""
+    assert "to one side" in found.beyond(-1.01 * limit * rms, 0 * exact)
+    assert found.beyond(1.01 * limit * rms, 0.02 * limit * rms) == ""
+    assert 1.01 * limit * np.linalg.norm(rms) < 0.1 * found.norm
+
+
+def test_a_rounding_that_all_elements_share_is_to_no_side() -> None:
+    exact = np.abs(EXACT)
+    found = _ordinary(1e-9 * ERRORS, exact, terms=exact)
+    u = ro.as_format("float32").u
+    assert found.beyond(0.99 * COMMON * u * exact, 0 * exact) == ""
