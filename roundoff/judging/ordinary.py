@@ -31,6 +31,10 @@ Mask = npt.NDArray[np.bool_]
 #: So many times the predicted error is no longer ordinary.
 TIMES = 8.0
 
+#: Samples that take another branch (a ReLU near zero) err by what that makes, somewhere: so many times the
+#: largest of them is ordinary anywhere, as a kernel may take another branch elsewhere.
+BRANCHED = 4.0
+
 #: How often the worst of all elements of an ordinary error is beyond, if errors are normal.
 FAILURE = 1e-9
 
@@ -46,7 +50,8 @@ class Ordinary:
     """What is ordinary of one output: exact values, sums of |terms|, where they are known, what samples say.
 
     Kernels may round where the trace has nothing to round: one rounding of each result is always ordinary.
-    rms: per element; parts: per sample, along the exact result; asides: per sample, likewise.
+    rms: per element; parts: per sample, along the exact result; asides: per sample, likewise; branched: the
+    largest of the four sizes (one: of any element) among samples that take another branch, 0 if none does.
     """
 
     format: Format
@@ -56,6 +61,7 @@ class Ordinary:
     rms: Array
     parts: Array
     asides: Array
+    branched: Array
 
     @classmethod
     def of(cls, prediction: Prediction, exact: Array, terms: Array, known: Mask) -> Ordinary:
@@ -65,10 +71,13 @@ class Ordinary:
             errors = [np.where(known, e, 0.0) for e in prediction.errors]
             weights = _weights(format, x, terms, known, prediction.rms)
             parts, asides = (
-                [f(e) for e in errors]
+                np.array([f(e) for e in errors])
                 for f in (partial(_along, exact=x), partial(_aside, weights=weights))
             )
-        return cls(format, exact, terms, known, prediction.rms, np.array(parts), np.array(asides))
+            others = [e for e, b in zip(prediction.drawn, prediction.branch, strict=False) if b]
+            sizes = [_sizes(np.where(known, e, 0.0), x, weights) for e in others]
+        branched = np.max(sizes, axis=0, initial=0.0) if sizes else np.zeros(4)
+        return cls(format, exact, terms, known, prediction.rms, parts, asides, branched)
 
     @property
     def overflows(self) -> bool:
@@ -84,15 +93,17 @@ class Ordinary:
         """The limit of the 2-norm."""
         rms = np.where(self.known, self.rms, 0.0)
         least = ONE_ROUNDING * self.format.u * np.linalg.norm(self._x)
-        return TIMES * float(max(np.linalg.norm(rms), least))
+        return max(
+            TIMES * float(max(np.linalg.norm(rms), least)), BRANCHED * float(self.branched[0])
+        )
 
     @cached_property
     def one(self) -> Array:
         """The limit of each element."""
         factor = stats.t.isf(FAILURE / (2 * max(1, int(self.known.sum()))), len(self.parts))
         least = self.format.u * np.where(self.known, np.maximum(self.terms, np.abs(self._x)), 0.0)
-        limit: Array = factor * np.maximum(np.where(self.known, self.rms, 0.0), least)
-        return limit
+        limit = factor * np.maximum(np.where(self.known, self.rms, 0.0), least)
+        return np.asarray(np.maximum(limit, BRANCHED * self.branched[1]))
 
     @property
     def each(self) -> Array:
@@ -103,7 +114,7 @@ class Ordinary:
     def along(self) -> float:
         """The limit of a factor beyond 1."""
         rms = float(np.sqrt(np.mean(np.square(self.parts))))
-        return max(TIMES * rms, COMMON * self.format.u)
+        return max(TIMES * rms, COMMON * self.format.u, BRANCHED * float(self.branched[2]))
 
     @cached_property
     def _weights(self) -> Array:
@@ -114,7 +125,7 @@ class Ordinary:
         """The limit of the mean error, each in units of its usual size."""
         rms = float(np.sqrt(np.mean(np.square(self.asides))))
         common = COMMON * self.format.u * np.abs(self._x)
-        return max(TIMES * rms, _aside(common, self._weights))
+        return max(TIMES * rms, _aside(common, self._weights), BRANCHED * float(self.branched[3]))
 
     def beyond(self, error: Array, radius: Array) -> str:
         """How an error (not a number where nothing is known) is no longer ordinary, in words; "" if it is.
@@ -161,6 +172,12 @@ def _along(error: Array, exact: Array) -> float:
     """<e, x> / <x, x>; 0 where x is zero."""
     size = np.linalg.norm(exact)
     return float((error * (exact / size)).sum() / size) if size else 0.0
+
+
+def _sizes(error: Array, x: Array, weights: Array) -> Array:
+    """The four sizes of an error."""
+    one = np.abs(error).max(initial=0.0)
+    return np.abs([np.linalg.norm(error), one, _along(error, x), _aside(error, weights)])
 
 
 def _weights(format: Format, x: Array, terms: Array, known: Mask, rms: Array) -> Array:

@@ -39,7 +39,8 @@ class Known:
     """What is kept of one output.
 
     high + low: the exact values, NaN where there are none; error: of those; terms: sums of |terms|;
-    certain, likely: bounds; rms, parts, asides: of `Ordinary`, empty where nobody asked for a
+    certain, likely: bounds; rms, parts, asides, branched: of `Ordinary`, empty where nobody asked
+    for a prediction.
     prediction.
     """
 
@@ -52,11 +53,13 @@ class Known:
     rms: Array
     parts: Array
     asides: Array
+    branched: Array
 
     def ordinary(self, format: Format) -> Ordinary:
         """What errors are ordinary, where a prediction was asked for."""
         known = ~np.isnan(self.high)
-        return Ordinary(format, self.high, self.terms, known, self.rms, self.parts, self.asides)
+        samples = self.rms, self.parts, self.asides, self.branched
+        return Ordinary(format, self.high, self.terms, known, *samples)
 
     def distance(self, actual: Array) -> Array:
         """|actual - exact|; a NaN is infinitely far from a number, and a number from where there is none."""
@@ -138,16 +141,14 @@ def _compute(
     found = evidence_of_trace(trace, rounded, target, accumulate=accumulate)
     known = {}
     for name, each in found.reference.gradients.items():
-        bound, rms, parts, asides = found.bounds[name], *(np.zeros(0) for _ in range(3))
+        bound, samples = found.bounds[name], (np.zeros(0),) * 4
         certain, likely = np.full((2, *each.high.shape), np.inf)
         if bounded or found.bounded:
             certain, likely = bound.certain, bound.likely(failure)
         if predicted:
             of = Ordinary.of(found.predictions()[name], each.high, each.terms, each.known)
-            rms, parts, asides = of.rms, of.parts, of.asides
-        known[name] = Known(
-            each.high, each.low, each.error, each.terms, certain, likely, rms, parts, asides
-        )
+            samples = of.rms, of.parts, of.asides, of.branched
+        known[name] = Known(each.high, each.low, each.error, each.terms, certain, likely, *samples)
     return known
 
 

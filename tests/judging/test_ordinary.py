@@ -14,7 +14,7 @@ from test_thresholds import reference
 import roundoff as ro
 from roundoff.arithmetic.condition_scale import Scaled
 from roundoff.judging.evidence import Judged
-from roundoff.judging.ordinary import COMMON, FAILURE, ONE_ROUNDING, TIMES, Ordinary
+from roundoff.judging.ordinary import BRANCHED, COMMON, FAILURE, ONE_ROUNDING, TIMES, Ordinary
 from roundoff.judging.verdict import judge
 
 SHAPE, SAMPLES = (6, 5), 16
@@ -172,3 +172,20 @@ def test_a_rounding_that_all_elements_share_is_to_no_side() -> None:
     found = _ordinary(1e-9 * ERRORS, exact, terms=exact)
     u = ro.as_format("float32").u
     assert found.beyond(0.99 * COMMON * u * exact, 0 * exact) == ""
+
+
+def test_another_branch_is_ordinary_where_samples_take_one() -> None:
+    """As far as the samples that take it err, at whichever element that is."""
+    errors = ERRORS.copy()
+    errors[3, 1, 1] += 7.0
+    error = np.zeros(SHAPE)
+    error[4, 2] = -6.0
+    branch = tuple("relu" if k == 3 else "" for k in range(SAMPLES))
+    known = ro.Prediction("x", ro.as_format("float32"), EXACT, errors, branch)
+    found = Ordinary.of(known, EXACT, np.abs(EXACT), ALL)
+    assert found.beyond(error, 0 * EXACT) == ""
+    assert found.beyond(0.99 * BRANCHED * 7 / 6 * error, 0 * EXACT) == ""
+    assert "in the 2-norm" in found.beyond(1.02 * BRANCHED * 7 / 6 * error, 0 * EXACT)
+    strict = _ordinary(np.delete(errors, 3, axis=0))
+    assert strict.beyond(error, 0 * EXACT) != ""
+    assert found.power.factor > strict.power.factor
