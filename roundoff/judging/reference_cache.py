@@ -41,7 +41,6 @@ class Known:
     high + low: the exact values, NaN where there are none; error: of those; terms: sums of |terms|;
     certain, likely: bounds; rms, parts, asides, branched: of `Ordinary`, empty where nobody asked
     for a prediction.
-    prediction.
     """
 
     high: Array
