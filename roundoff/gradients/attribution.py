@@ -35,6 +35,7 @@ from roundoff.numbers.accuracy import normwise
 from roundoff.numbers.formats import Format, as_format
 from roundoff.trace.source import Source
 from roundoff.trace.steps import Rounded, Step, Trace
+from roundoff.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,8 +207,8 @@ class Attribution:
     def __str__(self) -> str:
         found = self.by()
         lines = [
-            f"shares in the errors of {len(self._squares)} results in {self.format} "
-            f"(mean over them; {self.signs} random signs)"
+            f"shares in the errors of {counted(len(self._squares), 'result')} in {self.format} "
+            f"(mean over them; {counted(self.signs, 'random sign')})"
         ]
         for row in found.head(_SHOWN).itertuples():
             where = ", ".join(str(p) for p in (row.module, row.line) if p) or "no known place"

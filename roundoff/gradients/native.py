@@ -81,7 +81,8 @@ def native_gradients(
         raise ArgumentError(
             f"cannot put the inputs on device {device!r}: {_first_line(error)}; use 'cpu'"
         ) from None
-    wrt = check_wrt({n: t for n, t in tensors.items() if n != UPSTREAM}, wrt)
+    apart = {n: t for n, t in tensors.items() if n != UPSTREAM}
+    wrt = check_wrt(apart, wrt, outputs=forward)
     if forward:
         check_output_apart(wrt)
     try:

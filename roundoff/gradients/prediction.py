@@ -39,7 +39,7 @@ MOST_SAMPLES = 10_000
 CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """The predicted error of one gradient, or of the output.
 
@@ -107,6 +107,9 @@ class Prediction:
             raise ArgumentError(f"q = {q!r} is no probability; take one in (0, 1)")
         factor = stats.t.ppf((1 + q) / 2, self.samples)
         return np.where(self.rms == 0, 0.0, factor * self.rms)
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
     def __str__(self) -> str:
         median, low, high = self.normwise

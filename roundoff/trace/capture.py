@@ -47,7 +47,7 @@ class Subject:
         check_problem(function, inputs, wrt, loss)
         tensors = {name: as_tensor(name, value) for name, value in inputs.items()}
         check_elements(tensors)
-        self.wrt = check_wrt(tensors, wrt)
+        self.wrt = check_wrt(tensors, wrt, outputs=forward)
         if forward:
             check_output_apart(self.wrt)
         if upstream is not None:

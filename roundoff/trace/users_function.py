@@ -46,9 +46,12 @@ def check_elements(tensors: Mapping[str, torch.Tensor]) -> None:
             )
 
 
-def check_wrt(tensors: Mapping[str, torch.Tensor], wrt: Sequence[str] | None) -> tuple[str, ...]:
+def check_wrt(
+    tensors: Mapping[str, torch.Tensor], wrt: Sequence[str] | None, *, outputs: bool = False
+) -> tuple[str, ...]:
     """The names to differentiate by.  Raises: ArgumentError for one that has no gradient."""
     floating = tuple(name for name, t in tensors.items() if t.is_floating_point())
+    given = wrt
     if wrt is None:
         wrt = floating
     wrt = (wrt,) if isinstance(wrt, str) else tuple(wrt)
@@ -60,8 +63,9 @@ def check_wrt(tensors: Mapping[str, torch.Tensor], wrt: Sequence[str] | None) ->
                 f"input {name!r} is of type {tensors[name].dtype}, which has no gradient; "
                 "leave it out of wrt"
             )
-    if not wrt:
-        raise ArgumentError("no floating-point input to differentiate by; give one")
+    if not wrt and not (outputs and given is not None):
+        other = ", or wrt=() to ask for the output alone" if outputs else ""
+        raise ArgumentError(f"no floating-point input to differentiate by; give one{other}")
     return wrt
 
 
@@ -74,8 +78,15 @@ def evaluate(
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     """The function's output and torch's own gradients; used to trace and to run natively.
 
+    Without names in wrt it is the output alone, and no loss is asked for.
+
     Raises: ArgumentError where the output is not one tensor, or not a scalar and there is no loss.
     """
+    if not wrt:
+        with torch.inference_mode(False), torch.no_grad():
+            plain = {n: t.clone() if t.is_inference() else t for n, t in tensors.items()}
+            plain.pop(UPSTREAM, None)
+            return call(function, plain, output), ()
     with torch.inference_mode(False), torch.enable_grad():
         plain = {n: t.clone() if t.is_inference() else t.detach() for n, t in tensors.items()}
         values = {name: t.requires_grad_() if name in wrt else t for name, t in plain.items()}

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from roundoff.arguments import instance, whole
+from roundoff.arguments import described, instance, whole
+from roundoff.errors import ArgumentError
 from roundoff.judging.comparison.comparing import Comparing
 from roundoff.judging.comparison.pairs import Pair
 from roundoff.judging.comparison.result import Comparison
@@ -41,14 +42,17 @@ def compare(
     points: int = 1,
     seeds: int = 0,
     seed: int = 0,
+    like: Callable[..., Any] | None = None,
 ) -> Comparison:
     """Whether two computations are the same function, and whether their difference is rounding.
 
     first, second: functions of the inputs by name, modules (matched by parameter name; rename maps the
     first's names to the second's; both run with the first's parameters), or an opaque side: a
-    function that cannot be traced, or gradients by name ("output" among them) as tensors.  loss, upstream,
-    wrt as in `reference_gradients`; with neither loss nor upstream, an output that is no scalar gets a random
-    upstream gradient.  output: which of several outputs, an index or a key.
+    function that cannot be traced, or gradients by name ("output" among them) as tensors.  like: a function
+    that can be traced, by which two opaque sides are judged; without it they are told apart, no more.  loss,
+    upstream, wrt as in `reference_gradients`, wrt=() for outputs alone; with neither loss nor upstream, an
+    output that is no scalar gets a random upstream gradient.  output: which of several outputs, an index or
+    a key.
 
     formats: one or several.  accumulate: the format of sums, where known; points: random points of the
     inputs' signs and zeros at which the references are compared besides, and unless it is 0 points elsewhere
@@ -56,18 +60,20 @@ def compare(
     no verdict, but `elsewhere` in the result; seeds: further random inputs, for who is closer in general;
     seed: of all these.
 
-    Raises: ArgumentError for arguments that do not fit; UnsupportedError where neither side can be traced.
+    Raises: ArgumentError for arguments that do not fit; UnsupportedError where `like` cannot be traced.
     """
     for name, count in (("points", points), ("seeds", seeds)):
         whole(name, count, 0, MOST)
     whole("seed", seed, 0)
     check_device(device)
     check_inputs(inputs, wrt, loss)
+    if like is not None and not callable(like):
+        raise ArgumentError(f"like is {described(like)}; give a function that can be traced")
     if rename is not None:
         instance("rename", rename, Mapping, "a mapping from names to names")
     started = time.perf_counter()
     sides, values = two_sides(first, second, dict(inputs), rename)
-    problem = Comparing(sides, values, wrt, loss, upstream, output, device, seed, formats)
+    problem = Comparing(sides, values, wrt, loss, upstream, output, device, seed, formats, like)
     traced = time.perf_counter()
     elsewhere, notes = problem.elsewhere(points)
     checked = time.perf_counter()

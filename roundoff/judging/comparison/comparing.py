@@ -30,9 +30,10 @@ from roundoff.judging.comparison.equality import (
     chance,
     off_kinks,
 )
+from roundoff.judging.comparison.opaque import judge_alone, judge_by_third
 from roundoff.judging.comparison.pairs import Pair
 from roundoff.judging.comparison.traced_sides import UNTRACED, Both, Inputs, TracedSides, of_both
-from roundoff.judging.evidence import Evidence, evidence_of_trace, proven_reference
+from roundoff.judging.evidence import Evidence, Judged, evidence_of_trace, proven_reference
 from roundoff.judging.verdict import Judgement, Verdict, judge, normwise_errors
 from roundoff.numbers.formats import Format, as_format
 from roundoff.trace import Trace
@@ -158,26 +159,70 @@ class Comparing(TracedSides):
     ) -> list[Pair]:  # fmt: skip
         both = self.traces[target]
         try:
-            if both == (None, None):
-                raise UnsupportedError("neither side can be traced")
             computed = [
                 self.ran.get((side.name, target)) or self.native(side, target, self.values)
                 for side in self.sides
             ]
+            if both == (None, None) and target not in self.measures:
+                return self._alone(target, computed)
             known = of_both(both, evidence)
+            third = evidence(self.measures[target]) if target in self.measures else None
         except (UndecidedError, PrecisionError, UnsupportedError, ArgumentError) as error:
             reason = Judgement(Verdict.UNDECIDED, str(error))
             return [Pair(name, target, elsewhere.get(name, reason)) for name in self.names]
         errors = self._errors_in_general(target, seeds)
+        names = self._named(computed)
+        if third is not None:
+            return self._by_third(target, computed, third)
+        return [
+            self._pair(name, target, computed, known, elsewhere.get(name), errors.get(name, ()))
+            for name in names
+        ]
+
+    def _named(self, computed: Sequence[Mapping[str, Array]]) -> list[str]:
+        """What both sides have.  Raises: ArgumentError where that is nothing."""
         names = [n for n in self.names if n in computed[0] and n in computed[1]]
         if not names:
             raise ArgumentError(
                 f"the given tensors name none of {', '.join(self.names)}; name them so"
             )
+        return names
+
+    def _alone(self, target: Format, computed: Sequence[Mapping[str, Array]]) -> list[Pair]:
+        one, two = self.sides
         return [
-            self._pair(name, target, computed, known, elsewhere.get(name), errors.get(name, ()))
-            for name in names
+            Pair(
+                name,
+                target,
+                judge_alone(computed[0][name], computed[1][name], (one.name, two.name), target),
+            )
+            for name in self._named(computed)
         ]
+
+    def _by_third(
+        self, target: Format, computed: Sequence[Mapping[str, Array]], third: Evidence
+    ) -> list[Pair]:
+        """Both sides by the reference of the function that is like them."""
+        assert self.like is not None
+        like, pairs = self.native(self.like, target, self.values), []
+        for name in self._named(computed):
+            one, two = (
+                third.of(name, side.name, values[name], traced=False)
+                for side, values in zip(self.sides, computed, strict=True)
+            )
+            for judged in (one, two):
+                self._check_shape(name, judged)
+            judgement = judge_by_third(one, two, third.of(name, self.like.name, like[name]))
+            engine = f"{third.reference.engine}, of {self.like.name}"
+            pairs.append(Pair(name, target, judgement, (one, two), one.power, engine=engine))
+        return pairs
+
+    def _check_shape(self, name: str, judged: Judged) -> None:
+        if judged.computed.shape != judged.reference.high.shape:
+            raise ArgumentError(
+                f"{name!r} of {judged.name} has shape {judged.computed.shape}, the reference "
+                f"{judged.reference.high.shape}; they must be equal"
+            )
 
     def _spend(self, on: str, seconds: float) -> None:
         self.spent[on] = self.spent.get(on, 0.0) + seconds
@@ -228,11 +273,7 @@ class Comparing(TracedSides):
             for n, (own, side, values) in enumerate(zip(known, self.sides, computed, strict=True))
         )
         for judged in (one, two):
-            if judged.computed.shape != judged.reference.high.shape:
-                raise ArgumentError(
-                    f"{name!r} of {judged.name} has shape {judged.computed.shape}, the reference "
-                    f"{judged.reference.high.shape}; they must be equal"
-                )
+            self._check_shape(name, judged)
         began = time.perf_counter()
         judgement, power = judge(one, two), None
         if not (one.traced and two.traced):

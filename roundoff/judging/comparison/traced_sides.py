@@ -27,6 +27,7 @@ from roundoff.judging.evidence import proven_reference
 from roundoff.numbers.formats import Format, as_format
 from roundoff.trace import UPSTREAM, Trace
 from roundoff.trace.checks import OUTPUT, check_output_apart
+from roundoff.words import called
 
 Array = npt.NDArray[np.float64]
 Inputs = Mapping[str, Array]
@@ -49,13 +50,14 @@ Both = tuple[Trace | None, Trace | None]
 class TracedSides:
     """Two sides with their traces in every format, one problem.
 
-    formats: those to judge in; None for that of the tensors that are given.
+    formats: those to judge in; None for that of the tensors that are given.  like: a third that can be
+    traced, where neither of the two can; measures: its traces by format.
     """
 
     def __init__(
         self, sides: tuple[Side, Side], inputs: dict[str, Any], wrt: Sequence[str] | None,
         loss: Callable[..., Any] | None, upstream: Any, output: Any, device: Any, seed: int,
-        formats: Any,
+        formats: Any, like: Callable[..., Any] | None = None,
     ) -> None:  # fmt: skip
         from roundoff.trace.users_function import as_tensor, check_elements, check_wrt
 
@@ -67,13 +69,15 @@ class TracedSides:
         self.generator = np.random.default_rng([seed, 4])
         self.inputs = {name: as_tensor(name, value) for name, value in inputs.items()}
         check_elements(self.inputs)
-        self.wrt = check_wrt(self.inputs, wrt)
+        self.wrt = check_wrt(self.inputs, wrt, outputs=True)
         check_output_apart(self.wrt)
         self.loss, self.output = loss, output
         self.upstream = self._upstream(upstream)
         self.names = self._compared()
         self.formats = self._formats(formats)
-        self.opaque: dict[str, list[Format]] = {}
+        self.opaque: dict[tuple[str, str], list[Format]] = {}
+        self.like = None if like is None else Side(called(like, "like"), like)
+        self.measures: dict[Format, Trace] = {}
         self.literals: dict[str, list[Format]] = {}
         self.traces = self._traced()
         self.values = {name: float64_array(value) for name, value in self.inputs.items()}
@@ -87,7 +91,7 @@ class TracedSides:
 
     def _upstream(self, upstream: Any) -> Any:
         """The upstream gradient: random where the output is not a scalar and the caller gave none."""
-        if self.loss is not None or upstream is not None:
+        if self.loss is not None or upstream is not None or not self.wrt:
             return upstream
         shapes = self._shapes()
         if len(set(shapes.values())) > 1:
@@ -129,12 +133,18 @@ class TracedSides:
             if one is not None and two is not None and two is not one and one.equals(two):
                 two = one  # one reference, one set of bounds for both
             found[target] = one, two
-        for note, where in self.opaque.items():
+        for (name, reason), where in self.opaque.items():
             among = "" if len(where) == len(self.formats) else f" in {listed_formats(where)}"
-            self.notes.append(f"{note}{among}")
-        if all(one is None and two is None for one, two in found.values()):
-            reasons = "; ".join(self.opaque) or "no side is a function"
-            raise UnsupportedError(f"neither side can be judged: {reasons}")
+            neither = all(found[target] == (None, None) for target in where)
+            whose = "the other side" if not neither else self.like.name if self.like else ""
+            judged = f", judged by {whose}'s reference" if whose else ""
+            self.notes.append(f"{name} is opaque{judged}: {reason}{among}")
+        if self.like is not None:
+            lone = [target for target, both in found.items() if both == (None, None)]
+            problem = self.problem_of(self.like, self.inputs)
+            self.measures = {target: problem.trace(target) for target in lone}
+            if not lone:
+                self.notes.append("like= is not needed: a side has a trace")
         return found
 
     def _as_data(self, both: Both, target: Format) -> Both:
@@ -182,8 +192,7 @@ class TracedSides:
             if not isinstance(error, UnsupportedError):
                 self._runs(side, error)
             reason = str(error).strip().split("\n")[0]
-            note = f"{side.name} is opaque, judged by the other side's reference: {reason}"
-            self.opaque.setdefault(note, []).append(target)
+            self.opaque.setdefault((side.name, reason), []).append(target)
             return None
 
     def problem_of(self, side: Side, inputs: Mapping[str, Any]) -> Problem:
