@@ -30,12 +30,6 @@ QUESTION = Question(
     "how often would an honest gradient be flagged, and which faults are?",
 )
 
-#: How torch runs a function: number of threads, layout of what has four dimensions.
-WAYS = ("1 thread", "2 threads", "1 thread, channels last")
-
-#: Layers of real size have as many gradients as elements; one set of inputs is enough.
-SEEDS_OF_LAYERS = 1
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -98,10 +92,9 @@ def _moved(
 def run(config: Calibration) -> Path:
     """The comparisons and their report."""
     found = Found()
-    ways = dict.fromkeys(WAYS)
     for case in tqdm(list(cases(config)), desc="functions", disable=None):
         for format in config.formats:
-            calibrate(found, case, format, ways)
+            calibrate(found, case, format)
     return write_files(calibration_report(QUESTION, config, found), config.out)
 
 

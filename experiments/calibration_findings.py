@@ -42,7 +42,7 @@ def calibration_report(question: Question, configuration: Any, found: Found) -> 
                 "What is compared.",
                 f"{counted(len(rows), 'gradient or output', 'gradients and outputs')} of "
                 f"{rows['function'].nunique()} functions against exact references, each predicted from 16 "
-                "samples; one prediction for all ways of running.",
+                "samples; on one thread and two, and with channels last where a tensor has four dimensions.",
             ),
             *(("Left out.", text) for text in sorted(set(found.refused))),
         ],
@@ -144,7 +144,7 @@ def _outliers(tensors: pd.DataFrame) -> Table:
 def _flagged(rows: pd.DataFrame) -> Table:
     off = rows[rows["beyond"] != ""]
     off = off.assign(explained=_explained(off))
-    columns = ("function", "gradient", "format", "way", "explained", "beyond")
+    columns = ("function", "gradient", "format", "threads", "layout", "explained", "beyond")
     return Table(
         name="flagged",
         caption=f"Honest results whose errors are called beyond ordinary (limit: {TIMES:g} times in norm), "

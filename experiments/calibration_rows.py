@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,61 +66,72 @@ class Found:
         return pd.DataFrame(self.rows)
 
 
-def calibrate(found: Found, case: Case, format: str, ways: Mapping[str, Any]) -> None:
-    """Add what one function does in one format, run in every way (layout and number of threads)."""
+def calibrate(found: Found, case: Case, format: str) -> None:
+    """Add what one function does in one format, on one thread and two, and with channels last if any."""
+    _run(found, case, format, "contiguous", (1, 2))
+    if any(np.ndim(value) == 4 for value in case.inputs.values()):
+        laid = replace(case, function=channels_last(case.function))
+        _run(found, laid, format, "channels last", (1,))
+
+
+def _run(found: Found, case: Case, format: str, layout: str, counts: Sequence[int]) -> None:
     target = as_format(format)
     try:
         problem = Problem(case.function, case.inputs, case.wrt, case.loss, forward=True)
         trace, given = problem.trace(target), problem.rounded(target)
         reference = proven_reference(trace, given, target)
-        kernels = usual_kernels(trace, target)
-        drawn = predictions_of_trace(trace, given, target, kernels=kernels, samples=SAMPLES + 1)
-        wild = predictions_of_trace(
-            trace, given, target, kernels=usual_kernels(trace, target), samples=FEW, times=WILD
+        drawn, wild = (
+            predictions_of_trace(
+                trace,
+                given,
+                target,
+                kernels=usual_kernels(trace, target),
+                samples=samples,
+                times=times,
+            )
+            for samples, times in ((SAMPLES + 1, 1.0), (FEW, WILD))
         )
-        natives = {way: _native(case, format, way) for way in ways}
+        natives = {count: _native(case, format, count) for count in counts}
     except RoundoffError as refusal:
         found.refused.append(f"{case.name} in {format}: {refusal}")
         return
     for name, whole in drawn.items():
+        of = reference[name]
+        shape = whole.value.shape
+        exact, low, terms, radius = (
+            each.reshape(shape) for each in (of.high, of.low, of.terms, of.error)
+        )
+        known = of.known.reshape(shape)
         # The last sample stands for an error as it is modelled: it is measured by the others.
         kept = Prediction(
             name, target, whole.value, whole.drawn[:-1], whole.branch[:-1], whole.tiny
         )
-        of = reference[name]
-        exact, terms = of.high.reshape(whole.value.shape), of.terms.reshape(whole.value.shape)
-        known = of.known.reshape(whole.value.shape)
         ordinary = Ordinary.of(kept, exact, terms, known)
         if ordinary.overflows:
             continue
         if not whole.branch[-1]:
             _count(found.model, format, whole.drawn[-1], kept.rms, known)
-        low, radius = (each.reshape(exact.shape) for each in (of.low, of.error))
         size = float(np.sqrt(np.square(np.where(known, kept.rms, 0.0)).sum()))
-        for way, results in natives.items():
+        for count, results in natives.items():
             with np.errstate(invalid="ignore", over="ignore"):
                 error = (results[name].reshape(exact.shape) - exact) - low
-            finite = np.isfinite(error[known]).all()
             error = np.where(known & np.isfinite(error), error, 0.0)
             norm = float(np.linalg.norm(error))
-            row = {
+            found.rows.append({
                 "group": case.group, "function": case.name, "gradient": name, "format": format,
-                "seed": case.seed, "way": way, "size": int(known.sum()), "finite": bool(finite),
+                "seed": case.seed, "threads": count, "layout": layout, "size": int(known.sum()),
                 "ratio": norm / size if size else 1.0 if norm == 0 else np.inf,
                 "branches": any(wild[name].branch), "tiny": whole.tiny,
                 "beyond": ordinary.beyond(error, radius),
-            }  # fmt: skip
-            found.rows.append(row)
+            })  # fmt: skip
             _count(found.native, format, error, kept.rms, known)
-        _plant(found, case, format, ordinary, error, radius, name)
+        _plant(found, case, format, ordinary, error, radius)
 
 
-def _native(case: Case, format: str, way: str) -> Mapping[str, Array]:
-    count, _, layout = way.partition(", ")
-    function = channels_last(case.function) if layout else case.function
-    with threads(int(count.split()[0])):
+def _native(case: Case, format: str, count: int) -> Mapping[str, Array]:
+    with threads(count):
         return native_gradients(
-            function, case.inputs, case.wrt, case.loss, format=format, forward=True
+            case.function, case.inputs, case.wrt, case.loss, format=format, forward=True
         )
 
 
@@ -150,13 +161,7 @@ def _count(
 
 
 def _plant(
-    found: Found,
-    case: Case,
-    format: str,
-    ordinary: Ordinary,
-    error: Array,
-    radius: Array,
-    name: str,
+    found: Found, case: Case, format: str, ordinary: Ordinary, error: Array, radius: Array
 ) -> None:
     """A factor on all elements, and a shift of the one that may err most."""
     power = ordinary.power.factor

@@ -34,6 +34,7 @@ from roundoff.arithmetic.views import Views, for_products
 from roundoff.bounds.exactness import powers_of_two
 from roundoff.kernels.facts import Kernels
 from roundoff.kernels.levels import levels as kernel_levels
+from roundoff.kernels.levels import narrow
 from roundoff.numbers.formats import Format, as_format, round_to
 from roundoff.orders import as_order
 from roundoff.trace.functions import FUNCTIONS, Function, Kind
@@ -61,6 +62,9 @@ _FIRST, _SECOND = np.uint64(0x9E37_79B9_7F4A_7C15), np.uint64(0xD6E8_FEB8_6659_F
 #: Quantiles of the standard normal distribution, so many.
 _STEPS = 1 << 14
 _NORMAL = special.ndtri((np.arange(_STEPS) + 0.5) / _STEPS)
+
+#: The most bits of a 16-bit format.
+HALF = 11
 
 #: The smallest normal number of bfloat16 and float32: kernels may flush what is below.
 FLUSHED = 2.0**-126
@@ -261,9 +265,16 @@ class RandomRoundings(Rounding):
         terms = operand.value
         with np.errstate(all="ignore"):
             total = terms.sum(axis=-1)
+            if self.key is not None and self.order is None and narrow(step) and self._few_bits:
+                # So few bits that terms are swallowed, to one side: nothing random is like it.
+                return Sampled(_in_turn(terms, self.wide), False, self.format.precision)
         return self._stored(
             step, total, operand.exact, lambda: self._of_terms(step, terms, total, operand.exact)
         )
+
+    @property
+    def _few_bits(self) -> bool:
+        return self.wide.precision <= HALF
 
     def contract(self, step: Contract, first: Sampled, second: Sampled) -> Sampled:
         a, b = for_products(first.value), for_products(second.value)
@@ -312,6 +323,14 @@ class RandomRoundings(Rounding):
             grid = products_on_a_grid(step, known[0], known[1], sizes, self.wide, few(step))
             added = np.where(grid, 0.0, added)
         return np.asarray(np.sqrt(added))
+
+
+def _in_turn(terms: Array, format: Format) -> Array:
+    """The sums over the last axis in a loop that rounds to a format."""
+    total = np.zeros(terms.shape[:-1])
+    for k in range(terms.shape[-1]):
+        total = round_to(total + terms[..., k], format)
+    return total
 
 
 def _least(values: Array) -> float:

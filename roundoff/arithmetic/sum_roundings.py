@@ -15,6 +15,9 @@ knows the partial sums s after some of the products and takes those in between a
 k that add up to p, with squares that add up to q, the mean of the square is
 
     (s + j p / k)^2 + j (k - j) / (k (k - 1)) (q - p^2 / k).
+
+Adding the same number again and again errs by the same amount each time, as long as the sum stays in its
+binade: errors within a run of equal terms add up before they are squared.
 """
 
 from __future__ import annotations
@@ -163,10 +166,10 @@ def _of_levels(n: Any, squares: Any, total: Any, levels: Sequence[float]) -> Any
 
 def squares_in_turn(terms: Array, levels: Sequence[float] = LOOP) -> Array:
     """The sum of the squares of the partial sums along the last axis, of terms that are taken in turn; what
-    adds a zero, or to one, is left out.
+    adds a zero, or to one, is left out, and in a run of equal terms their sum is squared.
 
-    >>> squares_in_turn(np.array([1.0, 0.0, 2.0, -3.0])), squares_in_turn(np.ones(4), (2,))
-    (np.float64(9.0), np.float64(24.0))
+    >>> squares_in_turn(np.array([1.0, 0.0, 2.0, -3.0])), squares_in_turn(np.arange(1.0, 5.0), (2,))
+    (np.float64(9.0), np.float64(158.0))
     """
     found = np.zeros(terms.shape[:-1])
     for length in (*levels, np.inf):
@@ -180,9 +183,46 @@ def squares_in_turn(terms: Array, levels: Sequence[float] = LOOP) -> Array:
         terms = terms.reshape(*terms.shape[:-1], -1, chain)
         sums = np.cumsum(terms, axis=-1)
         rounds = (terms[..., 1:] != 0) & (sums[..., :-1] != 0)
-        found = found + np.square(sums[..., 1:]).sum(axis=(-2, -1), where=rounds)
+        if _repeats(terms):
+            found = found + _squares_of_runs(terms, sums, rounds)
+        else:
+            found = found + np.square(sums[..., 1:]).sum(axis=(-2, -1), where=rounds)
         terms = sums[..., -1]
     return found[()]
+
+
+#: From this share of equal neighbours on, runs of them are looked for.
+_OFTEN = 0.2
+
+
+def _repeats(terms: Array) -> bool:
+    flat = terms.reshape(-1)
+    same = (flat[1:] == flat[:-1]) & (flat[1:] != 0)
+    return bool(2 * np.count_nonzero(same) > _OFTEN * (np.count_nonzero(flat) + 1))
+
+
+def _squares_of_runs(terms: Array, sums: Array, rounds: Any) -> Array:
+    """The sum over runs of equal terms, zeros skipped, of the square of the sum of |partial sums|.
+
+    Shapes: (..., chains, terms of each), where runs go on from chain to chain: equal chains err alike.
+    """
+    lead = terms.shape[:-2]
+    flat = terms.reshape(*lead, -1)
+    sizes = np.zeros_like(terms)
+    sizes[..., 1:] = np.where(rounds, np.abs(sums[..., 1:]), 0.0)
+    places = np.arange(flat.shape[-1])
+    last = np.maximum.accumulate(np.where(flat != 0, places, 0), axis=-1)
+    known = np.take_along_axis(flat, last, axis=-1)  # zeros count as the term before them
+    starts = np.ones(flat.shape, bool)
+    starts[..., 1:] = known[..., 1:] != known[..., :-1]
+    ends = np.ones(flat.shape, bool)
+    ends[..., :-1] = starts[..., 1:]
+    reached = np.cumsum(sizes.reshape(flat.shape), axis=-1)
+    before = np.zeros_like(reached)
+    before[..., 1:] = reached[..., :-1]
+    base = np.maximum.accumulate(np.where(starts, before, 0.0), axis=-1)
+    found: Array = np.square(reached - base).sum(axis=-1, where=ends)
+    return found
 
 
 #: How many partial sums of a chain of products are computed.

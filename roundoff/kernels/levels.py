@@ -15,7 +15,8 @@ _PRODUCTS = (384.0,)
 #: ATen's cascade_sum: chunks of vectors in a few levels.
 _CASCADE = (16.0, 16.0)
 
-#: One loop: layer norm's sums over rows; oneDNN's over all positions, for a convolution's weight and bias.
+#: One loop: layer norm's sums over rows; batch norm's; oneDNN's over all positions, for a convolution's
+#: weight and bias.
 _LOOP = ()
 
 #: 16-bit kernels of pooling that add in their own type.
@@ -34,7 +35,9 @@ def levels(step: Reduce | Contract, format: Format) -> tuple[float, ...]:
         return _LOOP if _of_weight(step) else _PRODUCTS
     if isinstance(step, Contract):
         return _PRODUCTS
-    if of_rows(step) or (format == FLOAT32 and name == "convolution_backward"):
+    if of_rows(step) or of_batch(step):
+        return _LOOP
+    if format == FLOAT32 and name == "convolution_backward":
         return _LOOP
     return _CASCADE
 
@@ -51,8 +54,15 @@ def narrow(step: Rounded) -> bool:
 
 
 def of_batch(step: Rounded) -> bool:
-    """Whether it is one of batch norm's sums: at::acc_type on CPUs is float64 for float32."""
+    """Whether it is one of batch norm's sums."""
     return step.call is not None and step.call.name.startswith("native_batch_norm")
+
+
+def channels_last(step: Rounded) -> bool:
+    """Whether the call's first tensor of several dimensions has its channels, the second, last in memory."""
+    operands = step.call.operands if step.call is not None else []
+    image = next((each for each in operands if len(each.shape) > 2), None)
+    return image is not None and image.shape[1] > 1 and image.strides[1] == 1
 
 
 def _of_weight(step: Contract) -> bool:

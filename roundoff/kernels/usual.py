@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from roundoff.kernels.facts import Facts, Place
-from roundoff.kernels.levels import narrow, of_batch
+from roundoff.kernels.levels import channels_last, narrow, of_batch
 from roundoff.kernels.this_machine import HALVES, ProbedKernels
 from roundoff.numbers.formats import FLOAT32, FLOAT64, Format, as_format
 from roundoff.orders import holds
@@ -39,7 +39,9 @@ class Usual(ProbedKernels):
         return shown or Facts(FLOAT32, once=True)
 
     def place(self, step: Rounded, format: Format) -> Place:
-        if format == FLOAT32 and isinstance(step, Reduce | Contract) and of_batch(step):
+        sums = isinstance(step, Reduce | Contract)
+        # at::acc_type on CPUs is float64 for float32, but for channels last at::opmath_type is taken.
+        if format == FLOAT32 and sums and of_batch(step) and not channels_last(step):
             return Place(format, FLOAT64, format)
         place = super().place(step, format)
         stated = self.accumulate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 import roundoff as ro
@@ -261,9 +262,45 @@ def _partial_sums(terms, levels):
 def test_partial_sums_of_terms_in_turn(levels, n) -> None:
     """Zeros and sorted terms among them."""
     rng = np.random.default_rng(n)
-    for terms in (rng.normal(size=n), np.sort(rng.normal(size=n)), rng.integers(-1, 2, n) * 1.0):
+    some = np.where(rng.random(n) < 0.3, 0.0, rng.normal(size=n))
+    for terms in (rng.normal(size=n), np.sort(rng.normal(size=n)), some):
         found = squares_in_turn(terms[None], levels)
         assert abs(found[0] - _partial_sums(terms, levels)) <= 1e-12 * (1 + found[0])
+
+
+def test_runs_of_equal_terms_err_together() -> None:
+    """1, 1, 1, then 2, 0, 2: partial sums 2, 3 and 5, 7; each run's are added before they are squared."""
+    terms = np.array([1.0, 1.0, 1.0, 2.0, 0.0, 2.0])
+    assert squares_in_turn(terms) == (2 + 3) ** 2 + (5 + 7) ** 2
+    assert squares_in_turn(terms[:4], (2,)) == (2 + 0) ** 2 + 3**2 + 5**2
+    assert squares_in_turn(np.ones(4), (2,)) == (2 + 2) ** 2 + 4**2
+
+
+@pytest.mark.parametrize("n", [30, 300])
+def test_adding_one_number_again_and_again_errs_as_predicted(n) -> None:
+    """In float32, many numbers; from above and from below."""
+    numbers = np.random.default_rng(0).uniform(1, 2, 4000).astype(np.float32)
+    total = np.zeros_like(numbers)
+    for _ in range(n):
+        total = total + numbers
+    error = total.astype(float) - n * numbers.astype(float)
+    repeated = np.repeat(numbers.astype(float)[:, None], n, axis=1)
+    mean = (squares_in_turn(repeated) * (0.42466 * FLOAT32.u) ** 2).mean()
+    assert 0.4 < np.sqrt((error**2).mean() / mean) < 1.1
+
+
+def test_sums_that_layer_norm_keeps_in_16_bits_lose_small_terms_as_torch_does() -> None:
+    """Terms of one sign, of which later ones are swallowed: an error to one side, in every sample."""
+    x = torch.randn(600, 16, generator=torch.Generator().manual_seed(0))
+    inputs = {"x": x, "w": torch.ones(16), "b": torch.zeros(16)}
+
+    def function(x, w, b):
+        return torch.nn.functional.layer_norm(x, (16,), w, b)
+
+    found = ro.predict(function, inputs, ("w", "b"), lambda o: (o**2).sum(), format="bfloat16")["w"]
+    along = (found.errors * found.value).sum(axis=1) / (found.value**2).sum()
+    assert (along < -0.02).all() or (along > 0.02).all()
+    assert np.std(along) < 0.5 * abs(np.mean(along))
 
 
 @pytest.mark.parametrize("levels", [(), (24.0,), (5.0,)])

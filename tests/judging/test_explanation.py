@@ -485,3 +485,28 @@ def test_the_report_on_kernels_counts_what_was_found(tmp_path):
     assert report.answer.startswith(f"Of {len(ran)} kernels")
     assert any(label["reason"] == "NumPy has no bfloat16" for label, one in found if one is None)
     assert ro.write_report(report, tmp_path).read_bytes().startswith(b"%PDF")
+
+
+def test_where_trees_tell_nothing_the_model_of_rounding_does() -> None:
+    """Sums that enter other operations: how far apart, what is predicted, and which operations make it."""
+    layer = torch.nn.Sequential(
+        torch.nn.Linear(8, 16), torch.nn.LayerNorm(16), torch.nn.Linear(16, 4)
+    )
+    function, parameters = ro.functional(layer)
+
+    def whole(**values):
+        return function(**values)
+
+    def written_out(input, **p):
+        x = input @ p["0.weight"].T + p["0.bias"]
+        x = (x - x.mean(-1, keepdim=True)) * (x.var(-1, correction=0, keepdim=True) + 1e-5).rsqrt()
+        return (x * p["1.weight"] + p["1.bias"]) @ p["2.weight"].T + p["2.bias"]
+
+    inputs = {**parameters, "input": torch.randn(12, 8)}
+    why = ro.explain(whole, written_out, inputs=inputs, loss=lambda out: (out**2).sum())
+    assert not why.proven and "0.weight" in why.sources
+    for name, known in why.sources.items():
+        assert known.ordinary and known.apart > 0 and min(known.errors) > 0.1, name
+        assert all(share >= 0.05 for side in known.mostly for share, _ in side)
+    assert "are predicted: no more than rounding" in why.sentence
+    assert "rsqrt (forward) in test_explanation.py:" in str(why)

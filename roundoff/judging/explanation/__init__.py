@@ -15,6 +15,7 @@ from roundoff.gradients.native import threads
 from roundoff.judging.explanation.causes import Cause
 from roundoff.judging.explanation.printed import order_in_words
 from roundoff.judging.explanation.result import Explanation
+from roundoff.judging.explanation.rounding_sources import sources_of
 from roundoff.judging.explanation.surroundings import environment_of, kernels_of
 from roundoff.judging.explanation.swap import Swap
 from roundoff.locks import TORCH
@@ -25,7 +26,7 @@ from roundoff.probing.gradient_reductions import Gradients, Reduction
 from roundoff.probing.gradient_trees import own_upstream, revealed_gradient
 from roundoff.probing.kernel_tree import KernelTree, roundings
 from roundoff.probing.trees_from_probes import check_trials
-from roundoff.trace.checks import check_problem
+from roundoff.trace.checks import OUTPUT, check_problem
 from roundoff.words import called, told_apart
 
 __all__ = ["Cause", "Explanation", "explain", "order_in_words", "roundings"]
@@ -56,8 +57,10 @@ def explain(
     kernels that PyTorch ran are recovered and proven (see `reveal_gradient`).  At last each side's terms
     are added in the other side's tree, rounded as that is: if this gives exactly the other side's bits,
     what the trees differ in is the whole reason: the order of additions, the accumulator, the rounding of
-    products or of partial sums.  Arguments are those of `compare`, for one format; names: of the two, for
-    print.
+    products or of partial sums.  Where trees cannot tell, the model of rounding does (see `attribute`): how
+    far apart the two are, how large errors are expected to be, and which operations make them.
+
+    Arguments are those of `compare`, for one format; names: of the two, for print.
 
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for formats that cannot be
     probed.
@@ -80,7 +83,8 @@ def explain(
             f"the outputs have shapes {tuple(one.out.shape)} and {tuple(two.out.shape)}; explain functions "
             "of equal output"
         )
-    forward = int(same(_flat(one.out), _flat(two.out)).sum()), one.out.numel()
+    outs = _flat(one.out), _flat(two.out)
+    forward = int(same(*outs).sum()), one.out.numel()
     upstreams = [_upstream(side, loss, upstream) for side in sides]
     own = [_gradients(side, values) for side, values in zip(sides, upstreams, strict=True)]
     common = [_gradients(side, upstreams[0]) for side in sides]
@@ -88,12 +92,24 @@ def explain(
     for name in one.wrt:
         found = [_revealed(side, name, upstreams[0], trials, seed) for side in sides]
         causes[name] = _cause(name, sides, found, upstreams[0], own, common)
+    unproven = {
+        name: (common[0][name], common[1][name])
+        for name, cause in causes.items()
+        if cause.common < cause.elements and not cause.proven
+    }
+    if forward[0] < forward[1]:
+        unproven[OUTPUT] = outs
+    sources = {}
+    if unproven:
+        given = upstreams[0].reshape(tuple(one.out.shape))
+        sources = sources_of((first, second), unproven, inputs, one.wrt, given, one.format, output)
     return Explanation(
         names or told_apart(called(first, "first"), called(second, "second")),
         one.format,
         forward,
         causes,
         environment_of(sides),
+        sources,
     )
 
 

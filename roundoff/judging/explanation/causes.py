@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from roundoff.judging.explanation.rounding_sources import Sources
 from roundoff.numbers.formats import Format
 from roundoff.probing import KernelTree, Revealed
 
@@ -50,7 +51,8 @@ class Explained:
     """Why the gradients of two functions differ in their bits.
 
     forward: how many elements of the outputs have the same bits, and how many there are; trees: per
-    gradient, what was recovered of both sides; environment: what else the kernels depend on.
+    gradient, what was recovered of both sides; environment: what else the kernels depend on.  sources: by
+    gradient whose reason is not proven, and "output" if those differ: which roundings set them apart.
     """
 
     names: tuple[str, str]
@@ -58,6 +60,7 @@ class Explained:
     forward: tuple[int, int]
     causes: Mapping[str, Cause]
     environment: Mapping[str, str]
+    sources: Mapping[str, Sources] = field(default_factory=dict)
 
     @property
     def proven(self) -> bool:

@@ -11,6 +11,7 @@ from roundoff.orders.notation import pattern
 from roundoff.orders.patterns import describe
 from roundoff.probing import Revealed, TreeClass
 from roundoff.probing.kernel_tree import detail, differences, roundings
+from roundoff.trace.checks import OUTPUT
 from roundoff.words import counted, listed
 
 
@@ -25,9 +26,10 @@ def sentence_of(why: Explained) -> str:
     if equal < of:
         texts.append(
             f"The outputs of {one} and {two} differ in {of - equal} of {counted(of, 'element')} "
-            "already, and so does "
-            "what the loss sends back."
+            "already, and so does what the loss sends back."
         )
+        if OUTPUT in why.sources:
+            texts[-1] = f"{texts[-1][:-1]}: {why.sources[OUTPUT].words(why.names)}."
     after = [c for c in apart if c.common < c.elements]
     fine = [c for c in apart if c.common == c.elements]
     if fine:
@@ -45,12 +47,34 @@ def sentence_of(why: Explained) -> str:
         texts.append(f"For the {what} both add the very same numbers {reason}.")
         if "order" in kinds_of(causes[0]):
             texts += _orders_in_words(causes[0], why.names)
-    for cause in after:
-        if not cause.proven:
+    return " ".join([*texts, *_unproven([c for c in after if not c.proven], why)])
+
+
+def _unproven(causes: Sequence[Cause], why: Explained) -> list[str]:
+    """Sentences on gradients whose reason is not proven, those with one reason together."""
+    alike: dict[str, list[Cause]] = {}
+    for cause in causes:
+        alike.setdefault(_missing(cause), []).append(cause)
+    texts = []
+    for missing, same in alike.items():
+        what = f"{listed(c.name for c in same)} {'gradient' if len(same) == 1 else 'gradients'}"
+        texts.append(f"For the {what} the reason is not proven: {missing}.")
+        known = [why.sources[c.name] for c in same if c.name in why.sources]
+        if known:
+            apart = _span([each.apart for each in known])
+            errors = _span([error for each in known for error in each.errors])
+            ordinary = all(each.ordinary for each in known)
+            verdict = "no more than rounding" if ordinary else "that is more than rounding makes"
             texts.append(
-                f"For the {cause.name} gradient the reason is not proven: {_missing(cause)}."
+                f"Under one upstream gradient the two are {apart} u apart in the 2-norm, where errors of "
+                f"{errors} u are predicted: {verdict}."
             )
-    return " ".join(texts)
+    return texts
+
+
+def _span(values: Sequence[float]) -> str:
+    least, most = f"{min(values):.2g}", f"{max(values):.2g}"
+    return least if least == most else f"{least} to {most}"
 
 
 def kinds_of(cause: Cause) -> tuple[str, ...]:
@@ -120,6 +144,8 @@ def lines_of(why: Explained) -> list[str]:
         equals = f"{cause.equal} of {counted(cause.elements, 'element')} equal"
         common = f"{cause.common} under one upstream gradient"
         lines += ["", f"gradient by {cause.name}: {equals}; {common}"]
+        if cause.name in why.sources:
+            lines.append(f"  {why.sources[cause.name].words(why.names)}")
         if cause.refused:
             lines.append(f"  {cause.refused}")
             continue
