@@ -17,6 +17,7 @@ reports: report
 	$(RUN) experiments/kernels.py
 	$(RUN) experiments/layers.py
 	$(RUN) experiments/calibration.py
+	$(RUN) experiments/training_step.py
 
 # Every bound against millions of sums; the table is in the report on bounds.
 soundness: $(STAMP)
@@ -60,6 +61,7 @@ quick: $(STAMP)
 	$(RUN) experiments/kernels.py --quick --out build/kernels-quick
 	$(RUN) experiments/layers.py --quick --out build/layers-quick
 	$(RUN) experiments/calibration.py --quick --out build/calibration-quick
+	$(RUN) experiments/training_step.py --quick --out build/training-step-quick
 
 bench: $(STAMP)
 	for name in sums references bounds study comparison kernels multiword; do $(RUN) benchmarks/$$name.py || exit 1; done
