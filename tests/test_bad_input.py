@@ -102,7 +102,7 @@ CALLS = {
     ro.orders.strided: dict(n=8, lanes=4),
     ro.attribute: dict(function=conv_then_slice, **PROBLEM, format="float32", signs=1, seed=0, output=None),
     ro.predict: dict(function=conv_then_slice, **PROBLEM, format="float32", accumulate=None, order=None,
-                     samples=2, seed=0, output=None),
+                     samples=2, seed=0, output=None, trees=None),
     ro.reference_gradients: dict(function=conv_then_slice, **PROBLEM, format="float32", engine="auto",
                                  output=None),
     ro.reveal: dict(callable=torch.sum, n=8, dtype=torch.float32, trials=64, seed=0),

@@ -16,7 +16,7 @@ Source: the idea of random rounding in place of deterministic, from D. S. Parker
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -36,7 +36,7 @@ from roundoff.kernels.facts import Kernels
 from roundoff.kernels.levels import levels as kernel_levels
 from roundoff.kernels.levels import narrow
 from roundoff.numbers.formats import Format, as_format, round_to
-from roundoff.orders import as_order
+from roundoff.orders import Order, as_order
 from roundoff.trace.functions import FUNCTIONS, Function, Kind
 from roundoff.trace.steps import (
     Constant,
@@ -123,7 +123,8 @@ class RandomRoundings(Rounding):
     """The arithmetic of one sample; key None: without errors, the walk that comes first.
 
     order, accumulate: as in `Expected`; order None: kernels' usual one.  plain: shared by all walks of a
-    trace; larger: how many times larger errors are drawn; errs: whether steps of a format err at all.
+    trace; larger: how many times larger errors are drawn; errs: whether steps of a format err at all;
+    orders: in which the sums of a step are added, where that is known, by the step's id.
     """
 
     def __init__(
@@ -136,8 +137,10 @@ class RandomRoundings(Rounding):
         plain: Plain | None = None,
         larger: float = 1.0,
         errs: Callable[[Format], bool] = lambda format: True,
+        orders: Mapping[int, Order] | None = None,
     ) -> None:
         super().__init__(format, accumulate, kernels)
+        self.orders = orders or {}
         self.sample, self.errs = key, errs
         self.key = key if errs(self.format) else None
         self.plain = plain or Plain()
@@ -151,7 +154,15 @@ class RandomRoundings(Rounding):
 
     def in_format(self, own: Format, wide: Format) -> RandomRoundings:
         return RandomRoundings(
-            own, self.order, wide, None, self.sample, self.plain, self.larger, self.errs
+            own,
+            self.order,
+            wide,
+            None,
+            self.sample,
+            self.plain,
+            self.larger,
+            self.errs,
+            self.orders,
         )
 
     def load(self, values: Array) -> Sampled:
@@ -265,7 +276,8 @@ class RandomRoundings(Rounding):
         terms = operand.value
         with np.errstate(all="ignore"):
             total = terms.sum(axis=-1)
-            if self.key is not None and self.order is None and narrow(step) and self._few_bits:
+            stated = self.order is not None or id(step) in self.orders
+            if self.key is not None and not stated and narrow(step) and self._few_bits:
                 # So few bits that terms are swallowed, to one side: nothing random is like it.
                 return Sampled(_in_turn(terms, self.wide), False, self.format.precision)
         return self._stored(
@@ -295,11 +307,17 @@ class RandomRoundings(Rounding):
             return self._rounded(step, total, none, self._held(total) if none else None)
         return Sampled(total, none, self.format.precision)
 
+    def _additions(self, step: Reduce | Contract) -> SumRoundings:
+        order = self.orders.get(id(step))
+        if order is None:
+            return self.additions
+        return SumRoundings(self.format, self.wide, order, order.fused)
+
     def _of_terms(self, step: Reduce, terms: Array, total: Array, exact: bool) -> Array:
         with np.errstate(all="ignore"):
             squares, count = (terms * terms).sum(axis=-1), np.count_nonzero(terms, axis=-1)
             levels = kernel_levels(step, self.wide)
-            added = self.additions.of_terms(step, terms, count, squares, total, levels)
+            added = self._additions(step).of_terms(step, terms, count, squares, total, levels)
         if exact:
             known = Enclosed(np.asarray(terms, np.float64), 0.0, 0.0)
             added = np.where(terms_on_a_grid(known, self.wide), 0.0, added)
@@ -314,7 +332,7 @@ class RandomRoundings(Rounding):
             full = a.all() and b.all()
             count = n if full else (a != 0).astype(np.float64) @ (b != 0).astype(np.float64)
             levels = kernel_levels(step, self.wide)
-            added = self.additions.of_products(step, a, b, count, squares, total, levels)
+            added = self._additions(step).of_products(step, a, b, count, squares, total, levels)
         if n == 1 and self.additions.fused and 2 * self.format.precision > self.wide.precision:
             added = self.additions.once * squares  # nothing is added to the product: it is rounded
         if exact:

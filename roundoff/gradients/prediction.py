@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from roundoff.arguments import whole
+from roundoff.arguments import described, whole
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.random_roundings import (
     AMPLIFIED,
@@ -24,7 +24,8 @@ from roundoff.errors import ArgumentError
 from roundoff.gradients.problem import Problem
 from roundoff.kernels.facts import Kernels
 from roundoff.numbers.formats import Format, as_format
-from roundoff.trace.steps import Trace
+from roundoff.orders import OneTree, Order
+from roundoff.trace.steps import Contract, Move, Reduce, Step, Trace
 from roundoff.words import counted
 
 Array = npt.NDArray[np.float64]
@@ -137,13 +138,15 @@ def predict(
     samples: int = SAMPLES,
     seed: int = 0,
     output: Any = None,
+    trees: Mapping[str, Any] | None = None,
 ) -> dict[str, Prediction]:
     """The error that rounding makes of every gradient of loss(function(**inputs)), and of the output.
 
     The trace is walked `samples` times in float64 with every rounding replaced by a random error of its
     size: an estimate, not a bound.  16-bit kernels compute in float32 and round once, unless a probe showed
     otherwise; sums err by the partial sums of their kernel's usual shape.  With accumulate or order, kernels
-    are those so described, as in `gradient_bounds`: every step rounds.  What overflows in the format is
+    are those so described, as in `gradient_bounds`: every step rounds.  trees: by gradient, what
+    `reveal_gradient` recovered of its sum, in place of the usual shape.  What overflows in the format is
     predicted as if it did not.
 
     Shapes: per gradient those of the input; the output's is called "output".
@@ -153,11 +156,40 @@ def predict(
     whole("seed", seed, 0)
     problem = Problem(function, inputs, wrt, loss, upstream, output, forward=True)
     trace, target = problem.trace(format), as_format(format)
+    orders = {
+        id(_sum_of(trace, name)): _as_order(name, tree) for name, tree in (trees or {}).items()
+    }
     described = accumulate is not None or order is not None
     return predictions_of_trace(
         trace, problem.rounded(target), target, accumulate=accumulate, order=order,
         kernels=None if described else usual_kernels(trace, target), samples=samples, seed=seed,
+        orders=orders,
     )  # fmt: skip
+
+
+def _sum_of(trace: Trace, name: str) -> Step:
+    """The sum that a gradient is, up to moves.  Raises: ArgumentError where it is none."""
+    if name not in trace.outputs:
+        raise ArgumentError(f"trees names {name!r}; the results are {', '.join(trace.outputs)}")
+    step = trace.steps[trace.outputs[name]]
+    while isinstance(step, Move) and len(step.operands) == 1:
+        step = trace.steps[step.operands[0]]
+    if not isinstance(step, Reduce | Contract):
+        raise ArgumentError(f"the gradient by {name} is no single sum; leave it out of trees")
+    return step
+
+
+def _as_order(name: str, tree: Any) -> OneTree:
+    """Of what was recovered, or of a tree with its roundings.
+
+    Raises: ArgumentError where it is neither; UndecidedError where several trees were recovered.
+    """
+    kernel = getattr(tree, "kernel", tree)
+    if not (hasattr(kernel, "tree") and hasattr(kernel, "fused")):
+        raise ArgumentError(
+            f"the tree of {name} is {described(tree)}; give what ro.reveal_gradient returned"
+        )
+    return OneTree(f"the tree of {name}", lambda n: kernel.tree, bool(np.any(kernel.fused)))
 
 
 def usual_kernels(
@@ -189,16 +221,25 @@ def predictions_of_trace(
     samples: int = SAMPLES,
     seed: int = 0,
     times: float = 1.0,
+    orders: Mapping[int, Order] | None = None,
 ) -> dict[str, Prediction]:
     """The predictions of every output of a pruned trace, for inputs that are numbers of the format.
 
-    times: of errors so many times as large.
+    times: of errors so many times as large; orders: of the sums of steps, by the step's id.
     """
     plain, kinds = Plain(), kinds_of_formats(trace, format)
 
     def one(key: np.uint64 | None, wide: bool, larger: float) -> dict[str, Array]:
         arithmetic = RandomRoundings(
-            format, order, accumulate, kernels, key, plain, larger, lambda own: is_wide(own) == wide
+            format,
+            order,
+            accumulate,
+            kernels,
+            key,
+            plain,
+            larger,
+            lambda own: is_wide(own) == wide,
+            orders,
         )
         found = walk(trace, arithmetic, inputs)
         return {name: np.asarray(each.value, np.float64) for name, each in found.items()}

@@ -137,6 +137,21 @@ class Order:
         return _restricted(self, leaves, None if kept is None else tuple(kept.tolist()))
 
 
+@dataclass(frozen=True, eq=False)
+class OneTree(Order):
+    """The tree over the leaves that are present in one sum, structural zeros left out."""
+
+    def restricted(self, leaves: int, kept: Ids | None) -> ReductionTree:
+        """The tree itself.  Raises: ArgumentError where it has another number of leaves."""
+        n = leaves if kept is None else len(kept)
+        tree = self.tree(n)
+        if tree.n != n:
+            raise ArgumentError(
+                f"the tree has {tree.n} leaves, the sum {n} terms; give the tree of that sum"
+            )
+        return tree
+
+
 #: Evaluations that are no tree of rounded additions, each along a plain loop.
 EVALUATIONS = {
     "kahan": Order("kahan", sequential, compensation="kahan"),

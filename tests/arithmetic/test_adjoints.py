@@ -37,10 +37,8 @@ def _adjoints(function, inputs, loss, weights):
     return found
 
 
-@pytest.mark.parametrize("name", sorted(zoo.Z))
+@pytest.mark.parametrize("name", [n for n in sorted(zoo.Z) if not n.startswith(WITHOUT)])
 def test_adjoints_by_inputs_are_those_of_double_backward(name) -> None:
-    if name.startswith(WITHOUT):
-        pytest.skip("torch has no second derivative to compare with")
     function, inputs = zoo.Z[name]
     generator = np.random.default_rng(0)
     leaves = {

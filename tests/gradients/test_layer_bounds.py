@@ -78,7 +78,7 @@ def test_linear_and_matmul_shortcuts_agree_with_the_trace() -> None:
     ("make", "message"),
     [
         (lambda one: ro.bounds.linear_gradients(one(2, 3), one(4, 5), one(2, 4), "float32"), "do not fit"),
-        (lambda one: ro.bounds.matmul_gradients(one(2, 3), one(3, 5), one(2, 4), "float32"), "not those"),
+        (lambda one: ro.bounds.matmul_gradients(one(2, 3), one(3, 5), one(2, 4), "float32"), "upstream has the shape of a @ b"),
         (lambda one: ro.bounds.conv_gradients(one(1, 1, 4), one(1, 1, 2), one(1, 1, 4), "float32"), "do not fit"),
         (
             lambda one: ro.bounds.conv_gradients(

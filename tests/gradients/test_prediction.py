@@ -136,3 +136,57 @@ def test_bad_arguments_are_refused() -> None:
     ):  # fmt: skip
         with pytest.raises(ro.ArgumentError, match=message):
             ro.predict(function, inputs, **{"loss": squares, **wrong})
+
+
+def test_a_proven_tree_takes_the_place_of_the_usual_shape() -> None:
+    """Against errors of the replayed kernel on many data sets: a loop of 300 terms in float32."""
+    rng = np.random.default_rng(0)
+    inputs = {"w": torch.randn(1, 6), "x": torch.from_numpy(rng.uniform(1, 2, (300, 6))).float()}
+
+    def function(w, x):
+        return x @ w.T
+
+    upstream = torch.from_numpy(rng.uniform(1, 2, (300, 1))).float()
+    revealed = ro.reveal_gradient(function, inputs, "w", upstream=upstream)
+    if not revealed.proven or len(revealed.classes) != 1:
+        pytest.skip("this machine's kernel follows no single tree here")
+    kernel = revealed.kernel
+    usual = ro.predict(function, inputs, ("w",), upstream=upstream, samples=200)["w"]
+    found = ro.predict(
+        function, inputs, ("w",), upstream=upstream, samples=200, trees={"w": revealed}
+    )["w"]
+    u, once = ro.as_format("float32").u, 0.42466
+    products = (upstream.double() * inputs["x"].double()).numpy()
+    partial = _partial_sums(kernel.tree, products)
+    theory = once * u * np.sqrt((partial**2).sum(axis=0) + 0.0)
+    assert np.allclose(found.rms[0], theory, rtol=0.2)
+    assert usual.rms.shape == found.rms.shape
+    again = ro.predict(
+        function, inputs, ("w",), upstream=upstream, samples=200, trees={"w": kernel}
+    )["w"]
+    assert np.array_equal(again.drawn, found.drawn)
+
+
+def _partial_sums(tree, terms):
+    """All of a tree's, the definition."""
+    values = list(terms)
+    for left, right in tree.children:
+        values.append(values[left] + values[right])
+    return np.array(values[len(terms) :])
+
+
+def test_trees_that_do_not_fit_are_refused() -> None:
+    inputs = {"w": torch.randn(2, 6), "x": torch.randn(5, 6)}
+
+    def function(w, x):
+        return (x @ w.T).exp().sum()
+
+    with pytest.raises(ro.ArgumentError, match="trees names 'v'"):
+        ro.predict(function, inputs, trees={"v": None})
+    with pytest.raises(ro.ArgumentError, match="the tree of w is None"):
+        ro.predict(function, inputs, trees={"w": None})
+    tree = ro.reveal(lambda v: v.sum(), n=9)
+    with pytest.raises(ro.ArgumentError, match="the tree has 9 leaves, the sum 5 terms"):
+        ro.predict(function, inputs, trees={"w": tree})
+    with pytest.raises(ro.ArgumentError, match="no single sum"):
+        ro.predict(lambda x: (x.exp() * 2).sum(), {"x": torch.randn(4)}, trees={"x": tree})
