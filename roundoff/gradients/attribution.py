@@ -56,7 +56,7 @@ _SHOWN = 12
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class Site:
     """A source and the ATen operation that it asks for; "rounded literal" for a constant in between."""
 
     source: Source
@@ -74,9 +74,9 @@ class Place:
 
 
 class Attribution:
-    """The shares of places in the errors of gradients, and of the output.
+    """The shares of sites in the errors of gradients, and of the output.
 
-    table: one row per gradient and place: gradient, PARTS, share (of the mean square of the error's 2-norm),
+    table: one row per gradient and site: gradient, PARTS, share (of the mean square of the error's 2-norm),
     error (its root, over u times the 2-norm of the gradient).  sizes: those norms.
     """
 
@@ -85,7 +85,7 @@ class Attribution:
         problem: Problem,
         run: Run,
         format: Format,
-        squares: Mapping[str, Mapping[Place, float]],
+        squares: Mapping[str, Mapping[Site, float]],
         sizes: Mapping[str, float],
         signs: int,
     ) -> None:
@@ -101,9 +101,9 @@ class Attribution:
         for gradient, squares in self._squares.items():
             whole_square = sum(squares.values())
             unit = self.format.u * self.sizes[gradient]
-            for place, square in sorted(squares.items(), key=lambda item: -item[1]):
+            for site, square in sorted(squares.items(), key=lambda item: -item[1]):
                 error = np.sqrt(square) / unit if unit else np.inf
-                rows.append((gradient, *place.parts, square / whole_square, error))
+                rows.append((gradient, *site.parts, square / whole_square, error))
         return pd.DataFrame(rows, columns=["gradient", *PARTS, "share", "error"])
 
     def by(self, *parts: str) -> pd.DataFrame:
@@ -124,12 +124,12 @@ class Attribution:
         return shares.sort_values("share", ascending=False).reset_index()
 
     @property
-    def places(self) -> list[Place]:
-        """All places, in the order of the code's parts."""
-        return sorted({place for squares in self._squares.values() for place in squares})
+    def sites(self) -> list[Site]:
+        """All sites, in the order of the code's parts."""
+        return sorted({site for squares in self._squares.values() for site in squares})
 
-    def elements(self, gradient: str, name: str) -> list[tuple[Place, Array]]:
-        """Per step at the places of a name, what each of its elements adds to the mean square of a gradient's
+    def elements(self, gradient: str, name: str) -> list[tuple[Site, Array]]:
+        """Per step at the sites of a name, what each of its elements adds to the mean square of a gradient's
         error: for a heat map.  Shapes: those of the steps' results.
 
         Raises: ArgumentError where there is none.
@@ -145,9 +145,9 @@ class Attribution:
         for number, squares in found.sampled(gradient, self.signs):
             each[number] = each.get(number, 0.0) + squares / self.signs
         return [
-            (place, squares)
+            (site, squares)
             for number, squares in sorted(each.items())
-            if (place := _place(trace.steps[number])).named(name)
+            if (site := _site(trace.steps[number])).named(name)
         ]
 
     def keep(self, name: str, format: Any = "float32", *, verify: bool = False) -> Kept:
@@ -182,7 +182,7 @@ class Attribution:
         """By gradient the errors of PyTorch's results in u, as they are and with the source kept."""
         old = self.format
         before, after = runs_kept(
-            self.run, name, lambda source, operation: Place(source, operation).named(name), target
+            self.run, name, lambda source, operation: Site(source, operation).named(name), target
         )
         reference = reference_of_trace(
             self.problem.trace(old), self.problem.rounded(old), format=old
@@ -197,10 +197,10 @@ class Attribution:
             found[gradient] = one, two
         return found
 
-    def _chosen(self, name: str) -> list[Place]:
-        chosen = [place for place in self.places if place.named(name)]
+    def _chosen(self, name: str) -> list[Site]:
+        chosen = [site for site in self.sites if site.named(name)]
         if not chosen:
-            known = sorted({part for place in self.places for part in place.parts if part})
+            known = sorted({part for site in self.sites for part in site.parts if part})
             raise ArgumentError(f"no source is called {name!r}; there are {', '.join(known)}")
         return chosen
 
@@ -247,13 +247,13 @@ def attribute(
     trace = problem.trace(target)
     signs = signs or (FEW_SIGNS if is_large(trace) else SIGNS)
     contributions = _Contributions(trace, problem.rounded(target), target)
-    squares: dict[str, dict[Place, float]] = {}
+    squares: dict[str, dict[Site, float]] = {}
     for name in trace.outputs:
-        found: dict[Place, float] = {}
+        found: dict[Site, float] = {}
         for number, each in contributions.sampled(name, signs, seed):
-            place = _place(trace.steps[number])
-            found[place] = found.get(place, 0.0) + float(each.sum()) / signs
-        squares[name] = {place: square for place, square in found.items() if square}
+            site = _site(trace.steps[number])
+            found[site] = found.get(site, 0.0) + float(each.sum()) / signs
+        squares[name] = {site: square for site, square in found.items() if square}
     run = partial(
         native_gradients,
         function,
@@ -307,14 +307,14 @@ class _Contributions:
         return squares
 
 
-def _place(step: Step) -> Place:
+def _site(step: Step) -> Site:
     assert isinstance(step, Rounded)
-    return Place(step.source or Source(), step.kernel or "rounded literal")
+    return Site(step.source or Source(), step.kernel or "rounded literal")
 
 
 def _in_format(step: Step, name: str, target: Format, old: Format) -> Step:
     """A step in a wider format, if it has the name and is computed in the old one or a narrower."""
-    if not isinstance(step, Rounded) or not _place(step).named(name):
+    if not isinstance(step, Rounded) or not _site(step).named(name):
         return step
     own = old if step.format is None else as_format(step.format)
     return replace(step, format=target.name) if own.precision < target.precision else step

@@ -22,7 +22,7 @@ from roundoff.trace.exact_constants import attention
 from roundoff.trace.in_place import storage_of
 from roundoff.trace.lowering import MOVES
 from roundoff.trace.source import Source
-from roundoff.trace.sources import Sources
+from roundoff.trace.source_finder import Sources
 from roundoff.trace.users_function import evaluate
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from roundoff.trace.exact_constants import ExactConstants
 from roundoff.trace.in_place import PutBack, declare_updates, drop_last_writes, lift
 from roundoff.trace.lowering import Value, computed_in, format_name, literal, lower, narrows
 from roundoff.trace.settled import Settled
-from roundoff.trace.sources import Sources, keeping_sources, source_of
+from roundoff.trace.source_finder import Sources, keeping_sources, source_of
 from roundoff.trace.steps import Builder, Trace
 from roundoff.trace.type_dependence import Run
 from roundoff.trace.users_function import Loss, as_tensor, check_elements, check_wrt, evaluate

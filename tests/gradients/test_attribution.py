@@ -11,7 +11,7 @@ import roundoff as ro
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.random_roundings import Plain, RandomRoundings
 from roundoff.errors import ArgumentError, UnsupportedError
-from roundoff.gradients.attribution import Place
+from roundoff.gradients.attribution import Site
 from roundoff.gradients.prediction import usual_kernels
 from roundoff.gradients.problem import Problem
 from roundoff.numbers.formats import as_format
@@ -51,7 +51,7 @@ class OneSource(RandomRoundings):
 
 
 def _one_at_a_time(problem, target, samples=24):
-    """By result and place, the root mean square of the 2-norm of the error that the place alone makes."""
+    """By result and site, the root mean square of the 2-norm of the error that the site alone makes."""
     trace, given = problem.trace(target), problem.rounded(target)
     kernels, plain = usual_kernels(trace, target), Plain()
 
@@ -61,17 +61,17 @@ def _one_at_a_time(problem, target, samples=24):
         found = walk(trace, arithmetic, given)
         return {name: np.asarray(each.value) for name, each in found.items()}
 
-    exact, places = run([], None), {}
+    exact, sites = run([], None), {}
     for step in trace.steps:
         if isinstance(step, Rounded):
-            place = Place(step.source or Source(), step.kernel or "rounded literal")
-            places.setdefault(place, []).append(step)
+            site = Site(step.source or Source(), step.kernel or "rounded literal")
+            sites.setdefault(site, []).append(step)
     found = {}
-    for place, steps in places.items():
+    for site, steps in sites.items():
         drawn = [run(steps, np.uint64(1000 + k)) for k in range(samples)]
         for name, value in exact.items():
             squares = [np.square(each[name] - value).sum() for each in drawn]
-            found[name, place] = np.sqrt(np.mean(squares))
+            found[name, site] = np.sqrt(np.mean(squares))
     return found, {name: np.linalg.norm(value) for name, value in exact.items()}
 
 
@@ -83,13 +83,13 @@ def test_shares_are_those_of_rounding_one_source_at_a_time(name) -> None:
     brute, sizes = _one_at_a_time(Problem(function, inputs, None, loss, forward=True), target)
     table = found.table.set_index(["gradient", "module", "line", "operation", "phase"])
     compared = 0
-    for (gradient, place), error in brute.items():
-        key = (gradient, *place.parts)
+    for (gradient, site), error in brute.items():
+        key = (gradient, *site.parts)
         ours = table["error"].get(key, 0.0)
         measured = error / (target.u * sizes[gradient])
         if key in table.index and table["share"][key] > 0.01:
             # Layer norm's sums in 16 bits err by one amount, if their terms are exact: by no mean of several.
-            wide = 5.0 if name == "bfloat16" and place.operation in SUMS_IN_16_BITS else 1.6
+            wide = 5.0 if name == "bfloat16" and site.operation in SUMS_IN_16_BITS else 1.6
             assert 1 / wide < ours / measured < wide, (key, ours, measured)
             compared += 1
         elif measured:
