@@ -24,6 +24,7 @@ _HEAD = (
     "gradient",
     "format",
     "verdict",
+    "evidence",
     "equal",
     "max ulp",
     "error 1",
@@ -41,14 +42,16 @@ def text(result: Compared, table: Rows) -> str:
     numbered = one.endswith("1") and two.endswith("2") and one[:-1] == two[:-1]
     lines = [f"{one} against {two}" if numbered else f"{one} (1) against {two} (2)", ""]
     for cells in rows:
-        left = [f"{c:<{w}}" for c, w in zip(cells[:3], widths[:3], strict=True)]
-        right = [f"{c:>{w}}" for c, w in zip(cells[3:], widths[3:], strict=True)]
+        left = [f"{c:<{w}}" for c, w in zip(cells[:4], widths[:4], strict=True)]
+        right = [f"{c:>{w}}" for c, w in zip(cells[4:], widths[4:], strict=True)]
         lines.append("  ".join([*left, *right]))
     apart = any(row.get("closer") == NO_QUESTION for row in table)
+    unbounded = any(np.isinf(row.get("bound_probabilistic", 0.0)) for row in table)
     lines.append("")
     sentences = [
         "errors: normwise relative, in u; closer: on these inputs; bound: probabilistic "
         f"({FAILURE:g} per comparison), the largest, in u times the sum of |terms|"
+        + ("; – where none was worth its time, or is finite" if unbounded else "")
         + ("; each side is measured against its own, where closer is –" if apart else ""),
         *_reasons(result),
         *_left(result, table),
@@ -74,7 +77,7 @@ def text(result: Compared, table: Rows) -> str:
 
 
 def _cells(row: Mapping[Any, Any], one: str, two: str) -> tuple[str, ...]:
-    first = (row["gradient"], row["format"], row["verdict"])
+    first = (row["gradient"], row["format"], row["verdict"], row["evidence"] or "–")
     if not isinstance(row.get("closer"), str):
         return (*first, *["–"] * 6)
     closer = {one: "1", two: "2", NO_QUESTION: "–"}.get(row["closer"], "neither")
@@ -83,7 +86,7 @@ def _cells(row: Mapping[Any, Any], one: str, two: str) -> tuple[str, ...]:
         f"{100 * row['fraction_equal']:.0f} %",
         *(_number(row[name]) for name in ("ulp_between", "error_first", "error_second")),
         f"{closer} by {row['ratio']:.3g}" if closer in "12" else closer,
-        _number(row["bound_probabilistic"]),
+        _number(row["bound_probabilistic"], "–"),
     )
 
 
@@ -96,8 +99,8 @@ def _noticed(row: Mapping[Any, Any]) -> str:
     return f"{text}, errors are {times[0]} and {times[1]} times the predicted"
 
 
-def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3g}"
+def _number(value: float, infinite: str = "inf") -> str:
+    return "–" if np.isnan(value) else infinite if np.isinf(value) else f"{value:.3g}"
 
 
 def _left(result: Compared, table: Rows) -> list[str]:

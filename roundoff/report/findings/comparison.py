@@ -16,9 +16,11 @@ from roundoff.report import document
 from roundoff.report.document import Report, Table, percent, upward
 
 VERDICT_COLUMNS = {
-    "gradient": "gradient", "format": "format", "verdict": "verdict", "fraction_equal": "bits equal",
+    "gradient": "gradient", "format": "format", "verdict": "verdict", "evidence": "evidence",
+    "fraction_equal": "bits equal",
     "ulp_between": "max ulp", "normwise_between": "normwise, u", "error_first": "error 1, u",
-    "error_second": "error 2, u", "closer": "closer", "ratio": "by", "bound_probabilistic": "bound",
+    "error_second": "error 2, u", "closer": "closer", "ratio": "by", "predicted": "predicted, u",
+    "bound_probabilistic": "bound",
     "rtol": "rtol", "atol": "atol",
 }  # fmt: skip
 
@@ -69,7 +71,8 @@ def comparison_report(result: Comparison) -> Report:
                 result,
                 "verdicts",
                 "Errors normwise relative, in u; closer on these inputs; bound: the largest "
-                "probabilistic one (failure 1e-9 per comparison) in u times the sum of |terms|; rtol and "
+                "probabilistic one (failure 1e-9 per comparison) in u times the sum of |terms|; predicted: "
+                "the error that rounding usually makes, where that decides; rtol and "
                 "atol for assert_close between the two.",
                 size=6.5,
             ),
