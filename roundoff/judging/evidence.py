@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,31 @@ VAGUE = 1 / 8
 WILD, FEW = 8.0, 4
 
 
+class Kept:
+    """Predictions that are made when they are first asked for, and kept until they are forgotten.
+
+    Samples of all elements of a model's gradients are many numbers.
+    """
+
+    def __init__(self, make: Callable[[], Mapping[str, Prediction]]) -> None:
+        self._make = make
+        self._made: Mapping[str, Prediction] | None = None
+
+    def __call__(self) -> Mapping[str, Prediction]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    @property
+    def made(self) -> bool:
+        """Whether somebody has asked."""
+        return self._made is not None
+
+    def forget(self) -> None:
+        """They are made anew when they are asked for again."""
+        self._made = None
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Of one trace at one set of inputs in one format: the exact outputs and the bounds on their errors.
@@ -54,10 +79,15 @@ class Evidence:
 
     reference: Reference
     bounds: Mapping[str, Bound]
-    predictions: Callable[[], Mapping[str, Prediction]]
-    wild: Callable[[], Mapping[str, Prediction]]
+    predictions: Kept
+    wild: Kept
     bounded: bool = True
     kernels: str = ""
+
+    def forget(self) -> None:
+        """Let go of the samples."""
+        self.predictions.forget()
+        self.wild.forget()
 
     def of(self, output: str, side: str, computed: Array, *, traced: bool = True) -> Judged:
         """One computed output of a side, with what it is judged by; traced: whether by its own trace."""
@@ -103,6 +133,11 @@ class Judged:
         of = self.reference
         found = Ordinary.of(prediction, of.high, of.terms, of.known)
         return None if found.overflows else found
+
+    @property
+    def known_ordinary(self) -> Ordinary | None:
+        """The same, if somebody has asked for it."""
+        return self.ordinary if "ordinary" in vars(self) else None
 
     @property
     def decides(self) -> bool:
@@ -171,16 +206,13 @@ def evidence_of_trace(
     return Evidence(reference, bounds, predictions, wild, bounded, told)
 
 
-Predictions = Callable[[], Mapping[str, Prediction]]
-
-
 def predictions_here(
     trace: Trace,
     inputs: Mapping[str, Array],
     target: Format,
     accumulate: Any = None,
     device: Any = "cpu",
-) -> tuple[Predictions, Predictions]:
+) -> tuple[Kept, Kept]:
     """Of errors as they usually are, and WILD times as large; made when first asked for.
 
     Kernels of this machine are probed, others taken as they usually are.
@@ -192,7 +224,7 @@ def predictions_here(
             trace, inputs, target, kernels=kernels, samples=samples, times=times
         )
 
-    return cache(partial(made, SAMPLES, 1.0)), cache(partial(made, FEW, WILD))
+    return Kept(partial(made, SAMPLES, 1.0)), Kept(partial(made, FEW, WILD))
 
 
 def tolerance_pair(first: Judged, second: Judged) -> tuple[float, float]:

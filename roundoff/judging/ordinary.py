@@ -51,7 +51,8 @@ class Ordinary:
 
     Kernels may round where the trace has nothing to round: one rounding of each result is always ordinary.
     rms: per element; parts: per sample, along the exact result; asides: per sample, likewise; branched: the
-    largest of the four sizes (one: of any element) among samples that take another branch, 0 if none does.
+    largest of the four sizes (one: of any element) among samples that take another branch, 0 if none does;
+    median: of the 2-norms, in u, where anybody asks.
     """
 
     format: Format
@@ -62,6 +63,7 @@ class Ordinary:
     parts: Array
     asides: Array
     branched: Array
+    median: float = np.nan
 
     @classmethod
     def of(cls, prediction: Prediction, exact: Array, terms: Array, known: Mask) -> Ordinary:
@@ -77,7 +79,8 @@ class Ordinary:
             others = [e for e, b in zip(prediction.drawn, prediction.branch, strict=False) if b]
             sizes = [_sizes(np.where(known, e, 0.0), x, weights) for e in others]
         branched = np.max(sizes, axis=0, initial=0.0) if sizes else np.zeros(4)
-        return cls(format, exact, terms, known, prediction.rms, parts, asides, branched)
+        median = prediction.normwise[0]
+        return cls(format, exact, terms, known, prediction.rms, parts, asides, branched, median)
 
     @property
     def overflows(self) -> bool:

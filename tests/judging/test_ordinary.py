@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -189,3 +190,15 @@ def test_another_branch_is_ordinary_where_samples_take_one() -> None:
     strict = _ordinary(np.delete(errors, 3, axis=0))
     assert strict.beyond(error, 0 * EXACT) != ""
     assert found.power.factor > strict.power.factor
+
+
+def test_a_comparison_keeps_no_samples() -> None:
+    """They are many numbers, as many as all gradients have elements, times 16."""
+    x = torch.randn(8, 6)
+    result = ro.compare(
+        lambda x: x.softmax(-1).log(), lambda x: x.log_softmax(-1), {"x": x}, formats="bfloat16"
+    )
+    assert "predicted" in set(result.table["evidence"])
+    assert np.isfinite(result.table["predicted"].astype(float)).any()
+    gc.collect()
+    assert not [each for each in gc.get_objects() if type(each) is ro.Prediction]

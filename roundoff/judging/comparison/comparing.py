@@ -174,10 +174,23 @@ class Comparing(TracedSides):
         names = self._named(computed)
         if third is not None:
             return self._by_third(target, computed, third)
-        return [
+        pairs = [
             self._pair(name, target, computed, known, elsewhere.get(name), errors.get(name, ()))
             for name in names
         ]
+        self._settle(pairs, known)
+        return pairs
+
+    def _settle(self, pairs: Sequence[Pair], known: Sequence[Evidence | None]) -> None:
+        """Keep what errors are ordinary, and let go of the samples that told."""
+        for pair in pairs:
+            for n, side in enumerate(pair.sides or ()):
+                evidence = known[n] or known[1 - n]
+                if evidence is not None and evidence.predictions.made and not side.decides:
+                    side.ordinary  # noqa: B018  (kept from now on)
+        for each in known:
+            if each is not None:
+                each.forget()
 
     def _named(self, computed: Sequence[Mapping[str, Array]]) -> list[str]:
         """What both sides have.  Raises: ArgumentError where that is nothing."""

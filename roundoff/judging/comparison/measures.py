@@ -104,8 +104,8 @@ def measures(first: Judged, second: Judged) -> dict[str, Any]:
 
 def _predicted(side: Judged) -> float:
     """The predicted error in the 2-norm, in u; NaN where a bound decides and none was made."""
-    prediction = None if side.decides else side.predicted()
-    return np.nan if prediction is None else prediction.normwise[0]
+    ordinary = side.known_ordinary
+    return np.nan if side.decides or ordinary is None else ordinary.median
 
 
 def _closer(errors: Sequence[float], names: tuple[str, str]) -> tuple[str, float]:
