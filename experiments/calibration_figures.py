@@ -9,6 +9,9 @@ from matplotlib.lines import Line2D
 
 from roundoff.report.figures.base import COLORS, GREY, Plot, formats_of, panels, some, style
 
+#: Of one curve, in the data beside the figure.
+_POINTS = 200
+
 #: Ratios are drawn from here to there; what is beyond stands at the ends.
 _LOW, _HIGH = 1 / 16, 16.0
 
@@ -27,11 +30,9 @@ def ratios(rows: pd.DataFrame) -> Plot:
                 values = np.sort(np.clip(part["ratio"], _LOW, _HIGH))
                 share = np.arange(1, len(values) + 1) / max(1, len(values))
                 axis.step(values, share, where="post", color=color, lw=1.1)
-                data.append(
-                    pd.DataFrame(
-                        {"group": group, "format": format, "ratio": values, "share": share}
-                    )
-                )
+                few = np.unique(np.linspace(0, len(values) - 1, _POINTS).astype(int))
+                curve = {"group": group, "format": format, "ratio": values, "share": share}
+                data.append(pd.DataFrame(curve).iloc[few])
             axis.set_xscale("log", base=2)
             axis.set_xlim(_LOW, _HIGH)
             axis.set_title(group)

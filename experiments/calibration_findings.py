@@ -157,4 +157,7 @@ def _flagged(rows: pd.DataFrame) -> Table:
 
 
 def _all(rows: pd.DataFrame) -> Table:
-    return Table(name="all", caption="", frame=rows, columns={})
+    """In the files only: one row per result of a function in a format, over seeds and ways of running."""
+    by = ["group", "function", "gradient", "format", "size"]
+    frame = rows.groupby(by, sort=False)["ratio"].agg(["count", "min", "median", "max"])
+    return Table(name="all", caption="", frame=frame.round(4).reset_index(), columns={})

@@ -167,8 +167,10 @@ def _plant(
     power = ordinary.power.factor
     largest = int(np.argmax(ordinary.each))
     for times in FAULTS:
-        faults = {"one element": error.copy()}
-        faults["one element"].flat[largest] += 2.0 * times * ordinary.each.flat[largest]
+        faults = {}
+        if ordinary.each.flat[largest]:
+            faults["one element"] = error.copy()
+            faults["one element"].flat[largest] += 2.0 * times * ordinary.each.flat[largest]
         if np.isfinite(power) and power > 1:
             faults["all elements"] = error + (power - 1.0) * times * (ordinary.exact + error)
         for kind, wrong in faults.items():
