@@ -185,3 +185,12 @@ def test_what_cannot_be_kept_is_told() -> None:
         found.by("file")
     with pytest.raises((ArgumentError, UnsupportedError)):
         ro.attribute(function, inputs, None, loss, format="bfloat16", signs=0)
+
+
+def test_the_report_draws_bars_and_a_map(tmp_path) -> None:
+    function, inputs, loss = _problem()
+    found = ro.attribute(function, inputs, None, loss, format="bfloat16")
+    assert ro.write_report(found, tmp_path).read_bytes().startswith(b"%PDF")
+    assert {p.stem for p in (tmp_path / "figures").glob("*.png")} == {"source_bars", "elements"}
+    alone = ro.attribute(lambda x: x.exp().sum(), {"x": torch.randn(())}, format="float32")
+    assert ro.write_report(alone, tmp_path / "scalar").exists()

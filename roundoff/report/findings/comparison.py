@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from roundoff.arguments import instance
+from roundoff.gradients.attribution import Attribution
 from roundoff.judging.comparison import Comparison
 from roundoff.judging.comparison.elsewhere import told
 from roundoff.judging.verdict import Verdict, gravest
 from roundoff.kernels import provenance
 from roundoff.report import document
 from roundoff.report.document import Report, Table, percent, upward
+from roundoff.report.findings.sources import attribution_report
 
 VERDICT_COLUMNS = {
     "gradient": "gradient", "format": "format", "verdict": "verdict", "evidence": "evidence",
@@ -25,13 +28,17 @@ VERDICT_COLUMNS = {
 }  # fmt: skip
 
 
-def write_report(result: Comparison | Report, folder: Path | str) -> Path:
+def write_report(result: Comparison | Attribution | Report, folder: Path | str) -> Path:
     """Write report.pdf, figures/NAME.png and .csv, tables/NAME.csv and .parquet; returns the PDF's path.
 
-    result: what `compare` returned, or a Report.
+    result: what `compare` or `attribute` returned, or a Report.
     Raises: ArgumentError where the folder cannot be written.
     """
-    found = comparison_report(result) if isinstance(result, Comparison) else result
+    found: Any = result
+    if isinstance(result, Comparison):
+        found = comparison_report(result)
+    elif isinstance(result, Attribution):
+        found = attribution_report(result)
     instance("the folder", folder if str(folder) else None, (str, Path), "a path")
     return document.write_files(found, folder)
 
