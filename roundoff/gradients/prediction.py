@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from roundoff.arguments import described, whole
+from roundoff.arguments import described, instance, whole
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.random_roundings import (
     AMPLIFIED,
@@ -155,6 +155,8 @@ def predict(
     whole("samples", samples, 2, MOST_SAMPLES)
     whole("seed", seed, 0)
     problem = Problem(function, inputs, wrt, loss, upstream, output, forward=True)
+    if trees is not None:
+        instance("trees", trees, Mapping, "what reveal_gradient recovered, by gradient")
     trace, target = problem.trace(format), as_format(format)
     orders = {
         id(_sum_of(trace, name)): _as_order(name, tree) for name, tree in (trees or {}).items()

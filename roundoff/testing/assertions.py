@@ -152,10 +152,11 @@ def assert_same_function(
 
     found = compare(first, second, inputs, wrt, loss, upstream, formats=formats, **options)
     for row in found.table.to_dict("records"):
-        if row.get("bound_probabilistic", 0):
-            name, format = str(row["gradient"]), str(row["format"])
+        name, format = str(row["gradient"]), str(row["format"])
+        sides = found[name, format].sides
+        if sides and row["bound_probabilistic"] > 0:
             share = max(row["error_first"], row["error_second"]) / row["bound_probabilistic"]
-            factor = max(side.power.factor for side in found[name, format].sides or ())
+            factor = max(side.power.factor for side in sides)
             usages.append(Usage(name, format, float(share), factor))
     good = (Verdict.IDENTICAL, Verdict.ROUNDOFF)
     if not all(pair.judgement.verdict in good for pair in found.pairs.values()):

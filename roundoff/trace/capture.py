@@ -143,7 +143,8 @@ def for_format(trace: Trace, target: Format) -> Trace:
                 f"{target} number {target.max:g}; scale it, or take a format with a wider range"
             )
     to_format = rounder(target)
-    closures = {n: to_format(np.atleast_1d(v)).reshape(v.shape) for n, v in trace.closures.items()}
+    copies = {name: np.array(v, np.float64) for name, v in trace.closures.items()}  # overwritten
+    closures = {n: to_format(np.atleast_1d(v)).reshape(v.shape) for n, v in copies.items()}
     return replace(trace, closures=closures) if closures else trace
 
 

@@ -467,3 +467,34 @@ def test_what_is_given_is_not_passed_over() -> None:
         ro.ArgumentError, match="the loss has no tensor, not a scalar; let it return one"
     ):
         ro.compare(square, square, one, loss=lambda out: 3.0)
+
+
+def test_one_format_is_judged_alike_whatever_others_are_asked_for() -> None:
+    """A captured float32 tensor, which 16-bit code that PyTorch cannot run would have rounded."""
+    weight, inputs = normal(4, 4), {"x": normal(3, 4)}
+
+    def linear(x):
+        return F.linear(x, weight)
+
+    def by_hand(x):
+        return (x[:, None, :] * weight).sum(-1)
+
+    def squares(out):
+        return (out**2).sum()
+
+    alone = ro.compare(linear, by_hand, inputs, None, squares, formats="float32")
+    assert verdicts(alone) <= {"ROUNDOFF", "IDENTICAL"}
+    for formats in (("float32", "float16"), ("float16", "bfloat16", "float32")):
+        found = ro.compare(linear, by_hand, inputs, None, squares, formats=formats)
+        for gradient in ("x", "output"):
+            assert found.verdict(gradient, "float32") == alone.verdict(gradient, "float32")
+            assert found.verdict(gradient, "float16") == "UNDECIDED"
+            assert "leave this format out" in found.reason(gradient, "float16")
+
+
+def test_formats_without_a_verdict_fail_an_assertion_and_crash_nothing() -> None:
+    with pytest.raises(AssertionError, match="not shown to be the same"):
+        ro.testing.assert_same_function(
+            lambda x: (x * 2).sum(), lambda x: (x + x).sum(), {"x": normal(5)},
+            formats=("float32", "float8_e4m3fn"),
+        )  # fmt: skip

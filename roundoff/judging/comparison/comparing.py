@@ -163,6 +163,11 @@ class Comparing(TracedSides):
                 self.ran.get((side.name, target)) or self.native(side, target, self.values)
                 for side in self.sides
             ]
+        except (UnsupportedError, ArgumentError) as error:
+            # There is nothing to judge, whatever the trace of another format says elsewhere.
+            reason = Judgement(Verdict.UNDECIDED, str(error))
+            return [Pair(name, target, reason) for name in self.names]
+        try:
             if both == (None, None) and target not in self.measures:
                 return self._alone(target, computed)
             known = of_both(both, evidence)
