@@ -147,7 +147,8 @@ def judge(first: Judged, second: Judged) -> Judgement:
     IDENTICAL    all bits are equal, NaN for NaN, and not all of them are NaN
     SUSPICIOUS   a side is infinite or NaN where the exact gradient is an ordinary number of the format
     SUSPICIOUS   a side errs beyond its certified bound
-    UNDECIDED    the sides are apart where no exact gradient is known
+    UNDECIDED    the sides are apart where no exact gradient is known, or one is NaN, or infinite with the
+                 wrong sign, where the exact gradient overflows
     SUSPICIOUS   a side errs beyond its probabilistic bound or, where that decides nothing (it is above VAGUE
                  of the terms), several times beyond the predicted error
     ROUNDOFF     none of these
@@ -173,7 +174,7 @@ def judge(first: Judged, second: Judged) -> Judgement:
         beyond = ~side.borrowed & side.beyond(side.certain)
         if beyond.any():
             return Judgement(Verdict.SUSPICIOUS, _beyond(side, beyond), "certified")
-    reason = _apart_without_reference(*sides, equal)
+    reason = _apart_without_reference(*sides, equal) or _beside_overflow(*sides)
     if reason:
         return Judgement(Verdict.UNDECIDED, reason)
     if not all(side.decides for side in sides):
@@ -358,6 +359,21 @@ def _apart_without_reference(first: _Measured, second: _Measured, equal: Mask) -
         f"({side.own.reference.why(at)}); {values}"
     )
     return text + (f", where {side.exact(at)} is known" if side.known[at] else "")
+
+
+def _beside_overflow(first: _Measured, second: _Measured) -> str:
+    """Where a side is NaN, or infinite with the wrong sign, where the exact value is beyond the format."""
+    for side in (first, second):
+        infinite = np.copysign(np.inf, side.high)
+        odd = side.known & ~np.isfinite(side.computed) & (side.computed != infinite)
+        if odd.any():
+            at = _place(odd)
+            return (
+                f"{side.own.name} is {side.computed[at]} at element {_listed(at)}{_count(odd)}, where "
+                f"{side.exact(at)} is beyond {side.own.bound.format}'s range, or what leads to it; take "
+                "smaller inputs, or a wider format"
+            )
+    return ""
 
 
 def _not_finite(side: _Measured) -> str:

@@ -110,3 +110,27 @@ def test_without_a_value_on_either_side_an_element_is_left_out_and_counted() -> 
 def test_finite_sides_have_no_such_line() -> None:
     text = str(ro.compare(masked, masked, {"x": torch.tensor([0.0, 2])}, loss=torch.sum))
     assert "not finite" not in text and "left out" not in text
+
+
+def test_what_is_not_finite_beside_an_overflow_is_undecided() -> None:
+    """The exact gradients overflow float16: infinities of their signs are right, anything else tells nothing."""
+
+    def function(x, w):
+        return x @ w.T
+
+    def squares(out):
+        return (out**2).sum()
+
+    generator = torch.Generator().manual_seed(0)
+    inputs = {
+        name: 200 * (1 + torch.rand(n, 6, generator=generator)) for name, n in (("x", 4), ("w", 3))
+    }
+    right = {"w": torch.full((3, 6), float("inf")).half()}
+    assert ro.compare(right, function, inputs, None, squares, formats="float16").verdict(
+        "w", "float16"
+    ) in ("IDENTICAL", "ROUNDOFF")
+    for value in (float("nan"), float("-inf")):
+        given = {"w": torch.full((3, 6), value).half()}
+        found = ro.compare(given, function, inputs, None, squares, formats="float16")
+        assert found.verdict("w", "float16") == "UNDECIDED"
+        assert "take smaller inputs, or a wider format" in found.reason("w", "float16")
