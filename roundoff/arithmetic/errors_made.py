@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.arithmetic.random_roundings import Plain, RandomRoundings, Sampled, spacing_at
+from roundoff.arithmetic.errors_of_digits import spacing_at
+from roundoff.arithmetic.random_roundings import Drawing, RandomRoundings, Sampled
 from roundoff.kernels.facts import Kernels
 from roundoff.numbers.formats import Format, round_to
 from roundoff.trace.functions import FUNCTIONS, Kind
@@ -30,14 +31,14 @@ class ErrorsMade(RandomRoundings):
         order: Any = None,
         accumulate: Any = None,
         kernels: Kernels | None = None,
-        plain: Plain | None = None,
+        drawing: Drawing | None = None,
         made: dict[int, Any] | None = None,
     ) -> None:
-        super().__init__(format, order, accumulate, kernels, None, plain)
+        super().__init__(format, order, accumulate, kernels, drawing)
         self.made: dict[int, Any] = {} if made is None else made
 
     def in_format(self, own: Format, wide: Format) -> ErrorsMade:
-        return ErrorsMade(own, self.order, wide, None, self.plain, self.made)
+        return ErrorsMade(own, self.order, wide, None, self.drawing, self.made)
 
     def _note(self, step: Rounded, variance: Any) -> None:
         self.made[id(step)] = self.made.get(id(step), 0.0) + variance

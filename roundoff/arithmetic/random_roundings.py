@@ -17,16 +17,16 @@ Source: the idea of random rounding in place of deterministic, from D. S. Parker
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from roundoff.arithmetic.enclosed import Enclosed
 from roundoff.arithmetic.enclosed_products import few, products_on_a_grid
+from roundoff.arithmetic.errors_of_digits import centred, normal_errors, rounding_errors
 from roundoff.arithmetic.exact_operations import exact_in_float64, terms_on_a_grid
 from roundoff.arithmetic.per_step import Rounding
 from roundoff.arithmetic.sum_roundings import SumRoundings
@@ -54,14 +54,6 @@ Array = npt.NDArray[np.float64]
 
 #: From this precision on, formats are wide; how much larger the errors of those are drawn.
 WIDE, AMPLIFIED = 33, 2.0**20
-
-_EXPONENT = np.int64(0x7FF0_0000_0000_0000)
-_FRACTION = np.uint64(0x000F_FFFF_FFFF_FFFF)
-_FIRST, _SECOND = np.uint64(0x9E37_79B9_7F4A_7C15), np.uint64(0xD6E8_FEB8_6659_FD93)
-
-#: Quantiles of the standard normal distribution, so many.
-_STEPS = 1 << 14
-_NORMAL = special.ndtri((np.arange(_STEPS) + 0.5) / _STEPS)
 
 #: The most bits of a 16-bit format.
 HALF = 11
@@ -91,13 +83,11 @@ class Sampled:
 class Plain:
     """What all walks of a trace share: kept by step from the walk without errors, which comes first.
 
-    branches: the steps at which some element of the walk under way is on another side than there; tiny: those
-    of that walk with numbers below FLUSHED, which kernels may flush to zero.
+    tiny: the steps of that walk with numbers below FLUSHED, which kernels may flush to zero.
     """
 
     def __init__(self) -> None:
         self.views = Views()
-        self.branches: list[Map] = []
         self.tiny: list[Rounded] = []
         self._rms: dict[int, tuple[Step, Array]] = {}
         self._sides: dict[int, tuple[Step, Array]] = {}
@@ -106,10 +96,9 @@ class Plain:
         """Of the error that the additions of a step make, per sum."""
         return _kept(self._rms, step, make)
 
-    def compare(self, step: Map, sides: Array) -> None:
-        """Note it where sides are not those of the walk without errors."""
-        if not np.array_equal(_kept(self._sides, step, lambda: sides), sides):
-            self.branches.append(step)
+    def same_sides(self, step: Map, sides: Array) -> bool:
+        """Whether they are those of the walk without errors."""
+        return np.array_equal(_kept(self._sides, step, lambda: sides), sides)
 
 
 def _kept(store: dict[int, tuple[Step, Array]], step: Step, make: Callable[[], Array]) -> Array:
@@ -119,13 +108,26 @@ def _kept(store: dict[int, tuple[Step, Array]], step: Step, make: Callable[[], A
     return store[id(step)][1]
 
 
-class RandomRoundings(Rounding):
-    """The arithmetic of one sample; key None: without errors, the walk that comes first.
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """What the steps of one walk share, whatever their format.
 
-    order, accumulate: as in `Expected`; order None: kernels' usual one.  plain: shared by all walks of a
+    key: of the sample; None: without errors, the walk that comes first.  plain: shared by all walks of a
     trace; larger: how many times larger errors are drawn; errs: whether steps of a format err at all;
-    orders: in which the sums of a step are added, where that is known, by the step's id.
+    orders: in which the sums of a step are added, where that is known, by the step's id; branches: the steps
+    at which some element is on another side than in the first walk.
     """
+
+    key: np.uint64 | None = None
+    plain: Plain = field(default_factory=Plain)
+    larger: float = 1.0
+    errs: Callable[[Format], bool] = lambda format: True
+    orders: Mapping[int, Order] = field(default_factory=dict)
+    branches: list[Map] = field(default_factory=list)
+
+
+class RandomRoundings(Rounding):
+    """The arithmetic of one sample.  order, accumulate: as in `Expected`; order None: kernels' usual one."""
 
     def __init__(
         self,
@@ -133,37 +135,21 @@ class RandomRoundings(Rounding):
         order: Any = None,
         accumulate: Any = None,
         kernels: Kernels | None = None,
-        key: np.uint64 | None = None,
-        plain: Plain | None = None,
-        larger: float = 1.0,
-        errs: Callable[[Format], bool] = lambda format: True,
-        orders: Mapping[int, Order] | None = None,
+        drawing: Drawing | None = None,
     ) -> None:
         super().__init__(format, accumulate, kernels)
-        self.orders = orders or {}
-        self.sample, self.errs = key, errs
-        self.key = key if errs(self.format) else None
-        self.plain = plain or Plain()
+        self.drawing = drawing or Drawing()
+        self.key = self.drawing.key if self.drawing.errs(self.format) else None
+        self.plain, self.larger = self.drawing.plain, self.drawing.larger
         self.wide = self.place.wide
         self.order = None if order is None else as_order(order)
-        self.larger = larger
         # Matrix units multiply and add at once, unless an order is stated that does not.
         self.additions = SumRoundings(
             self.format, self.wide, self.order, not self.order or self.order.fused
         )
 
     def in_format(self, own: Format, wide: Format) -> RandomRoundings:
-        return RandomRoundings(
-            own,
-            self.order,
-            wide,
-            None,
-            self.sample,
-            self.plain,
-            self.larger,
-            self.errs,
-            self.orders,
-        )
+        return RandomRoundings(own, self.order, wide, None, self.drawing)
 
     def load(self, values: Array) -> Sampled:
         return Sampled(values, True, self.format.precision)
@@ -192,7 +178,9 @@ class RandomRoundings(Rounding):
             value = np.asarray(function.float64(*(operand.value for operand in operands)))
         if function.sides is not None and not exact and step.kernel not in _SHIFTED:
             x = operands[0].value
-            self.plain.compare(step, x >= (operands[1].value if function.arity == 2 else 0))
+            sides = x >= (operands[1].value if function.arity == 2 else 0)
+            if not self.plain.same_sides(step, sides):
+                self.drawing.branches.append(step)
         if not function.rounded:
             return self._chosen(step, function, value, operands)
         if exact and function.kind in _ARITHMETIC:
@@ -207,7 +195,7 @@ class RandomRoundings(Rounding):
         absolute = function.absolute(self.format)
         if absolute <= self.format.smallest_normal or self.key is None:
             return value
-        return value + (self._drawn(value) - 0.5) * 0.5 * absolute * self.larger
+        return value + centred(value, self._own_key) * (0.5 * absolute * self.larger)
 
     def _chosen(
         self, step: Map, function: Function, value: Array, operands: Sequence[Sampled]
@@ -254,7 +242,7 @@ class RandomRoundings(Rounding):
             self._note_tiny(step, value)
         if every or self.key is None:
             return Sampled(value, exact and every, precision)
-        error = self._half_ulp(value)
+        error = rounding_errors(value, self._own_key, self.format, self.larger)
         if whole is not None and np.any(whole):
             error = np.where(whole, 0.0, error)
         return Sampled(value + error, False, precision)
@@ -263,20 +251,16 @@ class RandomRoundings(Rounding):
         if self.format.precision < WIDE and _least(value) < FLUSHED:
             self.plain.tiny.append(step)
 
-    def _half_ulp(self, value: Array) -> Array:
-        """Uniform within half a spacing of the format at each value; nothing at 0."""
-        error: Array = (self._drawn(value) - 0.5) * spacing_at(value, self.format)
-        return error * self.larger if self.larger != 1.0 else error
-
-    def _drawn(self, value: Array) -> Array:
-        """Uniform in (0, 1), the same for equal numbers, and 1 minus that for opposite ones."""
-        return uniform(value, self.key + np.uint64(self.format.precision))  # type: ignore[operator]
+    @property
+    def _own_key(self) -> np.uint64:
+        """Of a sample with errors: another one in each format."""
+        return self.key + np.uint64(self.format.precision)  # type: ignore[operator]
 
     def reduce(self, step: Reduce, operand: Sampled) -> Sampled:
         terms = operand.value
         with np.errstate(all="ignore"):
             total = terms.sum(axis=-1)
-            stated = self.order is not None or id(step) in self.orders
+            stated = self.order is not None or id(step) in self.drawing.orders
             if self.key is not None and not stated and narrow(step) and self._few_bits:
                 # So few bits that terms are swallowed, to one side: nothing random is like it.
                 return Sampled(_in_turn(terms, self.wide), False, self.format.precision)
@@ -300,15 +284,13 @@ class RandomRoundings(Rounding):
         none = exact and not np.any(error)
         narrow = self.wide != self.format
         if self.key is not None and not none:
-            total = total + _NORMAL[(self._drawn(total) * _STEPS).astype(np.int64)] * (
-                error * self.larger
-            )
+            total = total + normal_errors(total, self._own_key, error * self.larger)
         if narrow:
             return self._rounded(step, total, none, self._held(total) if none else None)
         return Sampled(total, none, self.format.precision)
 
     def _additions(self, step: Reduce | Contract) -> SumRoundings:
-        order = self.orders.get(id(step))
+        order = self.drawing.orders.get(id(step))
         if order is None:
             return self.additions
         return SumRoundings(self.format, self.wide, order, order.fused)
@@ -366,35 +348,6 @@ def kinds_of_formats(trace: Trace, format: Format) -> list[bool]:
     """Of the formats that steps of a trace have: whether they are wide."""
     own = {step.format for step in trace.steps if isinstance(step, Rounded) and step.format}
     return sorted({is_wide(each) for each in (format, *map(as_format, own))})
-
-
-def spacing_at(value: Array, format: Format) -> Array:
-    """The format's spacing in the binade of each value; none at 0, nor where it is not finite.
-
-    >>> spacing_at(np.array([1.5, -0.7, 0.0, np.inf]), as_format("float32")) * 2.0**24
-    array([2., 1., 0., 0.])
-    """
-    value = np.asarray(value, np.float64)
-    power = (value.view(np.int64) & _EXPONENT).view(np.float64)
-    spacing = np.maximum(power, format.smallest_normal) * (2.0 * format.u)
-    none = np.equal(value, 0) | ~np.isfinite(value)
-    return np.where(none, 0.0, spacing) if np.any(none) else spacing
-
-
-def uniform(value: Array, key: np.uint64) -> Array:
-    """Numbers in (0, 1) made of the digits of other numbers: as rounding errors are, equal for equal ones and
-    for those that differ by a power of two, opposite (u and 1 - u) for opposite ones.
-
-    The digits are mixed by two multiplications by odd numbers, of which the upper half is folded down in
-    between (a variant of D. Lemire's and others' multiplicative hashes); 24 bits are taken.
-    """
-    bits = np.asarray(value, np.float64, order="C").view(np.uint64)
-    with np.errstate(over="ignore"):  # numpy warns where a scalar is taken modulo 2^64
-        mixed = ((bits & _FRACTION) + key) * _FIRST
-        mixed = (mixed ^ (mixed >> np.uint64(32))) * _SECOND
-    drawn = ((mixed >> np.uint64(40)).astype(np.float64) + 0.5) * 2.0**-24
-    opposite: Array = np.where(np.signbit(value), 1.0 - drawn, drawn)
-    return opposite
 
 
 def _any(masks: Any) -> Any:

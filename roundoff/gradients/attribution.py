@@ -20,7 +20,7 @@ from roundoff.arguments import whole
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.adjoints import adjoints, keeping_all, leading_to
 from roundoff.arithmetic.errors_made import ErrorsMade
-from roundoff.arithmetic.random_roundings import Plain
+from roundoff.arithmetic.random_roundings import Drawing
 from roundoff.errors import ArgumentError
 from roundoff.gradients.kept import Kept, Run, runs_kept
 from roundoff.gradients.native import native_gradients
@@ -272,9 +272,10 @@ class _Contributions:
     """What the elements of steps add to the mean square of outputs' errors."""
 
     def __init__(self, trace: Trace, inputs: Mapping[str, Array], format: Format) -> None:
-        self.trace, self.plain, self.made = trace, Plain(), dict[int, Any]()
+        drawing = Drawing()
+        self.trace, self.plain, self.made = trace, drawing.plain, dict[int, Any]()
         arithmetic = ErrorsMade(
-            format, kernels=usual_kernels(trace, format), plain=self.plain, made=self.made
+            format, kernels=usual_kernels(trace, format), drawing=drawing, made=self.made
         )
         found = walk(keeping_all(trace), arithmetic, inputs)
         self.values = [np.asarray(each.value) for each in found.values()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from roundoff.arguments import described, instance, whole
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.random_roundings import (
     AMPLIFIED,
+    Drawing,
     Plain,
     RandomRoundings,
     is_wide,
@@ -25,7 +26,7 @@ from roundoff.gradients.problem import Problem
 from roundoff.kernels.facts import Kernels
 from roundoff.numbers.formats import Format, as_format
 from roundoff.orders import OneTree, Order
-from roundoff.trace.steps import Contract, Move, Reduce, Step, Trace
+from roundoff.trace.steps import Contract, Map, Move, Reduce, Step, Trace
 from roundoff.words import counted
 
 Array = npt.NDArray[np.float64]
@@ -62,7 +63,8 @@ class Prediction:
     def errors(self) -> Array:
         """The samples that take the same branches everywhere; all, if most do not."""
         same = np.array([not branch for branch in self.branch], np.bool_)
-        return self.drawn[same] if 2 * same.sum() > len(self.drawn) else self.drawn
+        some = 2 * same.sum() > len(self.drawn) and not same.all()
+        return self.drawn[same] if some else self.drawn
 
     @property
     def samples(self) -> int:
@@ -73,16 +75,19 @@ class Prediction:
     def rms(self) -> Array:
         """Root mean square of the error, per element; infinite where a sample is not finite."""
         with np.errstate(all="ignore"):
-            squares = np.sqrt(np.mean(np.square(self.errors), axis=0))
-        return np.where(np.isfinite(squares), squares, np.inf)
+            total = np.zeros(self.value.shape)
+            for error in self.errors:
+                total += np.square(error)
+            size = np.sqrt(total / self.samples)
+        return np.where(np.isfinite(size), size, np.inf)
 
     @cached_property
     def norms(self) -> Array:
         """The 2-norm of the error over all elements, per sample, in units of u times that of the value."""
-        axes = tuple(range(1, self.errors.ndim))
         with np.errstate(all="ignore"):
             size = np.sqrt(np.square(self.value).sum())
-            found: Array = np.sqrt(np.square(self.errors).sum(axis=axes)) / (self.format.u * size)
+            sums = np.array([np.square(error).sum() for error in self.errors])
+            found: Array = np.sqrt(sums) / (self.format.u * size)
         return np.where(np.isnan(found), np.where(np.isfinite(size), 0.0, np.inf), found)
 
     @property
@@ -231,33 +236,36 @@ def predictions_of_trace(
     """
     plain, kinds = Plain(), kinds_of_formats(trace, format)
 
-    def one(key: np.uint64 | None, wide: bool, larger: float) -> dict[str, Array]:
-        arithmetic = RandomRoundings(
-            format,
-            order,
-            accumulate,
-            kernels,
-            key,
-            plain,
-            larger,
-            lambda own: is_wide(own) == wide,
-            orders,
-        )
+    def one(drawing: Drawing) -> dict[str, Array]:
+        arithmetic = RandomRoundings(format, order, accumulate, kernels, drawing)
         found = walk(trace, arithmetic, inputs)
         return {name: np.asarray(each.value, np.float64) for name, each in found.items()}
 
-    exact = one(None, False, 1.0)
+    exact = one(Drawing(None, plain, orders=orders or {}))
     errors = {name: np.zeros((samples, *trace.shape(name))) for name in exact}
     branch: list[str] = []
     for k in range(samples):
         key = np.random.default_rng([seed, k]).integers(1 << 62, dtype=np.uint64)
-        plain.branches.clear()
+        branches: list[Map] = []
         for wide in kinds:
             amplified = AMPLIFIED if wide else 1.0
-            for name, drawn in one(key, wide, times * amplified).items():
-                with np.errstate(invalid="ignore"):
-                    equal = drawn == exact[name]  # infinities, too
-                    errors[name][k] += np.where(equal, 0.0, drawn - exact[name]) / amplified
-        branch.append(plain.branches[0].kernel or "a comparison" if plain.branches else "")
+            errs = partial(_is_of_kind, wide)
+            drawing = Drawing(key, plain, times * amplified, errs, orders or {}, branches)
+            for name, drawn in one(drawing).items():
+                errors[name][k] += _apart(drawn, exact[name]) / amplified
+        branch.append(branches[0].kernel or "a comparison" if branches else "")
     tiny = (plain.tiny[0].kernel or "a step") if plain.tiny else ""
     return {n: Prediction(n, format, exact[n], errors[n], tuple(branch), tiny) for n in exact}
+
+
+def _apart(drawn: Array, exact: Array) -> Array:
+    """The difference; none of equal infinities."""
+    with np.errstate(invalid="ignore"):
+        gap: Array = drawn - exact
+    if not np.isfinite(gap).all():
+        gap = np.where(drawn == exact, 0.0, gap)
+    return gap
+
+
+def _is_of_kind(wide: bool, format: Format) -> bool:
+    return is_wide(format) == wide

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from roundoff.gradients.reference import (
     reference_of_trace,
     rigorous_engine,
 )
-from roundoff.judging.ordinary import Ordinary
+from roundoff.judging.ordinary import Ordinary, Tipped
 from roundoff.judging.power import Power, power_of
 from roundoff.numbers.formats import Format, as_format
 from roundoff.trace.steps import Trace
@@ -43,58 +43,28 @@ VAGUE = 1 / 8
 WILD, FEW = 8.0, 4
 
 
-class Kept:
-    """Predictions that are made when they are first asked for, and kept until they are forgotten.
-
-    Samples of all elements of a model's gradients are many numbers.
-    """
-
-    def __init__(self, make: Callable[[], Mapping[str, Prediction]]) -> None:
-        self._make = make
-        self._made: Mapping[str, Prediction] | None = None
-
-    def __call__(self) -> Mapping[str, Prediction]:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
-
-    @property
-    def made(self) -> bool:
-        """Whether somebody has asked."""
-        return self._made is not None
-
-    def forget(self) -> None:
-        """They are made anew when they are asked for again."""
-        self._made = None
-
-
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Of one trace at one set of inputs in one format: the exact outputs and the bounds on their errors.
 
-    predictions: the errors that rounding usually makes, made when they are first asked for; wild: of errors
-    WILD times as large; bounded: whether bounds are worth their time; kernels: what was probed of those that
-    the bounds are for, in words.
+    ordinary, tipped: by output, what the errors that rounding usually makes say, and those of WILD times the
+    size; drawn when they are first asked for.  bounded: whether bounds are worth their time; kernels: what
+    was probed of those that the bounds are for, in words.
     """
 
     reference: Reference
     bounds: Mapping[str, Bound]
-    predictions: Kept
-    wild: Kept
+    ordinary: Callable[[], Mapping[str, Ordinary]]
+    tipped: Callable[[], Mapping[str, Tipped]]
     bounded: bool = True
     kernels: str = ""
-
-    def forget(self) -> None:
-        """Let go of the samples."""
-        self.predictions.forget()
-        self.wild.forget()
 
     def of(self, output: str, side: str, computed: Array, *, traced: bool = True) -> Judged:
         """One computed output of a side, with what it is judged by; traced: whether by its own trace."""
         return Judged(
             side, computed, self.reference[output], self.bounds[output], self.reference.exact,
             self.reference.rigorous, traced, "output" if output == "output" else "gradient",
-            lambda: self.predictions()[output], lambda: self.wild()[output], self.bounded,
+            lambda: self.ordinary()[output], lambda: self.tipped()[output], self.bounded,
         )  # fmt: skip
 
 
@@ -108,8 +78,8 @@ class Judged:
 
     Shapes: computed, the reference and the bound are alike.
     exact: the references of all outputs have no error; rigorous: their radii are proven; traced: the
-    reference and the bound are the side's own, not those of the other side; predicted, wild, bounded: as in
-    `Evidence`.
+    reference and the bound are the side's own, not those of the other side; usually, tipped, bounded: as in
+    `Evidence`, None where nothing is predicted.
     """
 
     name: str
@@ -120,24 +90,15 @@ class Judged:
     rigorous: bool
     traced: bool = True
     what: str = "gradient"
-    predicted: Callable[[], Prediction | None] = _unpredicted
-    wild: Callable[[], Prediction | None] = _unpredicted
+    usually: Callable[[], Ordinary | None] = _unpredicted
+    tipped: Callable[[], Tipped | None] = _unpredicted
     bounded: bool = True
 
     @cached_property
     def ordinary(self) -> Ordinary | None:
         """What errors are ordinary; None where nothing is predicted."""
-        prediction = self.predicted()
-        if prediction is None:
-            return None
-        of = self.reference
-        found = Ordinary.of(prediction, of.high, of.terms, of.known)
-        return None if found.overflows else found
-
-    @property
-    def known_ordinary(self) -> Ordinary | None:
-        """The same, if somebody has asked for it."""
-        return self.ordinary if "ordinary" in vars(self) else None
+        found = self.usually()
+        return None if found is None or found.overflows else found
 
     @property
     def decides(self) -> bool:
@@ -199,32 +160,35 @@ def evidence_of_trace(
     rounded = round_inputs(trace, inputs, target)
     kernels = of_this_machine(trace, target, device, accumulate)
     bounds = bounds_of_trace(trace, rounded, target, accumulate=accumulate, kernels=kernels)
-    predictions, wild = predictions_here(trace, rounded, target, accumulate, device)
+    drawn = partial(_drawn, trace, rounded, target, accumulate, device)
+
+    @cache
+    def ordinary() -> dict[str, Ordinary]:
+        return {
+            name: Ordinary.of(each, of.high, of.terms, of.known)
+            for name, each in drawn(SAMPLES, 1.0).items()
+            for of in [reference[name]]
+        }
+
+    @cache
+    def tipped() -> dict[str, Tipped]:
+        return {n: Tipped.of(each, reference[n].known) for n, each in drawn(FEW, WILD).items()}
+
     # A worst case carried through a long function takes most of the time, and decides nothing.
     bounded = trace.polynomial or not is_large(trace)
     told = kernels.words() if kernels else ""
-    return Evidence(reference, bounds, predictions, wild, bounded, told)
+    return Evidence(reference, bounds, ordinary, tipped, bounded, told)
 
 
-def predictions_here(
-    trace: Trace,
-    inputs: Mapping[str, Array],
-    target: Format,
-    accumulate: Any = None,
-    device: Any = "cpu",
-) -> tuple[Kept, Kept]:
-    """Of errors as they usually are, and WILD times as large; made when first asked for.
-
-    Kernels of this machine are probed, others taken as they usually are.
-    """
-
-    def made(samples: int, times: float) -> Mapping[str, Prediction]:
-        kernels = usual_kernels(trace, target, accumulate, device)
-        return predictions_of_trace(
-            trace, inputs, target, kernels=kernels, samples=samples, times=times
-        )
-
-    return Kept(partial(made, SAMPLES, 1.0)), Kept(partial(made, FEW, WILD))
+def _drawn(
+    trace: Trace, inputs: Mapping[str, Array], target: Format, accumulate: Any, device: Any,
+    samples: int, times: float,
+) -> Mapping[str, Prediction]:  # fmt: skip
+    """Kernels of this machine are probed, others taken as they usually are."""
+    kernels = usual_kernels(trace, target, accumulate, device)
+    return predictions_of_trace(
+        trace, inputs, target, kernels=kernels, samples=samples, times=times
+    )
 
 
 def tolerance_pair(first: Judged, second: Judged) -> tuple[float, float]:

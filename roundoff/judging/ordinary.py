@@ -53,7 +53,7 @@ class Ordinary:
     Kernels may round where the trace has nothing to round: one rounding of each result is always ordinary.
     rms: per element; parts: per sample, along the exact result; asides: per sample, likewise; branched: the
     largest of the four sizes (one: of any element) among samples that take another branch, 0 if none does;
-    median: of the 2-norms, in u, where anybody asks.
+    median: of the 2-norms, in u, where anybody asks; tiny: as in `Prediction`.
     """
 
     format: Format
@@ -65,13 +65,15 @@ class Ordinary:
     asides: Array
     branched: Array
     median: float = np.nan
+    tiny: str = ""
 
     @classmethod
     def of(cls, prediction: Prediction, exact: Array, terms: Array, known: Mask) -> Ordinary:
         """What the samples of a prediction say."""
         x, format = np.where(known, exact, 0.0), prediction.format
         with np.errstate(invalid="ignore"):  # samples may overflow
-            errors = [np.where(known, e, 0.0) for e in prediction.errors]
+            some = not known.all()
+            errors = [np.where(known, e, 0.0) if some else e for e in prediction.errors]
             weights = _weights(format, x, terms, known, prediction.rms)
             parts, asides = (
                 np.array([f(e) for e in errors])
@@ -80,8 +82,10 @@ class Ordinary:
             others = [e for e, b in zip(prediction.drawn, prediction.branch, strict=False) if b]
             sizes = [_sizes(np.where(known, e, 0.0), x, weights) for e in others]
         branched = np.max(sizes, axis=0, initial=0.0) if sizes else np.zeros(4)
-        median = prediction.normwise[0]
-        return cls(format, exact, terms, known, prediction.rms, parts, asides, branched, median)
+        return cls(
+            format, exact, terms, known, prediction.rms, parts, asides, branched,
+            prediction.normwise[0], prediction.tiny,
+        )  # fmt: skip
 
     @property
     def overflows(self) -> bool:
@@ -170,6 +174,21 @@ class Ordinary:
         whole = [(size, self.norm), (1.0, self.along)] if size else []
         factors = [(x + limit) / (x - limit) for x, limit in whole if x > limit]
         return Power(min([of.factor, *factors]), of.term, of.swaps)
+
+
+@dataclass(frozen=True)
+class Tipped:
+    """What errors drawn larger do: the branch that one of them takes, "" if none does; and how large the
+    largest is, in the 2-norm."""
+
+    branch: str
+    norm: float
+
+    @classmethod
+    def of(cls, wild: Prediction, known: Mask) -> Tipped:
+        """What the samples say, where exact values are known."""
+        sizes = [float(np.linalg.norm(np.where(known, drawn, 0.0))) for drawn in wild.drawn]
+        return cls(next((branch for branch in wild.branch if branch), ""), max(sizes))
 
 
 def _along(error: Array, exact: Array) -> float:

@@ -145,7 +145,7 @@ def _compute(
         if bounded or found.bounded:
             certain, likely = bound.certain, bound.likely(failure)
         if predicted:
-            of = Ordinary.of(found.predictions()[name], each.high, each.terms, each.known)
+            of = found.ordinary()[name]
             samples = of.rms, of.parts, of.asides, of.branched
         known[name] = Known(each.high, each.low, each.error, each.terms, certain, likely, *samples)
     return known

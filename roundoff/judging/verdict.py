@@ -151,6 +151,7 @@ def judge(first: Judged, second: Judged) -> Judgement:
                  wrong sign, where the exact gradient overflows
     SUSPICIOUS   a side errs beyond its probabilistic bound or, where that decides nothing (it is above VAGUE
                  of the terms), several times beyond the predicted error
+    UNDECIDED    a side that is not traced would pass with zeros, too
     ROUNDOFF     none of these
 
     Where one side's exact gradient is not known, that of the other is the measure.  A side that is not
@@ -177,12 +178,10 @@ def judge(first: Judged, second: Judged) -> Judgement:
     reason = _apart_without_reference(*sides, equal) or _beside_overflow(*sides)
     if reason:
         return Judgement(Verdict.UNDECIDED, reason)
-    if not all(side.decides for side in sides):
-        return _by_prediction(*sides, equal)
-    for side in sides:
-        if (side.beyond(side.likely) & ~side.borrowed).any():
-            return Judgement(Verdict.SUSPICIOUS, _unlikely(side), "probabilistic")
-    return Judgement(Verdict.ROUNDOFF, _rounding(*sides, equal), "probabilistic")
+    bounds = all(side.decides for side in sides)
+    found = (_by_bounds if bounds else _by_prediction)(*sides, equal)
+    reason = _without_power(*sides) if found.verdict == Verdict.ROUNDOFF else ""
+    return Judgement(Verdict.UNDECIDED, reason) if reason else found
 
 
 class _Measured:
@@ -242,9 +241,12 @@ class _Measured:
     @property
     def ordinary(self) -> Ordinary | None:
         """What errors are, by the side's own prediction, or the other's where nothing of its own is known."""
-        return (
-            self.other.ordinary if self.borrowed.all() and self.borrowed.size else self.own.ordinary
-        )
+        return (self.other if self._unknown else self.own).ordinary
+
+    @property
+    def _unknown(self) -> bool:
+        """Whether no exact value of its own is known."""
+        return bool(self.borrowed.all() and self.borrowed.size)
 
     @property
     def unpredicted(self) -> str:
@@ -253,18 +255,16 @@ class _Measured:
         Numbers that are flushed, for errors below TINY; and another branch, where errors WILD times as large
         take it and are as large.
         """
-        judged = self.other if self.borrowed.all() and self.borrowed.size else self.own
-        predicted, wild = judged.predicted(), judged.wild()
-        if predicted is not None and predicted.tiny and self.error[self.known].max() < TINY:
-            return f"numbers are so small that kernels may flush them to zero ({predicted.tiny})"
-        if wild is None or not any(wild.branch):
+        ordinary = self.ordinary
+        if ordinary is not None and ordinary.tiny and self.error[self.known].max() < TINY:
+            return f"numbers are so small that kernels may flush them to zero ({ordinary.tiny})"
+        tipped = (self.other if self._unknown else self.own).tipped()
+        if tipped is None or not tipped.branch:
             return ""
-        known = self.known & np.isfinite(self.signed)
-        sizes = [np.linalg.norm(np.where(known, drawn, 0.0)) for drawn in wild.drawn]
-        if np.linalg.norm(np.where(known, self.signed, 0.0)) > 2.0 * max(sizes):
+        error = np.where(self.known & np.isfinite(self.signed), self.signed, 0.0)
+        if np.linalg.norm(error) > 2.0 * tipped.norm:
             return ""
-        branch = next(branch for branch in wild.branch if branch)
-        return f"rounding may take another branch ({branch}), which makes errors as large"
+        return f"rounding may take another branch ({tipped.branch}), which makes errors as large"
 
     def exact(self, at: tuple[int, ...]) -> str:
         """The exact value at an element, and whose it is if it is not the side's own."""
@@ -277,6 +277,13 @@ class _Measured:
     def neutral(self) -> str:
         """What is said of a side that has no trace of its own, in place of blaming it."""
         return f"; {self.own.name} has no trace, so which one is wrong is not decided"
+
+
+def _by_bounds(first: _Measured, second: _Measured, equal: Mask) -> Judgement:
+    for side in (first, second):
+        if (side.beyond(side.likely) & ~side.borrowed).any():
+            return Judgement(Verdict.SUSPICIOUS, _unlikely(side), "probabilistic")
+    return Judgement(Verdict.ROUNDOFF, _rounding(first, second, equal), "probabilistic")
 
 
 def _by_prediction(first: _Measured, second: _Measured, equal: Mask) -> Judgement:
@@ -300,6 +307,21 @@ def _by_prediction(first: _Measured, second: _Measured, equal: Mask) -> Judgemen
                 )
             return Judgement(Verdict.SUSPICIOUS, reason, "predicted")
     return Judgement(Verdict.ROUNDOFF, _rounding(first, second, equal, " (predicted)"), "predicted")
+
+
+def _without_power(first: _Measured, second: _Measured) -> str:
+    """Where a side without a trace would pass with zeros in place of numbers that rounding does not make."""
+    for side in (first, second):
+        if side.own.traced or np.isfinite(side.own.power.factor):
+            continue
+        terms = np.where(side.known, side.own.reference.terms, 0.0)
+        exact, format = np.where(side.known, side.high, 0.0), side.own.bound.format
+        if np.linalg.norm(exact) > format.u * np.linalg.norm(terms):
+            return (
+                f"rounding in {side.other.name} may err by as much as the {side.own.what} itself in "
+                f"{format}, so that {side.own.name} would pass even with zeros; take a wider format"
+            )
+    return ""
 
 
 def _lost(first: _Measured, second: _Measured) -> Iterator[str]:

@@ -9,7 +9,7 @@ from scipy import stats
 
 import roundoff as ro
 from roundoff.arithmetic import move_elements
-from roundoff.arithmetic.random_roundings import spacing_at, uniform
+from roundoff.arithmetic.errors_of_digits import centred, spacing_at
 from roundoff.arithmetic.simulated import Simulated, simulate
 from roundoff.arithmetic.sum_roundings import (
     squares_in_turn,
@@ -70,13 +70,13 @@ def test_errors_are_those_of_the_numbers() -> None:
 def test_digits_make_uniform_numbers() -> None:
     """Of neighbouring numbers, too; those of two keys have nothing to do with each other."""
     values = 1.0 + 2.0**-52 * np.arange(100_000)
-    one, two = (uniform(values, np.uint64(key)) for key in (1, 2))
+    one, two = (centred(values, np.uint64(key)) for key in (1, 2))
     for drawn in (one, two):
-        assert stats.kstest(drawn, "uniform").pvalue > 1e-4
+        assert stats.kstest(drawn + 0.5, "uniform").pvalue > 1e-4
         assert abs(np.corrcoef(drawn[1:], drawn[:-1])[0, 1]) < 0.015
     assert abs(np.corrcoef(one, two)[0, 1]) < 0.015
-    np.testing.assert_allclose(uniform(-values, np.uint64(1)), 1 - one)
-    assert uniform(np.array(1.5), np.uint64(3)).shape == ()
+    np.testing.assert_array_equal(centred(-values, np.uint64(1)), -one)
+    assert centred(np.array(1.5), np.uint64(3)).shape == ()
 
 
 EXACT = {

@@ -9,7 +9,7 @@ from torch import nn
 
 import roundoff as ro
 from roundoff.arithmetic import walk
-from roundoff.arithmetic.random_roundings import Plain, RandomRoundings
+from roundoff.arithmetic.random_roundings import Drawing, Plain, RandomRoundings
 from roundoff.errors import ArgumentError, UnsupportedError
 from roundoff.gradients.attribution import Site
 from roundoff.gradients.prediction import usual_kernels
@@ -46,7 +46,7 @@ class OneSource(RandomRoundings):
 
     def of(self, step):
         own = super().of(step)
-        own.key = own.sample if id(step) in self.chosen else None
+        own.key = own.drawing.key if id(step) in self.chosen else None
         return own
 
 
@@ -56,7 +56,7 @@ def _one_at_a_time(problem, target, samples=24):
     kernels, plain = usual_kernels(trace, target), Plain()
 
     def run(steps, key):
-        arithmetic = OneSource(target, kernels=kernels, key=key, plain=plain)
+        arithmetic = OneSource(target, kernels=kernels, drawing=Drawing(key, plain))
         OneSource.chosen = {id(step) for step in steps}
         found = walk(trace, arithmetic, given)
         return {name: np.asarray(each.value) for name, each in found.items()}

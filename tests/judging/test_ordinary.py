@@ -15,7 +15,15 @@ from test_thresholds import reference
 import roundoff as ro
 from roundoff.arithmetic.condition_scale import Scaled
 from roundoff.judging.evidence import Judged
-from roundoff.judging.ordinary import BRANCHED, COMMON, FAILURE, ONE_ROUNDING, TIMES, Ordinary
+from roundoff.judging.ordinary import (
+    BRANCHED,
+    COMMON,
+    FAILURE,
+    ONE_ROUNDING,
+    TIMES,
+    Ordinary,
+    Tipped,
+)
 from roundoff.judging.verdict import judge
 
 SHAPE, SAMPLES = (6, 5), 16
@@ -113,7 +121,7 @@ def test_an_error_that_another_branch_explains_is_undecided() -> None:
         certain=0 * EXACT + np.inf, likely=lambda failure: 0 * EXACT + np.inf, format=ro.FLOAT32
     )
     wild = ro.Prediction("x", ro.FLOAT32, EXACT, 100 * ERRORS[:2], ("", "relu"))
-    predicted = ro.Prediction("x", ro.FLOAT32, EXACT, ERRORS)
+    usual = _ordinary(ERRORS)
     flat = reference(*EXACT.ravel())
     of = replace(
         flat, high=EXACT, low=0 * EXACT, error=0 * EXACT, own=(EXACT, 0 * EXACT),
@@ -126,8 +134,8 @@ def test_an_error_that_another_branch_explains_is_undecided() -> None:
         for branching in (wild, replace(wild, branch=("", ""))):
             sides = [
                 Judged(
-                    name, EXACT + error, of, bound, True, True, predicted=lambda: predicted,
-                    wild=lambda branching=branching: branching,
+                    name, EXACT + error, of, bound, True, True, usually=lambda: usual,
+                    tipped=lambda branching=branching: Tipped.of(branching, ALL),
                 )
                 for name, error in (("one", 0.0), ("two", 2 * size * most * signs))
             ]  # fmt: skip

@@ -14,26 +14,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.arithmetic.kinks import Seen, never_crossed, sides
+from roundoff.arithmetic.kinks import Seen, never_crossed
 from roundoff.arithmetic.ties import first_tie
 from roundoff.errors import RoundoffError
 from roundoff.gradients.inputs import round_inputs
 from roundoff.gradients.reference import Reference, is_large
 from roundoff.judging.comparison.points import Points
+from roundoff.judging.comparison.screening import Screened, TwoTraces, screened
 from roundoff.judging.evidence import proven_reference
 from roundoff.judging.verdict import by_literals, same_reference
 from roundoff.numbers.formats import FLOAT32
-from roundoff.trace import Trace
 from roundoff.words import listed
 
 Array = npt.NDArray[np.float64]
 Inputs = dict[str, Array]
-TwoTraces = tuple[Trace, Trace]
 #: TwoTraces at points where integers or masks are others.
 Retrace = Callable[[Mapping[str, Array]], TwoTraces]
-
-#: In float64, what is farther apart than this part of the terms of the last sum may be apart.
-NEAR = 2.0**-40
 
 #: Exponents of the magnitudes: huge at both ends for exponentials, and some way there.
 FAR, NEARER = 8, 4
@@ -114,12 +110,15 @@ class Search:
         self.kept = {name: {"signs", "zeros"} for name in points.floating_names}
         self.large = any(map(is_large, traces))
         self.given = {name: _single(value) for name, value in points.values.items()}
+        self._last: tuple[Any, Any, Screened | None] = None, None, None
         self.same = traces[0] is traces[1]  # then floating-point numbers tell nothing
 
     def run(self) -> None:
         """Look at all points."""
         if self.left and not self.same:
-            self.screened(self.traces, self.given)
+            here = self._screened(self.traces, self.given)
+            if here is not None:
+                self._note(here)
         for point, exponents in () if self.same else self._floating():
             if not self.left:
                 return
@@ -174,7 +173,7 @@ class Search:
             self.kept[name] -= way
 
     def _defined(self, values: Inputs) -> bool:
-        return self.screened(self.traces, values, remember=False) is not None
+        return self._screened(self.traces, values) is not None
 
     def _look_at_others(self, permuted: bool) -> None:
         """At integers permuted or redrawn, and masks drawn anew; the other inputs as given, and moved."""
@@ -196,33 +195,27 @@ class Search:
 
     # -------------------------------------------------------------------------------- looking
 
-    def screened(
-        self, traces: TwoTraces, values: Mapping[str, Array], *, remember: bool = True
-    ) -> dict[str, bool] | None:
-        """Per gradient, whether it may be apart there; None where one is not defined."""
-        try:
-            of = [sides(trace, round_inputs(trace, values, FLOAT32)) for trace in traces]
-        except RoundoffError:
-            return None
-        (first, _), (second, _) = of
-        found = {}
-        for name, one in first.items():
-            two = second[name]
-            if not (np.isfinite(one.value).all() and np.isfinite(two.value).all()):
-                return None
-            terms = np.maximum(np.minimum(one.terms, two.terms), np.abs(one.value))
-            found[name] = bool((np.abs(one.value - two.value) > NEAR * terms).any())
-        if remember and traces is self.traces:
-            for seen, (_, outcomes) in zip(self.seen, of, strict=True):
-                seen.append(outcomes)
+    def _screened(self, traces: TwoTraces, values: Mapping[str, Array]) -> Screened | None:
+        """The last point is remembered: it is asked for twice."""
+        traced, at, found = self._last
+        if traced is not traces or at is not values:
+            found = screened(traces, values)
+            self._last = traces, values, found
         return found
 
+    def _note(self, found: Screened) -> None:
+        """Of the traces at the given integers and masks, remember on which sides elements were."""
+        for seen, outcomes in zip(self.seen, found.seen, strict=True):
+            seen.append(outcomes)
+
     def _look(self, point: str, traces: TwoTraces, values: Inputs, *, proven: bool) -> None:
-        apart = self.screened(traces, values)
-        if apart is None:
+        found = self._screened(traces, values)
+        if found is None:
             self.undefined.append(point)
             return
-        if not (proven or any(apart[name] for name in self.left)):
+        if traces is self.traces:
+            self._note(found)
+        if not (proven or any(found.apart[name] for name in self.left)):
             self.looked.append(f"{point} (in float64)")
             return
         try:
@@ -293,8 +286,8 @@ class Search:
                 of = self._traces_at(traces, candidate)
             except RoundoffError:
                 return False
-            found = self.screened(of, candidate, remember=False)
-            return found is not None and found[name]
+            found = screened(of, candidate)
+            return found is not None and found.apart[name]
 
         few = dict(values)
         if parts(

@@ -13,6 +13,7 @@ from roundoff.arithmetic.ties import first_tie
 from roundoff.gradients.inputs import round_inputs
 from roundoff.gradients.reference import Reference
 from roundoff.judging.comparison.points import VALUES, Points
+from roundoff.judging.comparison.screening import NEAR
 from roundoff.judging.evidence import proven_reference
 from roundoff.judging.verdict import Judgement, Verdict, different, same_reference
 from roundoff.numbers.formats import as_format
@@ -23,11 +24,13 @@ Array = npt.NDArray[np.float64]
 
 
 class Agreement(IntEnum):
-    """How far two references agree: but for literals rounded to double, within radii, or exactly."""
+    """How far two functions agree at a point: in float64; by references, but for literals rounded to double,
+    within radii, or exactly."""
 
-    NEARLY = 0
-    WITHIN = 1
-    EXACT = 2
+    CLOSE = 0
+    NEARLY = 1
+    WITHIN = 2
+    EXACT = 3
 
 
 def agreement_of(first: Reference, second: Reference) -> Agreement:
@@ -50,6 +53,8 @@ def chance(points: int, degree: int | None, agreement: Agreement, kept: Sequence
     degree: of both, as polynomials in the numbers that were varied; kept: which were not, in words.
     """
     count = counted(points, "random point")
+    if agreement == Agreement.CLOSE:
+        return f"float64 values agree at {count}, to 2^{np.log2(NEAR):.0f} of the sums of |terms|"
     if agreement == Agreement.NEARLY:
         return f"the references agree at {count}, but for literals rounded to double"
     if degree is None or agreement == Agreement.WITHIN:

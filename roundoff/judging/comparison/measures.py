@@ -28,6 +28,8 @@ def row(pair: Pair, names: tuple[str, str]) -> dict[str, Any]:
     }
     if pair.sides is not None:
         found |= measures(*pair.sides)
+        if pair.judgement.evidence == "predicted":
+            found["predicted"] = max(_predicted(side) for side in pair.sides)
         if pair.judgement.verdict == Verdict.ROUNDOFF:
             found["notices"] = max(side.power.factor for side in pair.sides)
         if one_question(pair):
@@ -96,16 +98,15 @@ def measures(first: Judged, second: Judged) -> dict[str, Any]:
             "without_value": int((~(one.known | two.known)).sum()),
             "bound_certified": _largest(certain / unit),
             "bound_probabilistic": _largest(likely / unit),
-            "predicted": max(_predicted(first), _predicted(second)),
+            "predicted": np.nan,
             "rtol": rtol,
             "atol": atol,
         }
 
 
 def _predicted(side: Judged) -> float:
-    """The predicted error in the 2-norm, in u; NaN where a bound decides and none was made."""
-    ordinary = side.known_ordinary
-    return np.nan if side.decides or ordinary is None else ordinary.median
+    """The predicted error in the 2-norm, in u; NaN where nothing is predicted."""
+    return np.nan if side.ordinary is None else side.ordinary.median
 
 
 def _closer(errors: Sequence[float], names: tuple[str, str]) -> tuple[str, float]:

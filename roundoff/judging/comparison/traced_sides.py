@@ -63,7 +63,7 @@ class TracedSides:
 
         self.sides, self.device = sides, device
         self.notes: list[str] = []
-        self.checked: list[Trace] = []
+        self.checked = False
         self.spent: dict[str, float] = {}
         self.ran: dict[tuple[str, Format], dict[str, Array]] = {}
         self.generator = np.random.default_rng([seed, 4])
