@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.arithmetic.views import Views, for_products
+from roundoff.arithmetic.views import for_products, moved_back
 from roundoff.trace.functions import FUNCTIONS, Function, Kind
 from roundoff.trace.steps import Contract, Map, Move, Reduce, Step, Trace
 
@@ -31,16 +31,14 @@ def adjoints(
     values: Sequence[Array],
     weights: Mapping[str, Array],
     wanted: Sequence[bool],
-    views: Views | None = None,
 ) -> Iterator[tuple[int, Array]]:
     """From the last step to the first, its number and the adjoint of its value; steps that outputs with
     weights do not depend on are left out.
 
     values: of all steps; weights: by output, in its shape; wanted: whether the adjoint of a step is, or that
-    of a step before it (see `leading_to`); views: of the trace's moves.
+    of a step before it (see `leading_to`).
     """
     waiting: dict[int, Array] = {}
-    views = views or Views()
 
     def add(number: int, adjoint: Any) -> None:
         waiting[number] = waiting[number] + adjoint if number in waiting else adjoint
@@ -58,7 +56,7 @@ def adjoints(
             continue
         match step:
             case Move():
-                found: Sequence[Any] = _of_move(step, g, of, views)
+                found: Sequence[Any] = _of_move(step, g, of)
             case Reduce():
                 found = [np.broadcast_to(g[..., None], of[0].shape)]
             case Contract():
@@ -83,12 +81,12 @@ def _turned(matrices: Array) -> Array:
     return for_products(np.swapaxes(matrices, -1, -2))
 
 
-def _of_move(step: Move, g: Array, of: Sequence[Array], views: Views) -> list[Array]:
+def _of_move(step: Move, g: Array, of: Sequence[Array]) -> list[Array]:
     """What goes to several places is summed over them."""
     if step.index is None:
         return [g.reshape(of[0].shape)]
     sizes = [prod(each.shape) for each in of]
-    back = views.back(step, g, sizes[0]) if len(of) == 1 else None
+    back = moved_back(step, g, sizes[0]) if len(of) == 1 else None
     if back is None:
         back = np.asarray(
             np.bincount(step.index.ravel(), g.ravel(), 1 + sum(sizes))[1:], np.float64

@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arithmetic import move_elements
 from roundoff.arithmetic.enclosed import Enclosed
 from roundoff.arithmetic.enclosed_products import few, products_on_a_grid
 from roundoff.arithmetic.errors_of_digits import centred, normal_errors, rounding_errors
 from roundoff.arithmetic.exact_operations import exact_in_float64, terms_on_a_grid
 from roundoff.arithmetic.per_step import Rounding
 from roundoff.arithmetic.sum_roundings import SumRoundings
-from roundoff.arithmetic.views import Views, for_products
+from roundoff.arithmetic.views import for_products
 from roundoff.bounds.exactness import powers_of_two
 from roundoff.kernels.facts import Kernels
 from roundoff.kernels.levels import levels as kernel_levels
@@ -87,7 +88,6 @@ class Plain:
     """
 
     def __init__(self) -> None:
-        self.views = Views()
         self.tiny: list[Rounded] = []
         self._rms: dict[int, tuple[Step, Array]] = {}
         self._sides: dict[int, tuple[Step, Array]] = {}
@@ -164,7 +164,7 @@ class RandomRoundings(Rounding):
 
     def move(self, step: Move, operands: Sequence[Sampled]) -> Sampled:
         exact = all(operand.exact for operand in operands)
-        values = self.plain.views.move(step, [operand.value for operand in operands])
+        values = move_elements(step, [operand.value for operand in operands], 0.0)
         return Sampled(values, exact, max(operand.precision for operand in operands))
 
     def map(self, step: Map, operands: Sequence[Sampled]) -> Sampled:

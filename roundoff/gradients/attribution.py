@@ -20,7 +20,6 @@ from roundoff.arguments import whole
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.adjoints import adjoints, keeping_all, leading_to
 from roundoff.arithmetic.errors_made import ErrorsMade
-from roundoff.arithmetic.random_roundings import Drawing
 from roundoff.errors import ArgumentError
 from roundoff.gradients.kept import Kept, Run, runs_kept
 from roundoff.gradients.native import native_gradients
@@ -272,11 +271,8 @@ class _Contributions:
     """What the elements of steps add to the mean square of outputs' errors."""
 
     def __init__(self, trace: Trace, inputs: Mapping[str, Array], format: Format) -> None:
-        drawing = Drawing()
-        self.trace, self.plain, self.made = trace, drawing.plain, dict[int, Any]()
-        arithmetic = ErrorsMade(
-            format, kernels=usual_kernels(trace, format), drawing=drawing, made=self.made
-        )
+        self.trace, self.made = trace, dict[int, Any]()
+        arithmetic = ErrorsMade(format, kernels=usual_kernels(trace, format), made=self.made)
         found = walk(keeping_all(trace), arithmetic, inputs)
         self.values = [np.asarray(each.value) for each in found.values()]
         self.wanted = leading_to(trace, lambda step: id(step) in self.made)
@@ -292,9 +288,7 @@ class _Contributions:
         for _ in range(signs):
             signs_of = np.asarray(chosen.integers(0, 2, shape) * 2.0 - 1.0, np.float64)
             weights = {output: signs_of}
-            for number, g in adjoints(
-                self.trace, self.values, weights, self.wanted, self.plain.views
-            ):
+            for number, g in adjoints(self.trace, self.values, weights, self.wanted):
                 variance = self.made.get(id(self.trace.steps[number]))
                 if variance is not None:
                     yield number, self._squares(number, g, variance)

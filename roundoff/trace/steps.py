@@ -24,6 +24,7 @@ from roundoff.trace.call import Call
 from roundoff.trace.call import Shape as Shape
 from roundoff.trace.functions import FUNCTIONS
 from roundoff.trace.source import Source
+from roundoff.trace.views import View, as_view
 
 Index = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -65,6 +66,11 @@ class Move:
     shape: Shape
     operands: tuple[int, ...]
     index: Index | None
+
+    @cached_property
+    def view(self) -> View | None:
+        """The strided view of the one operand that it is, None if it is none."""
+        return as_view(self.index)
 
 
 @dataclass(frozen=True, eq=False)
