@@ -66,6 +66,15 @@ class Site:
         """In the order of PARTS."""
         return self.source.module, self.source.line, self.operation, self.source.phase
 
+    def __str__(self) -> str:
+        return f"{self.operation} ({self.source.phase}) in {self.source.place}"
+
+    @classmethod
+    def of_row(cls, row: Mapping[Any, Any]) -> Site:
+        """That of a row of `Attribution.table`."""
+        module, line, operation, phase = (str(row[part]) for part in PARTS)
+        return cls(Source(module, line, phase == "backward"), operation)
+
     def named(self, name: str) -> bool:
         """Whether a name is one of the parts, or that of a module around this one's."""
         module = self.source.module
@@ -87,8 +96,10 @@ class Attribution:
         squares: Mapping[str, Mapping[Site, float]],
         sizes: Mapping[str, float],
         signs: int,
+        seed: int,
     ) -> None:
-        self.problem, self.run, self.format, self.signs = problem, run, format, signs
+        self.problem, self.run, self.format = problem, run, format
+        self.signs, self.seed = signs, seed
         self._squares, self.sizes = squares, sizes
 
     @cached_property
@@ -141,7 +152,7 @@ class Attribution:
         trace = self.problem.trace(self.format)
         found = _Contributions(trace, self.problem.rounded(self.format), self.format)
         each: dict[int, Array] = {}
-        for number, squares in found.sampled(gradient, self.signs):
+        for number, squares in found.sampled(gradient, self.signs, self.seed):
             each[number] = each.get(number, 0.0) + squares / self.signs
         return [
             (site, squares)
@@ -209,9 +220,8 @@ class Attribution:
             f"shares in the errors of {counted(len(self._squares), 'result')} in {self.format} "
             f"(mean over them; {counted(self.signs, 'random sign')})"
         ]
-        for row in found.head(_SHOWN).itertuples():
-            where = ", ".join(str(p) for p in (row.module, row.line) if p) or "no known place"
-            lines.append(f"  {row.share:6.1%}  {row.operation} ({row.phase}) in {where}")
+        for row in found.head(_SHOWN).to_dict("records"):
+            lines.append(f"  {row['share']:6.1%}  {Site.of_row(row)}")
         rest = found["share"][_SHOWN:]
         if len(rest):
             lines.append(f"  {rest.sum():6.1%}  {len(rest)} others")
@@ -264,7 +274,7 @@ def attribute(
         output=output,
         forward=True,
     )
-    return Attribution(problem, run, target, squares, contributions.sizes, signs)
+    return Attribution(problem, run, target, squares, contributions.sizes, signs, seed)
 
 
 class _Contributions:
@@ -281,7 +291,7 @@ class _Contributions:
             for name, number in trace.outputs.items()
         }
 
-    def sampled(self, output: str, signs: int, seed: int = 0) -> Iterable[tuple[int, Array]]:
+    def sampled(self, output: str, signs: int, seed: int) -> Iterable[tuple[int, Array]]:
         """Step numbers with the squares of one sample, every step `signs` times."""
         chosen = np.random.default_rng([seed, list(self.trace.outputs).index(output)])
         shape = self.trace.shape(output)

@@ -151,7 +151,6 @@ def judge(first: Judged, second: Judged) -> Judgement:
                  wrong sign, where the exact gradient overflows
     SUSPICIOUS   a side errs beyond its probabilistic bound or, where that decides nothing (it is above VAGUE
                  of the terms), several times beyond the predicted error
-    UNDECIDED    a side that is not traced would pass with zeros, too
     ROUNDOFF     none of these
 
     Where one side's exact gradient is not known, that of the other is the measure.  A side that is not
@@ -179,9 +178,7 @@ def judge(first: Judged, second: Judged) -> Judgement:
     if reason:
         return Judgement(Verdict.UNDECIDED, reason)
     bounds = all(side.decides for side in sides)
-    found = (_by_bounds if bounds else _by_prediction)(*sides, equal)
-    reason = _without_power(*sides) if found.verdict == Verdict.ROUNDOFF else ""
-    return Judgement(Verdict.UNDECIDED, reason) if reason else found
+    return (_by_bounds if bounds else _by_prediction)(*sides, equal)
 
 
 class _Measured:
@@ -307,21 +304,6 @@ def _by_prediction(first: _Measured, second: _Measured, equal: Mask) -> Judgemen
                 )
             return Judgement(Verdict.SUSPICIOUS, reason, "predicted")
     return Judgement(Verdict.ROUNDOFF, _rounding(first, second, equal, " (predicted)"), "predicted")
-
-
-def _without_power(first: _Measured, second: _Measured) -> str:
-    """Where a side without a trace would pass with zeros in place of numbers that rounding does not make."""
-    for side in (first, second):
-        if side.own.traced or np.isfinite(side.own.power.factor):
-            continue
-        terms = np.where(side.known, side.own.reference.terms, 0.0)
-        exact, format = np.where(side.known, side.high, 0.0), side.own.bound.format
-        if np.linalg.norm(exact) > format.u * np.linalg.norm(terms):
-            return (
-                f"rounding in {side.other.name} may err by as much as the {side.own.what} itself in "
-                f"{format}, so that {side.own.name} would pass even with zeros; take a wider format"
-            )
-    return ""
 
 
 def _lost(first: _Measured, second: _Measured) -> Iterator[str]:

@@ -21,6 +21,10 @@ class Source:
         """In a word."""
         return "backward" if self.backward else "forward"
 
+    @property
+    def place(self) -> str:
+        """Module and line, as far as they are known."""
+        return ", ".join(filter(None, (self.module, self.line))) or "no known place"
+
     def __str__(self) -> str:
-        where = ", ".join(filter(None, (self.module, self.line))) or "no known place"
-        return f"{where}, {self.phase}"
+        return f"{self.place}, {self.phase}"

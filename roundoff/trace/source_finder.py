@@ -6,6 +6,7 @@ the nodes of autograd's graph carry the numbers that they got in the forward pas
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,15 @@ from roundoff.trace.source import Source
 #: The key under which a node of a graph has its source.
 _KEY = "roundoff"
 
-_TORCH = str(Path(torch.__file__).parent)
-_LAYERS = str(Path(_TORCH) / "nn" / "modules")
-_OURS = str(Path(__file__).parent.parent)
+
+def _folder(path: Path) -> str:
+    """As files in it begin: those of torchvision are not in torch."""
+    return f"{path}{os.sep}"
+
+
+_TORCH = _folder(Path(torch.__file__).parent)
+_LAYERS = _folder(Path(torch.nn.__file__).parent / "modules")
+_OURS = _folder(Path(__file__).parent.parent)
 _CALL = torch.nn.Module._call_impl.__code__
 _BACKWARD = torch.autograd.graph._engine_run_backward.__code__
 

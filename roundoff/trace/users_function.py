@@ -92,7 +92,7 @@ def evaluate(
         values = {name: t.requires_grad_() if name in wrt else t for name, t in plain.items()}
         upstream = values.pop(UPSTREAM, None)
         result = call(function, values, output)
-        out = result if loss is None else loss(result)
+        out = result if loss is None else _of_loss(loss, result)
         if not isinstance(out, torch.Tensor) or (upstream is None and out.numel() != 1):
             what = f"shape {tuple(out.shape)}" if isinstance(out, torch.Tensor) else "no tensor"
             whose = "the function's output" if loss is None else "the loss"
@@ -114,6 +114,15 @@ def evaluate(
         torch.zeros_like(values[name]) if g is None else g
         for name, g in zip(wrt, grads, strict=True)
     )
+
+
+def _of_loss(loss: Loss, result: torch.Tensor) -> Any:
+    try:
+        return loss(result)
+    except TypeError as error:
+        raise ArgumentError(
+            f"the loss could not be called with the output alone: {error}"
+        ) from error
 
 
 def call(

@@ -123,3 +123,28 @@ def test_outputs_alone_need_no_loss_and_no_floats() -> None:
 def test_a_wrong_output_alone_is_different() -> None:
     result = ro.compare(like, lambda x, w: 1.001 * (x @ w), INPUTS, (), formats="float32")
     assert result.verdict("output", "float32") == "DIFFERENT"
+
+
+def test_power_says_where_even_zeros_would_pass() -> None:
+    """In float16 what is left of 700.8 - 700 has no digits; in float32 it has."""
+
+    def left(x):
+        for _ in range(6):
+            x = (x + 700.0) - 700.0
+        return x
+
+    def zeros(x):
+        return torch.from_numpy(0 * x.detach().numpy())
+
+    inputs = {"x": torch.tensor([0.8])}
+    found = ro.compare(left, zeros, inputs, (), formats=("float16", "float32"))
+    assert found.verdict("output", "float16") == ro.Verdict.ROUNDOFF
+    assert "power (output, float16): would have flagged no factor, not even 0" in " ".join(
+        str(found).split()
+    )
+    assert found.verdict("output", "float32") == ro.Verdict.SUSPICIOUS
+
+
+def test_a_loss_that_wants_more_is_told() -> None:
+    with pytest.raises(ArgumentError, match="the loss could not be called with the output alone"):
+        ro.predict(like, INPUTS, loss=lambda out, target: (out - target).sum())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+from pathlib import Path
 
 import torch
 import torch.utils.checkpoint
@@ -94,3 +96,13 @@ def test_sources_are_no_part_of_what_makes_traces_equal() -> None:
         inputs, None, torch.sum,
     ).trace("float32")  # fmt: skip
     assert first.equals(second)
+
+
+def test_folders_beside_that_of_torch_are_the_users() -> None:
+    """As torchvision's is."""
+    beside = f"{Path(torch.__file__).parent}vision"
+    code = compile("def doubled(x):\n    return x * 2.0\n", f"{beside}{os.sep}layers.py", "exec")
+    names: dict = {}
+    exec(code, names)
+    found = _found(names["doubled"], {"x": torch.randn(3)}, torch.sum)
+    assert "layers.py:2" in {line for kernel, _, line, _ in found if kernel == "mul"}

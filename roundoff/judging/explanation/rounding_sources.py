@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.errors import RoundoffError
-from roundoff.gradients.attribution import Attribution, attribute
+from roundoff.gradients.attribution import Attribution, Site, attribute
 from roundoff.judging.ordinary import TIMES
 from roundoff.numbers.formats import Format
 
@@ -93,8 +93,5 @@ def _error(of: Attribution, name: str) -> float:
 
 def _largest(of: Attribution, name: str) -> tuple[tuple[float, str], ...]:
     rows = of.table[of.table["gradient"] == name].head(_MOST)
-    found = []
-    for row in rows[rows["share"] >= _LEAST].to_dict("records"):
-        where = ", ".join(p for p in (row["module"], row["line"]) if p) or "no known place"
-        found.append((float(row["share"]), f"{row['operation']} ({row['phase']}) in {where}"))
-    return tuple(found)
+    large = rows[rows["share"] >= _LEAST].to_dict("records")
+    return tuple((float(row["share"]), str(Site.of_row(row))) for row in large)

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from roundoff.report.figures.base import COLORS, Plot, panels, style
+from roundoff.trace.source import Source
 
 #: So many sources are drawn; the others are one bar.
 _MOST = 14
@@ -26,7 +27,7 @@ def source_bars(shares: pd.DataFrame) -> Plot:
     shares: as `Attribution.by` returns them: module, line, operation, phase, share and one column per result.
     """
     names = [
-        f"{row['operation']} in {row['module'] or row['line'] or 'no known place'}"
+        f"{row['operation']} in {row['module'] or Source(line=str(row['line'])).place}"
         for row in shares.to_dict("records")
     ]
     chosen = shares.assign(source=names)[["source", "phase", "share"]].head(_MOST)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from roundoff.gradients.attribution import PARTS, Attribution
+from roundoff.gradients.attribution import PARTS, Attribution, Site
 from roundoff.kernels import provenance
 from roundoff.report.document import Report, Table, percent
 from roundoff.report.figures.sources import element_maps, source_bars
@@ -26,11 +26,10 @@ def attribution_report(found: Attribution) -> Report:
         steps.sort(key=lambda each: -float(each[1].sum()))
         figures.append(element_maps(f"{name} ({largest['gradient']})", steps))
     top = shares.iloc[0]
-    where = ", ".join(str(part) for part in (top["module"], top["line"]) if part)
     return Report(
         title=f"Where errors in {found.format} come from",
         question="Which modules, lines and operations make the errors of the gradients and of the output?",
-        answer=f"Most comes from {top['operation']} ({top['phase']}) in {where or 'no known place'}: "
+        answer=f"Most comes from {Site.of_row(top.to_dict())}: "
         f"{percent(float(top['share']))} of the mean square, in the mean over all results.",
         tables=[
             Table(
