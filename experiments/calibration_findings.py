@@ -45,6 +45,7 @@ def calibration_report(question: Question, configuration: Any, found: Found) -> 
                 "samples; on one thread and two, and with channels last where a tensor has four dimensions.",
             ),
             *(("Left out.", text) for text in sorted(set(found.refused))),
+            *_overflowing(found),
         ],
         provenance=provenance.collect(
             seed=configuration.seed, configuration=settings,
@@ -52,6 +53,15 @@ def calibration_report(question: Question, configuration: Any, found: Found) -> 
             radius="2^-20 max(ulp, 2 u S) at most, S that of the last sum", threads=2,
         ),
     )  # fmt: skip
+
+
+def _overflowing(found: Found) -> list[tuple[str, str]]:
+    if not found.overflowing:
+        return []
+    what = counted(found.overflowing, "result")
+    return [
+        ("Left out.", f"{what} of which nothing is predicted, as the format overflows on the way.")
+    ]
 
 
 def answer(rows: pd.DataFrame, tensors: pd.DataFrame) -> str:

@@ -22,6 +22,7 @@ from roundoff.gradients.problem import Problem
 from roundoff.judging.evidence import FEW, WILD, proven_reference
 from roundoff.judging.ordinary import Ordinary
 from roundoff.numbers.formats import as_format
+from roundoff.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,8 @@ class Case:
 @dataclass(eq=False)
 class Found:
     """rows: one per gradient, format, seed and way of running; native, model: how many elements are in each
-    bin of EDGES, by format, and how many there would be if errors were as drawn; faults: one row per fault.
+    bin of EDGES, by format, and how many there would be if errors were as drawn; faults: one row per fault;
+    overflowing: results of which nothing is predicted, as samples overflow.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -59,6 +61,7 @@ class Found:
     model: dict[str, Array] = field(default_factory=dict)
     faults: list[dict[str, Any]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    overflowing: int = 0
 
     @property
     def table(self) -> pd.DataFrame:
@@ -108,21 +111,30 @@ def _run(found: Found, case: Case, format: str, layout: str, counts: Sequence[in
         )
         ordinary = Ordinary.of(kept, exact, terms, known)
         if ordinary.overflows:
+            found.overflowing += len(natives)
             continue
         if not whole.branch[-1]:
             _count(found.model, format, whole.drawn[-1], kept.rms, known)
         size = float(np.sqrt(np.square(np.where(known, kept.rms, 0.0)).sum()))
         for count, results in natives.items():
+            computed = results[name].reshape(shape)
             with np.errstate(invalid="ignore", over="ignore"):
-                error = (results[name].reshape(exact.shape) - exact) - low
+                error = (computed - exact) - low
             error = np.where(known & np.isfinite(error), error, 0.0)
+            ordinary_numbers = known & (np.abs(exact) < target.overflow_threshold)
+            lost = int((ordinary_numbers & ~np.isfinite(computed)).sum())
+            beyond = (
+                f"at {counted(lost, 'element')} by not being finite"
+                if lost
+                else ordinary.beyond(error, radius)
+            )
             norm = float(np.linalg.norm(error))
             found.rows.append({
                 "group": case.group, "function": case.name, "gradient": name, "format": format,
                 "seed": case.seed, "threads": count, "layout": layout, "size": int(known.sum()),
                 "ratio": norm / size if size else 1.0 if norm == 0 else np.inf,
                 "branches": any(wild[name].branch), "tiny": whole.tiny,
-                "beyond": ordinary.beyond(error, radius),
+                "beyond": beyond,
             })  # fmt: skip
             _count(found.native, format, error, kept.rms, known)
         _plant(found, case, format, ordinary, error, radius)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,13 @@ import roundoff as ro
 
 def _case(name, function, **inputs):
     return Case("operations", name, function, inputs, None, squares, 0)
+
+
+def _small() -> Found:
+    torch.manual_seed(0)
+    found = Found()
+    calibrate(found, _case("exp", lambda x: x.exp(), x=torch.randn(9)), "float32")
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +50,21 @@ def test_every_way_of_running_has_a_row(found) -> None:
     assert rows["ratio"].between(1 / 6, 6).all()
     assert (rows["beyond"] == "").all()
     assert len(found.refused) == 1 and "random" in found.refused[0]
+
+
+def test_a_number_that_overflows_on_the_way_is_flagged() -> None:
+    found, x = Found(), torch.tensor([1.0, 2.0, 250.0])
+    calibrate(found, _case("roots", lambda x: (x * x * x * x).sqrt().sqrt(), x=x), "float16")
+    assert set(found.table["beyond"]) == {"at 1 element by not being finite"}
+    assert found.overflowing == 0
+
+
+def test_where_float64_overflows_nothing_is_predicted() -> None:
+    found, x = Found(), torch.full((3,), 800.0, dtype=torch.float64)
+    calibrate(found, _case("softplus", lambda x: x.exp().log(), x=x), "float64")
+    assert found.overflowing == 2 and set(found.table["gradient"]) == {"output"}
+    report = calibration_report(QUESTION, Calibration(), replace(_small(), overflowing=4))
+    assert any("4 results of which nothing is predicted" in text for _, text in report.notes)
 
 
 def test_faults_of_the_printed_power_are_noticed(found) -> None:
