@@ -6,7 +6,10 @@ recovers the trees).  Where a machine's differ, a prediction is off by the root 
 
 from __future__ import annotations
 
+from math import prod
+
 from roundoff.numbers.formats import FLOAT32, FLOAT64, Format
+from roundoff.trace.call import Operand, Shape
 from roundoff.trace.steps import Contract, Reduce, Rounded, present
 
 #: A matrix product: one loop over each block of the inner dimension, the blocks in turn.
@@ -15,14 +18,15 @@ _PRODUCTS = (384.0,)
 #: ATen's cascade_sum: chunks of vectors in a few levels.
 _CASCADE = (16.0, 16.0)
 
-#: One loop: layer norm's sums over rows; batch norm's; oneDNN's over all positions, for a convolution's
-#: weight and bias.
+#: One loop: layer norm's sums over rows; batch norm's forward, and for channels last; oneDNN's over all
+#: positions, for a convolution's weight and bias.
 _LOOP = ()
 
 #: 16-bit kernels of pooling that add in their own type.
 _NARROW = ("_adaptive_avg_pool3d", "_adaptive_avg_pool3d_backward")
 
-#: ATen's own dot products, of convolutions in float64, keep so many sums side by side.
+#: ATen's own dot products, of convolutions in float64, keep so many sums side by side; so do batch norm's
+#: sums over an image backward.
 _LANES = 4
 
 
@@ -35,6 +39,8 @@ def levels(step: Reduce | Contract, format: Format) -> tuple[float, ...]:
         return _LOOP if _of_weight(step) else _PRODUCTS
     if isinstance(step, Contract):
         return _PRODUCTS
+    if of_batch(step) and "backward" in name and not channels_last(step):
+        return max(1.0, prod(_image(step)[2:]) / _LANES), _LANES
     if of_rows(step) or of_batch(step):
         return _LOOP
     if format == FLOAT32 and name == "convolution_backward":
@@ -60,9 +66,18 @@ def of_batch(step: Rounded) -> bool:
 
 def channels_last(step: Rounded) -> bool:
     """Whether the call's first tensor of several dimensions has its channels, the second, last in memory."""
-    operands = step.call.operands if step.call is not None else []
-    image = next((each for each in operands if len(each.shape) > 2), None)
+    image = _tensor(step)
     return image is not None and image.shape[1] > 1 and image.strides[1] == 1
+
+
+def _image(step: Rounded) -> Shape:
+    image = _tensor(step)
+    return () if image is None else image.shape
+
+
+def _tensor(step: Rounded) -> Operand | None:
+    operands = step.call.operands if step.call is not None else []
+    return next((each for each in operands if len(each.shape) > 2), None)
 
 
 def _of_weight(step: Contract) -> bool:

@@ -27,6 +27,11 @@ PROBLEMS = {
     "convolution": (lambda x, w: F.conv1d(x, w), {"x": _normal(2, 4, 60), "w": _normal(6, 4, 5)}),
     "layer norm": (lambda x, w: F.layer_norm(x, (48,), w), {"x": _normal(32, 48), "w": _normal(48)}),
     "gelu": (lambda x, w: F.gelu(x @ w), {"x": _normal(16, 32), "w": _normal(32, 16)}),
+    # Sums of runs of equal numbers, one image after the other.
+    "batch norm": (
+        lambda x, w, b: F.batch_norm(x, None, None, w, b, True).mean((2, 3)),
+        {"x": _normal(9, 4, 8, 8), "w": _normal(4), "b": _normal(4)},
+    ),
 }  # fmt: skip
 
 
