@@ -194,7 +194,7 @@ def as_order(what: str | Order) -> Order:
 def _named(what: str) -> Order:
     if what in EVALUATIONS:
         return EVALUATIONS[what]
-    found = re.fullmatch(r"([a-z_]+)(?:\((\d+)\))?", what)
+    found = re.fullmatch(r"([^()]+)(?:\((\d+)\))?", what)
     if found and found[1] in FAMILIES:
         function, examples = FAMILIES[found[1]]
         if bool(examples) == (found[2] is not None):

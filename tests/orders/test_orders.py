@@ -96,14 +96,16 @@ def test_tensors_of_any_format_come_back_as_tensors() -> None:
 
 
 def scalar_dot(x, y, target, wide, fma) -> float:
-    """A sequential dot product in rational numbers, rounded where a kernel would."""
+    """A sequential dot product in rational numbers, rounded where a kernel would; infinities stay."""
+    exact = lambda number: Fraction(number) if math.isfinite(number) else number
+    rounded = lambda number, to: by_rational(number, to) if math.isfinite(number) else number
     total = by_rational(Fraction(x[0]) * Fraction(y[0]), wide)
     for a, b in zip(x[1:], y[1:], strict=True):
         product = Fraction(a) * Fraction(b)
         if not fma:
-            product = Fraction(by_rational(product, wide))
-        total = by_rational(Fraction(total) + product, wide)
-    return by_rational(Fraction(total), target)
+            product = exact(by_rational(product, wide))
+        total = rounded(exact(total) + product, wide)
+    return rounded(exact(total), target)
 
 
 @pytest.mark.parametrize("fma", [False, True])
@@ -224,14 +226,25 @@ def test_sameness_ignores_left_and_right() -> None:
     assert str(orders.blocked(5, 2)) == "((0+1)+(2+3))+4"
 
 
+@pytest.mark.parametrize("family", orders.FAMILIES)
+def test_families_refuse_what_is_no_number_of_terms(family) -> None:
+    function, examples = orders.FAMILIES[family]
+    for n in (0, 2.5, orders.MOST_LEAVES + 1):
+        with pytest.raises(ro.ArgumentError, match="the number of terms is"):
+            function(n, *examples)
+    if examples:
+        with pytest.raises(ro.ArgumentError, match="is -1"):
+            function(3, -1)
+
+
 def test_a_new_family_is_picked_up(monkeypatch) -> None:
     def outside_in(n: int) -> orders.ReductionTree:
         order = [k // 2 if k % 2 == 0 else n - 1 - k // 2 for k in range(n)]
         return orders.sequential(n).permute(order)
 
-    monkeypatch.setitem(orders.FAMILIES, "outside_in", (outside_in, ()))
-    assert "outside_in" in orders.names()
-    assert ro.sum_in_order([1.0, 2.0, 4.0], "outside_in", "float16") == 7.0
+    monkeypatch.setitem(orders.FAMILIES, "outside-in-2", (outside_in, ()))
+    assert "outside-in-2" in orders.names()
+    assert ro.sum_in_order([1.0, 2.0, 4.0], "outside-in-2", "float16") == 7.0
     families._named.cache_clear()
 
 
