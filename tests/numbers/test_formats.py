@@ -148,7 +148,9 @@ def test_table_of_formats() -> None:
         "float8_e4m3fn": (4, -6, 8, -9, 448.0),
         "float8_e5m2": (3, -14, 15, -16, 57344.0),
     }
+    assert set(facts) == {target.name for target in FORMATS}
     for target in FORMATS:
+        assert getattr(ro, target.name.upper()) is target
         p, emin, emax, subnormal, largest = facts[target.name]
         assert (target.precision, target.emin, target.emax, target.max) == (p, emin, emax, largest)
         assert target.smallest_subnormal == math.ldexp(1.0, subnormal)

@@ -22,6 +22,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, MaxNLoca
 
 from roundoff.errors import ArgumentError
 from roundoff.locks import SETTINGS
+from roundoff.numbers.formats import FORMATS
 from roundoff.words import counted
 
 Array = npt.NDArray[np.float64]
@@ -95,10 +96,8 @@ def in_order(values: pd.Series, known: Sequence[str]) -> list[str]:
 
 def formats_of(frame: pd.DataFrame) -> list[str]:
     """The formats of a table, narrowest significand first."""
-    return in_order(
-        frame["format"],
-        ("float8_e5m2", "float8_e4m3fn", "bfloat16", "float16", "tfloat32", "float32", "float64"),
-    )
+    known = sorted(FORMATS, key=lambda format: (format.precision, format.emax))
+    return in_order(frame["format"], [format.name for format in known])
 
 
 def methods_of(frame: pd.DataFrame) -> list[str]:
