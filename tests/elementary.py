@@ -1,4 +1,4 @@
-"""What tests over all elementwise functions share: their names, and mpmath's own versions."""
+"""What tests over all elementwise functions share: their names, and mpmath's and torch's own versions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mpmath
+import torch
 
 from roundoff.trace.functions import FUNCTIONS, Kind
 
@@ -14,11 +15,16 @@ from roundoff.trace.functions import FUNCTIONS, Kind
 ELEMENTARY = [n for n, f in FUNCTIONS.items() if f.kind is Kind.ELEMENTARY and f.arity == 1]
 
 
-def by_mpmath(name: str) -> Callable[..., Any]:
-    """The function of that name, or what stands for it."""
+def by_mpmath(name: str, context: Any = mpmath) -> Callable[..., Any]:
+    """The function of that name, or what stands for it; context: of mpmath's numbers."""
     others = {
         "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
-        "pow": operator.pow, "log2": lambda x: mpmath.log(x, 2), "gelu_erf": mpmath.erf,
-        "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
+        "pow": operator.pow, "log2": lambda x: context.log(x, 2), "gelu_erf": context.erf,
+        "sigmoid": lambda x: 1 / (1 + context.exp(-x)),
     }  # fmt: skip
-    return others.get(name) or getattr(mpmath, name)
+    return others.get(name) or getattr(context, name)
+
+
+def by_torch(name: str) -> Callable[..., Any]:
+    """torch's own; ATen calls some of torch.special's special_NAME."""
+    return getattr(torch, name, None) or getattr(torch.special, name.removeprefix("special_"))

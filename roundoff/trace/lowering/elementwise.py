@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from roundoff.errors import UnsupportedError
-from roundoff.trace.functions import FUNCTIONS
+from roundoff.trace.functions import FUNCTIONS, Kind
 from roundoff.trace.lowering.dtypes import narrows
 from roundoff.trace.lowering.expressions import Expression, formula
 from roundoff.trace.lowering.registry import Lowering, lowers
@@ -23,9 +23,10 @@ def _map(name: str, arity: int) -> Lowering:
 
 
 def _register_plain_maps() -> None:
-    names = """neg abs sqrt exp expm1 log log1p log2 log10 sin cos tan asin acos atan sinh cosh tanh
-    asinh erf erfc sigmoid mul maximum minimum gt ge lt le eq ne"""
-    for name in names.split():
+    """Elementary functions that ATen calls the same, and others that are one map."""
+    elementary = [name for name, record in FUNCTIONS.items() if record.kind is Kind.ELEMENTARY]
+    names = "neg abs mul maximum minimum gt ge lt le eq ne".split()
+    for name in (*names, *(name for name in elementary if hasattr(torch.ops.aten, name))):
         lowers(name)(_map(name, FUNCTIONS[name].arity))
 
 
