@@ -235,7 +235,9 @@ Z["det"] = f(lambda x: torch.linalg.det(x), x=R(3, 3))
 Z["kron"] = f(lambda x, y: torch.kron(x, y), x=R(2, 2), y=R(2, 2))
 Z["diag"] = f(lambda x: torch.diag(x), x=R(3))
 Z["setitem"] = f(
-    lambda x, y: torch.zeros(3, 4).index_put((torch.tensor([0, 2]),), y), x=R(3, 4), y=R(2, 4)
+    lambda x, y: torch.zeros(3, 4, dtype=y.dtype).index_put((torch.tensor([0, 2]),), y),
+    x=R(3, 4),
+    y=R(2, 4),
 )
 Z["checkpoint"] = f(
     lambda x: torch.utils.checkpoint.checkpoint(lambda z: z.tanh() * z, x, use_reentrant=False),
@@ -257,10 +259,39 @@ Z["ctc"] = f(
 
 Z["rmsnorm"] = mod(nn.RMSNorm(5, eps=1e-6), R(3, 5))
 Z["index_put"] = f(lambda x, y: x.index_put((torch.tensor([0, 2]),), y), x=R(3, 4), y=R(2, 4))
+aten = torch.ops.aten
+for n in "sin cos tan sinh cosh asinh expm1 reciprocal rot90 triu".split():
+    Z[n] = f(getattr(torch, n), input=R(3, 3))
+for n in "asin acos log1p log2 log10 erf".split():
+    Z[n] = f(lambda x, n=n: getattr(torch, n)(x.sigmoid()), x=R(3))
+Z["exp2_of_aten"] = f(lambda x: aten.exp2(x), x=R(3))
+Z["std_of_aten"] = f(lambda x: aten.std(x, [1]), x=R(3, 4))
+Z["var_mean_of_aten"] = f(lambda x: aten.var_mean(x, [1])[0], x=R(3, 4))
+Z["softmax_of_aten"] = f(lambda x: aten._safe_softmax(x, 1), x=R(3, 4))
+Z["addcdiv"] = f(lambda x, y, z: torch.addcdiv(x, y, z.exp(), value=0.5), x=R(3), y=R(3), z=R(3))
+Z["maximum"] = f(lambda x, y: torch.maximum(x, y), x=R(3), y=R(3))
+Z["minimum"] = f(lambda x, y: torch.minimum(x, y), x=R(3), y=R(3))
+Z["rsub"] = f(lambda x: 1 - x, x=R(3))
+Z["logical_not"] = f(lambda x: torch.where(~(x > 0).logical_not(), x, 2 * x), x=R(3))
+Z["logical_xor"] = f(lambda x: torch.where(torch.logical_xor(x > 0, x > 1), x, 2 * x), x=R(3))
+Z["isinf"] = f(lambda x: x.masked_fill(x.isinf(), 0), x=R(3))
+Z["zero_"] = f(lambda x: x.clone().zero_() + x, x=R(3))
+Z["alias"] = f(lambda x: aten.alias(x), x=R(3))
+Z["dot"] = f(lambda x, y: torch.dot(x, y), x=R(4), y=R(4))
+Z["vdot"] = f(lambda x, y: torch.vdot(x, y), x=R(4), y=R(4))
+Z["addmv"] = f(lambda x, y, z: torch.addmv(x, y, z), x=R(3), y=R(3, 4), z=R(4))
+Z["pad_constant"] = f(lambda x: F.pad(x, (1, 2)), x=R(3, 4))
+for d in (2, 3):
+    for n in ("reflect", "replicate"):
+        Z[f"pad_{n}{d}"] = f(lambda x, d=d, n=n: F.pad(x, (1, 1) * d, mode=n), x=R(1, 1, *[2] * d))
+for d in (1, 3):
+    Z[f"nearest{d}"] = f(lambda x: F.interpolate(x, scale_factor=2), x=R(1, 2, *[2] * d))
+Z["diag_of_matrix"] = f(lambda x: torch.diag(x), x=R(3, 3))
+Z["block_diag"] = f(lambda x, y: torch.block_diag(x, y), x=R(2, 2), y=R(3))
+Z["channel_shuffle"] = f(lambda x: F.channel_shuffle(x, 2), x=R(1, 4, 2, 2))
 for name in """
     embbag act_RReLU sort topk median cummax cdist interp_bilinear bilinear atan2 frac round
-    floor_divide matrix_inv det logcumsumexp cross ctc gnll take_along setitem act_Hardsigmoid
-    checkpoint cumprod
+    floor_divide matrix_inv det logcumsumexp cross ctc gnll cumprod
 """.split():
     Z.pop(name, None)
 

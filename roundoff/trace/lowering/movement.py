@@ -23,7 +23,8 @@ MOVES = frozenset(
     view slice_scatter select_scatter diagonal_backward copy _reshape_alias view_as
     expand_as as_strided_scatter diagonal_scatter unsafe_split unsafe_chunk reflection_pad1d
     reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d im2col diag_embed
-    upsample_nearest1d upsample_nearest2d upsample_nearest3d""".split()
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d
+    block_diag channel_shuffle diagonal_copy""".split()
 )
 
 #: Moves whose further arguments are indices; all tensors that others take are moved.
