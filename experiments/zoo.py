@@ -286,12 +286,14 @@ for d in (2, 3):
         Z[f"pad_{n}{d}"] = f(lambda x, d=d, n=n: F.pad(x, (1, 1) * d, mode=n), x=R(1, 1, *[2] * d))
 for d in (1, 3):
     Z[f"nearest{d}"] = f(lambda x: F.interpolate(x, scale_factor=2), x=R(1, 2, *[2] * d))
+Z["cumprod0"] = f(lambda x: (x * (x > -0.5)).cumprod(0), x=R(5, 4))
+Z["cross0"] = f(lambda x, y: torch.linalg.cross(x, y, dim=0), x=R(3, 1), y=R(3, 4))
 Z["diag_of_matrix"] = f(lambda x: torch.diag(x), x=R(3, 3))
 Z["block_diag"] = f(lambda x, y: torch.block_diag(x, y), x=R(2, 2), y=R(3))
 Z["channel_shuffle"] = f(lambda x: F.channel_shuffle(x, 2), x=R(1, 4, 2, 2))
 for name in """
     embbag act_RReLU sort topk median cummax cdist interp_bilinear bilinear atan2 frac round
-    floor_divide matrix_inv det logcumsumexp cross ctc gnll cumprod
+    floor_divide matrix_inv det logcumsumexp ctc gnll
 """.split():
     Z.pop(name, None)
 

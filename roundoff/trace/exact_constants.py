@@ -190,6 +190,37 @@ def _prod(input: torch.Tensor, dim: Any = None, keepdim: bool = False, **kwargs:
     return found if keepdim else found.squeeze(dim)
 
 
+class _Cumprod(torch.autograd.Function):
+    """Products of the first elements; the gradient is a quotient, but by an element that is zero."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        found = torch.ops.aten.cumprod(x, -1)
+        ctx.save_for_backward(x, found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> torch.Tensor:
+        x, found = ctx.saved_tensors
+        (grad,) = upstream
+        zero = x == 0
+        later = (found * grad).flip(-1).cumsum(-1).flip(-1)
+        behind = torch.ones(x.shape[-1], x.shape[-1], dtype=torch.bool).triu(1)
+        between = torch.where(behind, x.unsqueeze(-2), 1).cumprod(-1)
+        reached = torch.where(behind.T, 0, grad.unsqueeze(-2))
+        before = torch.cat([torch.ones_like(x[..., :1]), found[..., :-1]], -1)
+        return torch.where(
+            zero, (between * reached).sum(-1) * before, later / torch.where(zero, 1, x)
+        )
+
+
+def _cumprod(input: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> Any:
+    input = input if dtype is None else input.to(dtype)
+    if not input.dim() or not input.is_floating_point():
+        return torch.ops.aten.cumprod(input, dim)
+    return _Cumprod.apply(input.movedim(dim, -1)).movedim(-1, dim)  # type: ignore[no-untyped-call]
+
+
 def _tensor(data: Any, **kwargs: Any) -> torch.Tensor:
     """A number is a literal; arrays are inputs, cast to the type that they are told."""
     if isinstance(data, int | float):
@@ -227,6 +258,7 @@ _REPLACED: dict[Any, Callable[..., torch.Tensor]] = {
     torch.tensor: _tensor,
     torch.Tensor.new_tensor: _new_tensor,
     **dict.fromkeys((torch.prod, torch.Tensor.prod), _prod),
+    **dict.fromkeys((torch.cumprod, torch.Tensor.cumprod), _cumprod),
 }
 
 #: Other names by which PyTorch takes an argument, as numpy calls it.

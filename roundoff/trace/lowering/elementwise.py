@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 import torch
 
 from roundoff.errors import UnsupportedError
@@ -13,7 +14,7 @@ from roundoff.trace.lowering.dtypes import narrows
 from roundoff.trace.lowering.expressions import Expression, formula
 from roundoff.trace.lowering.registry import Lowering, lowers
 from roundoff.trace.lowering.values import Value, apply, as_number, as_value, exact, exact_to
-from roundoff.trace.steps import Builder, Constant, Map
+from roundoff.trace.steps import Builder, Constant, Map, numbered
 
 
 def _map(name: str, arity: int) -> Lowering:
@@ -312,6 +313,16 @@ def _logit_backward(upstream: Expression, x: Expression, eps: Any = None) -> Exp
 @formula("hypot")
 def _hypot(x: Expression, y: Any) -> Expression:
     return (x * x + x.lift(y) * y).sqrt()
+
+
+@formula("linalg_cross")
+def _cross(x: Expression, y: Any, *, dim: int = -1) -> Expression:
+    """Along an axis of three, the products of both others, one less the other."""
+    y = x.lift(y)
+    shape = np.broadcast_shapes(x.shape, y.shape)
+    x, y, numbers = x.expand(shape), y.expand(shape), numbered(shape)
+    one, two = (np.roll(numbers, -step, dim) for step in (1, 2))
+    return x.move(one) * y.move(two) - x.move(two) * y.move(one)
 
 
 @formula("logaddexp")
