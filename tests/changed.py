@@ -19,19 +19,34 @@ def changed() -> list[str]:
     return now or git("diff", "--name-only", "HEAD~1", "HEAD")
 
 
-def tests_of(path: str) -> str:
-    """A test file's own path, or the folder of a room's tests."""
+#: Tests of other rooms that run over a table: where the table is, and they.
+OVER_TABLES = {
+    "roundoff/numbers/formats.py": ("tests/orders/test_orders.py",),
+    "roundoff/orders/families.py": ("tests/arithmetic/test_simulated.py",),
+    "roundoff/trace/functions": (
+        "tests/arithmetic/test_maps.py",
+        "tests/arithmetic/test_elementwise.py",
+    ),
+    "experiments/zoo.py": ("tests/trace/test_coverage.py", "tests/arithmetic/test_adjoints.py"),
+}
+
+
+def tests_of(path: str) -> list[str]:
+    """A test file's own path, or the folder of a room's tests and the tests over the path's tables."""
     top, *parts = Path(path).parts
     if top == "tests" and parts[-1].startswith("test_"):
-        return path
+        return [path]
+    found = [
+        test for table, tests in OVER_TABLES.items() if path.startswith(table) for test in tests
+    ]
     if top == "experiments":
-        return "tests/study"
-    return f"tests/{parts[0]}" if top == "roundoff" and len(parts) > 1 else ""
+        return ["tests/study", *found]
+    return [f"tests/{parts[0]}", *found] if top == "roundoff" and len(parts) > 1 else found
 
 
 if __name__ == "__main__":
-    found = {tests_of(path) for path in changed()}
-    there = sorted(path for path in found if path and (ROOT / path).exists())
+    found = {test for path in changed() for test in tests_of(path)}
+    there = sorted(path for path in found if (ROOT / path).exists())
     folders = [path for path in there if not path.endswith(".py")]
     files = [
         path for path in there if path not in folders and str(Path(path).parent) not in folders

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ class TwoMethods:
     loss: Callable[..., Any] | None
     seeds: int
     parameters: Mapping[str, Any]
-    permutations: Mapping[str, Callable[[Inputs, np.random.Generator], Inputs]]
+    permutations: Mapping[str, Callable[[Inputs, np.random.Generator], Inputs]] = field(
+        default_factory=dict
+    )
 
     @property
     def names(self) -> tuple[str, str]:
