@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
-from roundoff.trace.lowering import LOWERINGS, MOVES
-from roundoff.trace.lowering.dispatch import INTERNAL
+from roundoff.trace.lowering.dispatch import listed
 
 _HEAD = """# Operations that can be traced
 
@@ -20,26 +17,11 @@ the scaling inside multi-head attention, are traced with exact constants
 """
 
 
-def kinds() -> dict[str, set[str]]:
-    """The operations by kind, as a user knows them: without underscores, backward operations and copies."""
-    found: dict[str, set[str]] = defaultdict(set)
-    found["moves (no rounding)"] = {name for name in MOVES if not INTERNAL.search(name)}
-    for name, function in LOWERINGS.items():
-        if not INTERNAL.search(name.lstrip("_")):
-            found[function.kind].add(name.lstrip("_"))  # type: ignore[attr-defined]
-    return found
-
-
-def listed() -> set[str]:
-    """All of them."""
-    return set().union(*kinds().values())
-
-
 def table() -> str:
     """The table as Markdown."""
     rows = (
         f"| {kind} | {', '.join(f'`{name}`' for name in sorted(names))} |"
-        for kind, names in sorted(kinds().items())
+        for kind, names in sorted(listed().items())
     )
     return _HEAD + "\n".join(rows) + "\n"
 

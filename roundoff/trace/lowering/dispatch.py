@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -38,6 +39,16 @@ SELECTING = frozenset(
 INTERNAL = re.compile(
     r"^_|_data$|^native_batch_norm_legit|^safe_|^unsafe_|_backward$|_copy$|_fresh|_strided|^new_|_like$|^bitwise|^clamp_|scatter$|^l[et]$"
 )
+
+
+def listed() -> dict[str, set[str]]:
+    """The operations by kind, as a user knows them: without underscores, backward operations and copies."""
+    found: dict[str, set[str]] = defaultdict(set)
+    found["moves (no rounding)"] = {name for name in MOVES if not INTERNAL.search(name)}
+    for name, function in LOWERINGS.items():
+        if not INTERNAL.search(name.lstrip("_")):
+            found[function.kind].add(name.lstrip("_"))  # type: ignore[attr-defined]
+    return found
 
 
 def lower(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
@@ -104,11 +115,12 @@ def _lowered(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> A
             "elements, by gather or in the gradient of a maximum"
         )
     if name not in LOWERINGS:
-        known = sorted(n for n in {*MOVES, *LOWERINGS} if not INTERNAL.search(n))
-        near = ", ".join(difflib.get_close_matches(name, known, 5, 0.3))
+        known = sorted(set().union(*listed().values()))
+        near = ", ".join(difflib.get_close_matches(name.lstrip("_"), known, 5, 0.6))
         raise UnsupportedError(
             f"cannot trace the operation aten::{name}; write the function with known ones"
-            f"{f' (the nearest by name: {near})' if near else ''}: docs/operations.md lists all {len(known)}"
+            f"{f' (the nearest by name: {near})' if near else ''}: python -m roundoff.trace.operations "
+            f"lists all {len(known)}"
         )
     positional, named = arguments_of(target, args, kwargs)
     if name in WANTS_OUT:
