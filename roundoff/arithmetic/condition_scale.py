@@ -1,4 +1,4 @@
-"""S, the condition scale (design decision 7), beside a float64 value.
+"""S, the condition scale, beside a float64 value.
 
 On a polynomial trace S is the same expression with absolute values throughout; u S is then the
 natural unit of an error.  The values are plain float64 and serve derivatives and branches only.

@@ -51,7 +51,7 @@ def gradient_bounds(
 ) -> dict[str, Bound]:
     """Bounds on the error of every element of every gradient of loss(function(**inputs)).
 
-    The inputs are rounded to the format first (design decision 1); the bounds are on the error that
+    The inputs are rounded to the format first; the bounds are on the error that
     comes after.  Where the function casts, steps are bounded in the type that they are computed in.
 
     By default the bounds are for torch's kernels on this machine, with what one probe of each has

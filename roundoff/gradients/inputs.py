@@ -1,4 +1,4 @@
-"""Inputs as numbers of a format: design decision 1 rounds them first."""
+"""Inputs as numbers of a format: they are rounded to it first."""
 
 from __future__ import annotations
 

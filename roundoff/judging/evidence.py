@@ -33,7 +33,7 @@ from roundoff.trace.steps import Trace
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-#: Failure probability of the probabilistic bound per comparison (design decision 10).
+#: Failure probability of the probabilistic bound per comparison.
 FAILURE = 1e-9
 
 #: A probabilistic bound above this part of the terms cannot tell rounding from a bug.

@@ -1,7 +1,7 @@
 """Operations that torch decomposes with rounded constants, as 1 / sqrt(d), written with exact ones.
 
 Attention's 1/sqrt(d), the 2/(n - 1) of a variance's gradient and the 2/sqrt(pi) of erf's reach the graph
-as doubles, and no precision can tell them from what they stand for (design decision 4).  While a function
+as doubles, and no precision can tell them from what they stand for.  While a function
 is traced these calls are replaced: constants become tensors of whole numbers, on which the graph records
 the operation.  Literals keep their doubles, whatever the type of the tensor that they are put in.
 """

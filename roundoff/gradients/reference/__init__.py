@@ -56,7 +56,7 @@ def reference_gradients(
 ) -> Reference:
     """The gradients of loss(function(**inputs)) in arbitrary precision.
 
-    The inputs are rounded to the format first (design decision 1), and the function is traced in its type;
+    The inputs are rounded to the format first, and the function is traced in its type;
     tensors that it brings along are taken as they are, and casts inside it as exact.
 
     engine: "mpmath" is the reference

@@ -206,7 +206,7 @@ MAKERS = {"mpmath": multiprecision, "ball": _ball, "multiword": _multiword}
 
 
 def precise(gradient: GradientReference, target: Format) -> bool:
-    """Whether the radius is small enough to judge the format by (design decision 3).
+    """Whether the radius is small enough to judge the format by.
 
     S compounds over a deep trace until it allows anything; the terms of the last sum stand for it there.
     """
