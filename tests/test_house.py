@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from changed import OVER_TABLES
 
 import roundoff as ro
 
@@ -100,6 +101,23 @@ def test_the_house_is_as_contributing_draws_it() -> None:
     assert layers["contracts"][0]["layers"] == drawn[::-1]
     for name in re.findall(r"`((?:\w+/)+\w+\.\w+)`", (ROOT / "CONTRIBUTING.md").read_text()):
         assert "NAME" in name or any((top / name).exists() for top in (package, ROOT)), name
+
+
+def test_experiments_are_guarded_and_made() -> None:
+    """Each is among the reports and the quick looks, and an interruption of it ends in a sentence."""
+    makefile = (ROOT / "Makefile").read_text()
+    for path in ROOT.glob("experiments/*.py"):
+        if "    main(" in (text := path.read_text()):
+            assert text.index("    guard()") < text.index("@dataclass"), path
+            commands = re.findall(rf"^\t.*experiments/{path.name}\b.*", makefile, re.MULTILINE)
+            quick = [command for command in commands if "--quick" in command]
+            assert quick and len(commands) > len(quick), f"{path.name} is not in the Makefile"
+
+
+def test_tests_over_tables_are_where_make_check_looks() -> None:
+    for table, tests in OVER_TABLES.items():
+        for path in (table, *tests):
+            assert (ROOT / path).exists(), path
 
 
 def test_no_path_of_a_machine() -> None:

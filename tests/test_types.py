@@ -21,6 +21,9 @@ reveal_type(result)
 reveal_type(result.verdict("x", "float32"))
 reveal_type(ro.reference_gradients(torch.sum, inputs)["x"].radius)
 reveal_type(ro.gradient_bounds(torch.sum, inputs))
+reveal_type(ro.predict(torch.sum, inputs)["x"])
+reveal_type(ro.attribute(torch.sum, inputs))
+reveal_type(result.table)
 reveal_type(ro.tolerance(torch.sum, inputs))
 reveal_type(ro.explain(torch.sum, torch.sum, inputs=inputs))
 reveal_type(ro.reveal(torch.sum, n=8))
@@ -45,7 +48,8 @@ def test_types_reach_the_user(tmp_path) -> None:
     assert not [kind for kind in revealed if kind == "Any"], revealed
     for kind, end in zip(
         revealed,
-        ("Comparison", "Verdict", "Tensor", "Bound]", "Tolerances", "Explanation", "Revealed", "Bound",
+        ("Comparison", "Verdict", "Tensor", "Bound]", "Prediction", "Attribution",
+         "DataFrame", "Tolerances", "Explanation", "Revealed", "Bound",
          "ReductionTree", "", "Format"),
         strict=True,
     ):  # fmt: skip
