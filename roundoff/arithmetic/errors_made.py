@@ -58,11 +58,13 @@ class ErrorsMade(RandomRoundings):
                 self._note(step, (0.5 * absolute) ** 2 / 12.0)
         return super().map(step, operands)
 
-    def _rounded(self, step: Rounded, value: Array, exact: bool, whole: Any) -> Sampled:
+    def _rounded(
+        self, step: Rounded, value: Array, exact: bool, whole: Any, times: float = 1.0
+    ) -> Sampled:
         if whole is None or not np.all(whole):
-            variance = np.square(spacing_at(value, self.format)) / 12.0
+            variance = np.square(times * spacing_at(value, self.format)) / 12.0
             self._note(step, variance if whole is None else np.where(whole, 0.0, variance))
-        return super()._rounded(step, value, exact, whole)
+        return super()._rounded(step, value, exact, whole, times)
 
     def _stored(self, step: Reduce | Contract, total: Array, exact: bool, rms: Any) -> Sampled:
         self._note(step, np.square(self.plain.rms(step, rms)))

@@ -185,8 +185,9 @@ class RandomRoundings(Rounding):
             return self._chosen(step, function, value, operands)
         if exact and function.kind in _ARITHMETIC:
             return self._rounded(step, value, exact, self._exactly(function, value, operands))
+        whole = self._whole(function, operands)
         return self._rounded(
-            step, self._approximated(function, value), exact, self._whole(function, operands)
+            step, self._approximated(function, value), exact, whole, function.usual
         )
 
     def _approximated(self, function: Function, value: Array) -> Array:
@@ -234,15 +235,18 @@ class RandomRoundings(Rounding):
     def _held(self, value: Array) -> Any:
         return np.equal(round_to(value, self.format), value)
 
-    def _rounded(self, step: Rounded, value: Array, exact: bool, whole: Any) -> Sampled:
-        """With a rounding to the format everywhere but where that keeps the value."""
+    def _rounded(
+        self, step: Rounded, value: Array, exact: bool, whole: Any, times: float = 1.0
+    ) -> Sampled:
+        """With a rounding to the format, or an error so many times as large, where that does not keep the
+        value."""
         precision = self.format.precision
         every = whole is not None and bool(np.all(whole))
         if self.key is None:
             self._note_tiny(step, value)
         if every or self.key is None:
             return Sampled(value, exact and every, precision)
-        error = rounding_errors(value, self._own_key, self.format, self.larger)
+        error = rounding_errors(value, self._own_key, self.format, times * self.larger)
         if whole is not None and np.any(whole):
             error = np.where(whole, 0.0, error)
         return Sampled(value + error, False, precision)

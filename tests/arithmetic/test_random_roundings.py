@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
 import torch
+from elementary import by_mpmath
 from scipy import stats
 
 import roundoff as ro
@@ -351,3 +353,22 @@ def test_views_back_are_sums_over_where_elements_went(name) -> None:
         assert found is None
     else:
         assert np.allclose(found, np.bincount(index.ravel(), values.ravel(), 21)[1:], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "exp", "tanh", "erf", "log"])
+@pytest.mark.parametrize("format", ["float32", "float64"])
+def test_elementary_functions_err_as_they_usually_do(name, format) -> None:
+    """Libraries differ between machines: by a factor of 1.6 at most."""
+    x = torch.from_numpy(0.1 + np.abs(np.random.default_rng(0).normal(size=3000)))
+    x = x.to(getattr(torch, format)).double()
+    found = ro.predict(lambda x: getattr(x, name)(), {"x": x}, ("x",), torch.sum, format=format)
+    context = mpmath.MPContext()
+    context.prec = 120
+    exact = by_mpmath(name, context)
+    native = getattr(torch, name)(x.to(getattr(torch, format))).double().tolist()
+    errors = [
+        float(context.mpf(y) - exact(context.mpf(v)))
+        for y, v in zip(native, x.tolist(), strict=True)
+    ]
+    ratio = np.linalg.norm(errors) / np.linalg.norm(found["output"].rms)
+    assert 1 / 1.6 < ratio < 1.6, ratio

@@ -76,7 +76,8 @@ class Function:
 
     float64: of arrays; float64_ulp: how many ulp of float64 that errs by, at most.
     ulp: how many ulp of a format the kernels of libraries err by, at most, 0.5 where they round correctly;
-    absolute: what they err by besides, given the format.
+    absolute: what they err by besides, given the format.  usual: how many times as large as those of one
+    rounding to nearest PyTorch's errors usually are (root mean squares, measured over 20 000 numbers).
     mpmath: of mpmath's raw numbers, exact if polynomial; else with the bits of the result as one more
     argument, exact or rounded to odd (see `high_precision`).  work_grows: with the logarithm of the last
     operand's size.
@@ -102,6 +103,7 @@ class Function:
     float64_ulp: float = _NOT_GIVEN
     ulp: float = _NOT_GIVEN
     absolute: Callable[[Format], float] = _none
+    usual: float = 1.0
     mpmath: Rule = _NOT_GIVEN
     work_grows: bool = False
     arb: Rule = _NOT_GIVEN

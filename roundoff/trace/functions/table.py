@@ -249,7 +249,7 @@ RECORDS = (
     # An exponential, a sum and a quotient: 1.97 measured in float32.
     Function(
         "sigmoid", 1, Kind.ELEMENTARY, float64=special.expit, float64_ulp=NUMPY, ulp=2.5,
-        absolute=_absolute_of_sigmoid, limits=True,
+        absolute=_absolute_of_sigmoid, usual=1.65, limits=True,  # 1 / (1 + exp(-x)), rounded thrice
         mpmath=transcendental(precise.sigmoid), work_grows=True, arb=_sigmoid_of_ball,
         slopes=(lambda x, y: y * (1.0 - y),), steepest=(slopes.of_sigmoid,),
     ),
