@@ -185,6 +185,10 @@ class RandomRoundings(Rounding):
             return self._chosen(step, function, value, operands)
         if exact and function.kind in _ARITHMETIC:
             return self._rounded(step, value, exact, self._exactly(function, value, operands))
+        if function.kind is Kind.PRODUCT:
+            for one, known in zip(operands, reversed(operands), strict=True):
+                if known.exact and one.precision <= self.format.precision and _scales(known.value):
+                    return Sampled(value, False, one.precision)  # its own digits
         whole = self._whole(function, operands)
         return self._rounded(
             step, self._approximated(function, value), exact, whole, function.usual
@@ -206,7 +210,13 @@ class RandomRoundings(Rounding):
         precision = max(operand.precision for operand in operands)
         if function.boolean or precision <= self.format.precision:
             return Sampled(value, exact, min(precision, self.format.precision))
-        return self._rounded(step, value, exact, self._held(value) if exact else None)
+        if exact:
+            return self._rounded(step, value, exact, self._held(value))
+        kept: Any = False
+        for one in operands[-2:]:
+            if one.exact or one.precision <= self.format.precision:
+                kept = kept | (np.equal(value, one.value) & (not one.exact or self._held(value)))
+        return self._rounded(step, value, exact, kept)
 
     def _whole(self, function: Function, operands: Sequence[Sampled]) -> Any:
         """Where an operand that is known is 0 or a power of two and leaves the other one's digits alone."""
@@ -352,6 +362,11 @@ def kinds_of_formats(trace: Trace, format: Format) -> list[bool]:
     """Of the formats that steps of a trace have: whether they are wide."""
     own = {step.format for step in trace.steps if isinstance(step, Rounded) and step.format}
     return sorted({is_wide(each) for each in (format, *map(as_format, own))})
+
+
+def _scales(factors: Any) -> bool:
+    """Whether all are powers of two."""
+    return bool(np.all(powers_of_two(factors)))
 
 
 def _any(masks: Any) -> Any:

@@ -372,3 +372,14 @@ def test_elementary_functions_err_as_they_usually_do(name, format) -> None:
     ]
     ratio = np.linalg.norm(errors) / np.linalg.norm(found["output"].rms)
     assert 1 / 1.6 < ratio < 1.6, ratio
+
+
+@pytest.mark.parametrize("function", ["leaky_relu", "celu"])
+def test_what_a_selection_takes_as_it_is_has_no_error(function) -> None:
+    """A number of the format, in a kernel that computes the other branch in float32; upstream likewise."""
+    x = round_to(np.random.default_rng(0).normal(size=40), BFLOAT16)
+    upstream = round_to(np.random.default_rng(1).normal(size=40), BFLOAT16)
+    found = ro.predict(getattr(torch.nn.functional, function), {"input": x}, None, None, upstream,
+                       format="bfloat16")  # fmt: skip
+    for each in found.values():
+        assert (each.rms[x > 0] == 0).all() and (each.rms[x < 0] > 0).all()
