@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.arguments import whole
+from roundoff.arguments import instance, whole
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.adjoints import adjoints, keeping_all, leading_to
 from roundoff.arithmetic.errors_made import ErrorsMade
@@ -208,6 +208,7 @@ class Attribution:
         return found
 
     def _chosen(self, name: str) -> list[Site]:
+        instance("the source", name, str, "the name of a module, a line, an operation or a phase")
         chosen = [site for site in self.sites if site.named(name)]
         if not chosen:
             known = sorted({part for site in self.sites for part in site.parts if part})

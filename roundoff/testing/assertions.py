@@ -91,11 +91,19 @@ def assert_within_roundoff(
     if kind is not None:
         choice("kind", kind, KINDS)
     given = dict(actual) if isinstance(actual, Mapping) else {OUTPUT: actual}
+    none = [name for name, value in given.items() if value is None]
+    if not given or none:
+        what = f"has None for {none[0]!r}" if none else "is empty"
+        raise ArgumentError(f"actual {what}; give tensors by name, or the output's")
     tensors = {name: as_tensor(name, value) for name, value in given.items()}
     types = {str(t.dtype).removeprefix("torch.") for t in tensors.values()}
     if len(types) != 1:
         raise ArgumentError(
-            f"actual holds types {', '.join(sorted(types)) or 'none'}; give one or more tensors of one type"
+            f"actual holds types {', '.join(sorted(types))}; give tensors of one type"
+        )
+    if not all(tensor.is_floating_point() for tensor in tensors.values()):
+        raise ArgumentError(
+            f"actual is of type {types.pop()}, which is not rounded; give floating-point tensors"
         )
     target = as_format(types.pop())
     if loss is None and upstream is None and set(tensors) == {OUTPUT}:

@@ -194,3 +194,10 @@ def test_the_report_draws_bars_and_a_map(tmp_path) -> None:
     assert {p.stem for p in (tmp_path / "figures").glob("*.png")} == {"source_bars", "elements"}
     alone = ro.attribute(lambda x: x.exp().sum(), {"x": torch.randn(())}, format="float32")
     assert ro.write_report(alone, tmp_path / "scalar").exists()
+
+
+def test_a_source_is_named_by_a_word() -> None:
+    found = ro.attribute(lambda x: (x * x).sum(), {"x": torch.ones(3)}, format="bfloat16")
+    for ask in (lambda: found.keep(3), lambda: found.elements("x", 3)):
+        with pytest.raises(ArgumentError, match="the source is 3; give the name of a module"):
+            ask()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import roundoff as ro
+from roundoff.errors import ArgumentError
 from roundoff.judging import reference_cache as disk
 from roundoff.testing import assert_same_function, assert_within_roundoff
 
@@ -165,3 +167,22 @@ def test_the_plugin_is_light() -> None:
     code = "import sys, roundoff.testing.plugin; print([m for m in ('torch', 'numpy') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("actual", "message"),
+    [
+        (None, "actual has None for 'output'; give tensors by name, or the output's"),
+        ({}, "actual is empty; give tensors by name, or the output's"),
+        ({"x": None}, "actual has None for 'x'; give tensors by name, or the output's"),
+        (
+            torch.zeros(3, dtype=torch.int32),
+            "actual is of type int32, which is not rounded; give floating-point",
+        ),
+    ],
+)
+def test_what_is_no_result_is_told(actual, message) -> None:
+    with pytest.raises(ArgumentError, match=re.escape(message)):
+        ro.testing.assert_within_roundoff(
+            actual, lambda x: x * x, {"x": torch.ones(3)}, loss=torch.sum
+        )
