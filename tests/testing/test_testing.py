@@ -87,7 +87,7 @@ def test_bad_arguments_are_named() -> None:
     for call, words in (
         (lambda: assert_within_roundoff({"w": gradient()}, product, **PROBLEM, kind="likely"), "'likely'"),
         (lambda: assert_within_roundoff({"v": gradient()}, product, **PROBLEM), "'v'; there are w, output"),
-        (lambda: assert_within_roundoff({}, product, **PROBLEM), "one or more tensors"),
+        (lambda: assert_within_roundoff({}, product, **PROBLEM), "actual is empty; give tensors"),
         (lambda: assert_within_roundoff({"w": gradient(), "output": gradient().double()}, product, **PROBLEM),
          "float32, float64"),
         (lambda: ro.tolerance(product, **PROBLEM, failure=2.0), "failure"),
