@@ -71,12 +71,12 @@ class Multiword(WordMaps, Sharing):
     def constant(self, step: Constant) -> Words:
         value, shape = step.value, step.shape
         if isinstance(value, float):
-            return Words((np.full(shape, value),))
+            return Words((np.broadcast_to(value, shape),))
         left, found = value, list[float]()
         while left and len(found) < self.words:
             found.append(float(left))  # correctly rounded, but for subnormal results
             left -= Fraction(found[-1])
-        words = tuple(np.full(shape, word) for word in found or [0.0])
+        words = tuple(np.broadcast_to(word, shape) for word in found or [0.0])
         return Words(words, np.full(shape, abs(float(left)) * UPWARD + TINY) if left else 0.0)
 
     def move(self, step: Move, operands: Sequence[Any]) -> Any:

@@ -220,27 +220,34 @@ def _imprecise(gradient: GradientReference, target: Format) -> npt.NDArray[np.bo
     """
     if gradient.exact:
         return ~np.isfinite(gradient.error) & gradient.known
-    small = gradient.error <= RADIUS_FACTOR * _ulp(gradient, target)
-    if not small.all():
-        small = gradient.error <= _allowed(gradient, target)
-    # An infinite S would allow anything.
-    return np.asarray(~(small & np.isfinite(gradient.error)) & gradient.known)
+    found = np.zeros(gradient.high.shape, np.bool_)
+    # An ulp is larger than u times the number.
+    small = gradient.error <= RADIUS_FACTOR * target.u * np.abs(gradient.high)
+    doubtful = ~(small & np.isfinite(gradient.error))
+    if doubtful.any():
+        error = gradient.error[doubtful]
+        small = error <= _allowed(gradient, target, doubtful)
+        # An infinite S would allow anything.
+        found[doubtful] = ~(small & np.isfinite(error)) & gradient.known[doubtful]
+    return found
 
 
-def _allowed(gradient: GradientReference, target: Format) -> Array:
-    """The largest radius: by the ulp, or by the terms of the last sum (S where these are zero).
+def _allowed(gradient: GradientReference, target: Format, at: npt.NDArray[np.bool_]) -> Array:
+    """The largest radius of some elements: by the ulp, or by the terms of the last sum (S where these are
+    zero).
 
     What overflowed on the way to them says nothing.
     """
-    scale, terms = gradient.scale, gradient.terms
+    scale, terms = gradient.scale[at], gradient.terms[at]
     last = np.where(terms > 0, np.fmin(scale, terms), scale)
     last = np.where(last < np.finfo(np.float64).max, last, 0.0)
-    found = RADIUS_FACTOR * np.maximum(_ulp(gradient, target), 2.0 * target.u * last)
+    ulp = _ulp(gradient.high[at], gradient.low[at], target)
+    found = RADIUS_FACTOR * np.maximum(ulp, 2.0 * target.u * last)
     return np.maximum(found, SMALLEST)
 
 
-def _ulp(gradient: GradientReference, target: Format) -> Array:
-    return np.nan_to_num(spacing(gradient.high, gradient.low, target), nan=0.0)
+def _ulp(high: Array, low: Array, target: Format) -> Array:
+    return np.nan_to_num(spacing(high, low, target), nan=0.0)
 
 
 def _shortfall(gradient: GradientReference, target: Format) -> int:
@@ -249,7 +256,7 @@ def _shortfall(gradient: GradientReference, target: Format) -> int:
     if not failing.any():
         return 0
     with np.errstate(all="ignore"):
-        ratio = np.nanmax((gradient.error / _allowed(gradient, target))[failing])
+        ratio = np.nanmax(gradient.error[failing] / _allowed(gradient, target, failing))
     return max(1, math.ceil(math.log2(ratio))) if 0 < ratio < math.inf else MOST_BITS
 
 
