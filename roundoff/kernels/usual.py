@@ -29,6 +29,7 @@ class Usual(ProbedKernels):
     ) -> None:
         super().__init__(trace, format)
         self.here = here
+        self._places: dict[tuple[Rounded, str], Place] = {}
         self.accumulate = None if accumulate is None else as_format(accumulate)
 
     def facts(self, step: Rounded, format: Format) -> Facts | None:
@@ -39,6 +40,13 @@ class Usual(ProbedKernels):
         return shown or Facts(FLOAT32, once=True)
 
     def place(self, step: Rounded, format: Format) -> Place:
+        """Found out once: every walk asks."""
+        key = step, format.name
+        if key not in self._places:
+            self._places[key] = self._place(step, format)
+        return self._places[key]
+
+    def _place(self, step: Rounded, format: Format) -> Place:
         sums = isinstance(step, Reduce | Contract)
         # at::acc_type on CPUs is float64 for float32, but for channels last at::opmath_type is taken.
         if format == FLOAT32 and sums and of_batch(step) and not channels_last(step):
