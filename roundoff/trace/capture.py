@@ -1,7 +1,7 @@
 """A PyTorch function and its gradients, captured by make_fx and lowered to steps.
 
 Two passes, as measured on torch 2.13: make_fx over torch.autograd.grad, which follows in-place code
-and a Python autograd.Function's own backward; then make_fx over functionalize of that graph.
+and a Python autograd.Function's own backward; then that graph once more, under functionalize.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
-from torch.func import functionalize
+from torch.fx._lazy_graph_module import _use_lazy_graph_module
+from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from roundoff.errors import ArgumentError, RoundoffError, UnsupportedError
@@ -23,6 +25,7 @@ from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format, rounder
 from roundoff.trace.checks import OUTPUT, UPSTREAM, check_output_apart, check_problem
 from roundoff.trace.exact_constants import ExactConstants
+from roundoff.trace.functional_graph import functional
 from roundoff.trace.in_place import PutBack, declare_updates, drop_last_writes, lift
 from roundoff.trace.lowering import Value, computed_in, format_name, literal, lower, narrows
 from roundoff.trace.settled import Settled
@@ -190,20 +193,19 @@ def _told(kind: type[RoundoffError], what: str) -> Iterator[None]:
         raise kind(f"{what}: {name}{first}{hint}") from error
 
 
-def _one_fake_mode() -> contextlib.AbstractContextManager[Any]:
-    """One fake-tensor mode for all shapes that make_fx notes.
-
-    It makes a new one per value else, each with the text of the whole stack, which takes most of the time.
-    """
-    from torch._guards import TracingContext, tracing
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    return tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
+@contextlib.contextmanager
+def _calls_alone() -> Iterator[None]:
+    """make_fx notes calls, without fake results and without code: these two take longer than all else."""
+    with (
+        mock.patch.object(proxy_tensor, "set_meta", lambda proxy, value: proxy),
+        _use_lazy_graph_module(True),
+    ):
+        yield
 
 
 def _capture(
     function: Callable[..., Any], examples: list[torch.Tensor]
-) -> tuple[torch.fx.GraphModule, dict[str, torch.Tensor]]:
+) -> tuple[torch.fx.Graph, dict[str, torch.Tensor]]:
     """A graph without writes, and what it takes behind the examples: what the function brings along."""
     settled, sources = Settled(), Sources(evaluate.__code__)
 
@@ -211,22 +213,20 @@ def _capture(
         with settled, sources:
             return function(*values)
 
-    with _plain_kernels(), ExactConstants(settled), _one_fake_mode(), keeping_sources():
+    with _plain_kernels(), ExactConstants(settled), _calls_alone(), keeping_sources():
         with _told(NotRunError, _NOT_RUN), PutBack() as writes:
-            graph = make_fx(run)(*examples)
+            graph = make_fx(run, _disable_torch_fn_metadata_mode=True)(*examples)
         declare_updates(graph.graph)
         brought = lift(graph, writes.storages)
-        graph.recompile()
         with _told(UnsupportedError, "cannot trace the function"), PutBack():
-            again = functionalize(torch.fx.Interpreter(graph).run)  # which passes the sources on
-            graph = make_fx(again)(*examples, *brought.values())
-        drop_last_writes(graph.graph)
-        graph.graph.eliminate_dead_code()
-    return graph, brought
+            functional_graph = functional(graph, [*examples, *brought.values()])
+        drop_last_writes(functional_graph)
+        functional_graph.eliminate_dead_code()
+    return functional_graph, brought
 
 
 def _lower_graph(
-    module: torch.fx.GraphModule,
+    graph: torch.fx.Graph,
     examples: Mapping[str, torch.Tensor],
     brought: Mapping[str, torch.Tensor],
     wrt: Sequence[str],
@@ -242,16 +242,13 @@ def _lower_graph(
         own = computed_in(out)
         return torch.fx.node.map_arg(tree, lambda node: _as_read(values[node], node, own))
 
-    for node in module.graph.nodes:
+    for node in graph.nodes:
         if node.op == "placeholder":
             if given:
                 values[node] = _placeholder(build, *given.pop(0))
             else:
                 name, tensor = behind.pop(0)
                 values[node] = _closure(build, f"closure {name}", tensor, closures)
-        elif node.op == "get_attr":
-            tensor = getattr(module, str(node.target))
-            values[node] = _closure(build, f"closure {node.target}", tensor, closures)
         elif node.op == "call_function" and node.target is operator.getitem:
             values[node] = argument(node.args[0])[node.args[1]]
         elif node.op == "call_function":
