@@ -12,7 +12,11 @@ import torch.nn.functional as F
 from zoo import Z
 
 import roundoff as ro
+from roundoff.gradients.bounds import bounds_of_trace
 from roundoff.gradients.native import native_gradients
+from roundoff.gradients.problem import Problem
+from roundoff.gradients.reference import reference_of_trace
+from roundoff.kernels.this_machine import of_this_machine
 
 #: float32's smallest number.
 LEAST = 2.0**-149
@@ -20,9 +24,12 @@ LEAST = 2.0**-149
 
 def check(function, inputs, upstream, format="float32", wrt=None) -> None:
     given = (function, inputs, wrt, None, upstream)
-    exact = ro.reference_gradients(*given, format=format, engine="ball")
+    problem, target = Problem(*given), ro.as_format(format)
+    trace, rounded = problem.trace(target), problem.rounded(target)
+    exact = reference_of_trace(trace, rounded, format=target, engine="ball")
     computed = native_gradients(*given, format=format)
-    for key, bound in ro.gradient_bounds(*given, format=format).items():
+    kernels = of_this_machine(trace, target)
+    for key, bound in bounds_of_trace(trace, rounded, target, kernels=kernels).items():
         with np.errstate(invalid="ignore"):
             error = np.abs((computed[key] - exact[key].high) - exact[key].low)
         assert ((error <= bound.certain + exact[key].error) | np.isinf(bound.certain)).all(), key
