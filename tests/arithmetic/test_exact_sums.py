@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rational import fraction, fractions
+from rational import dyadic_sum, fraction, fractions
 
 from roundoff.arithmetic import exact_sums, expansions, slices
 
@@ -210,7 +210,7 @@ def check_multiply(kinds, shape, words, bits=None) -> bool:
     left, right = (np.array(fractions(w), object).reshape(w[0].shape) for w in (first, second))
     own = np.broadcast_to(own, (batch, rows, columns))
     for b, i, j in np.ndindex(batch, rows, columns):
-        truth = sum(map(operator.mul, left[b, i], right[b, :, j]), Fraction(0))
+        truth = dyadic_sum(map(operator.mul, left[b, i], right[b, :, j]))
         most = max(map(abs, left[b, i])) * max(map(abs, right[b, :, j]))
         if not np.isfinite([own[b, i, j], *(w[b, i, j] for w in found)]).all():
             assert 4 * terms * most >= power(1024), "beyond float64's range"
@@ -269,7 +269,7 @@ def check_total(kind, shape, words) -> None:
     rows = np.array(fractions(given), object).reshape(shape)
     own = np.broadcast_to(own, shape[:-1])
     for at in np.ndindex(*shape[:-1]):
-        truth = sum(rows[at], Fraction(0))
+        truth = dyadic_sum(rows[at])
         if np.isfinite(found[0][at]):
             assert abs(fraction(*(w[at] for w in found)) - truth) <= Fraction(float(own[at]))
         else:

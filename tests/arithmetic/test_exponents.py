@@ -82,8 +82,8 @@ def test_attention_masks_have_references(value, format, engine) -> None:
             ro.reference_gradients(attention, **masked(value), format=format, engine=engine)
         return
     found = ro.reference_gradients(attention, **masked(value), format=format, engine=engine)
-    truth = ro.reference_gradients(attention, **masked(value), format="float64", engine="ball")
     if format == "float64":
+        truth = ro.reference_gradients(attention, **masked(value), format="float64", engine="ball")
         for name in "qkv":
             one, two = found[name], truth[name]
             gap = np.abs((one.high - two.high) + (one.low - two.low))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from roundoff.arithmetic.ball import Ball
 from roundoff.arithmetic.missing_values import walk_partly
 from roundoff.arithmetic.multiprecision import Multiprecision
 from roundoff.arithmetic.multiword import Multiword
+from roundoff.gradients.problem import Problem
+from roundoff.gradients.reference import reference_of_trace
 from roundoff.numbers.formats import as_format
 from roundoff.study.rows import CellRows
 from roundoff.study.two_methods import TwoMethods
@@ -65,11 +69,9 @@ def of_torch(function, inputs):
     return {name: leaf.grad.numpy() for name, leaf in leaves.items()}
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("choice", CHOICES)
-@pytest.mark.parametrize("name", OUTSIDE)
-def test_an_element_is_unknown_where_pytorch_has_no_finite_number(name, choice, engine) -> None:
-    """The gradient by the weights is what was chosen."""
+@cache
+def chosen(name, choice):
+    """The problem, traced once for all engines, and torch's own gradients."""
     function, numbers = OUTSIDE[name]
     inputs = {
         "x": torch.tensor(numbers, dtype=torch.float64),
@@ -77,8 +79,33 @@ def test_an_element_is_unknown_where_pytorch_has_no_finite_number(name, choice, 
         "k": torch.tensor([1.0, -1.0, -1.0, 1.0]).double(),
     }
     weighted = lambda x, w, k: (CHOICES[choice](function(x), k) * w).sum() + 0 * k.sum()
-    found = ro.reference_gradients(weighted, inputs, ("x", "w"), format="float64", engine=engine)
-    native = of_torch(weighted, inputs)
+    return Problem(weighted, inputs, ("x", "w")), of_torch(weighted, inputs)
+
+
+@cache
+def read(name, reader):
+    """The same of what one reader reads."""
+    function, numbers = OUTSIDE[name]
+    x = torch.tensor(numbers, dtype=torch.float64)
+    size = READERS[reader](x).numel()
+    inputs = {"x": x, "w": torch.arange(1.0, size + 1).double()}
+    weighted = lambda x, w: (READERS[reader](function(x)) * w).sum()
+    return Problem(weighted, inputs), of_torch(weighted, inputs)
+
+
+def referenced(problem, engine):
+    """What `reference_gradients` gives in float64."""
+    given = problem.trace("float64"), problem.rounded("float64")
+    return reference_of_trace(*given, format="float64", engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_an_element_is_unknown_where_pytorch_has_no_finite_number(name, choice, engine) -> None:
+    """The gradient by the weights is what was chosen."""
+    problem, native = chosen(name, choice)
+    found = referenced(problem, engine)
     for each in ("x", "w"):
         known, reference = found[each].known, found[each]
         assert (known == np.isfinite(native[each])).all(), reference.unknown
@@ -93,13 +120,8 @@ def test_an_element_is_unknown_where_pytorch_has_no_finite_number(name, choice, 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_what_nothing_depends_on_has_the_gradient_zero(name, reader, engine) -> None:
     """PyTorch may return NaN there, as it multiplies 0 by an infinity or divides it by 0."""
-    function, numbers = OUTSIDE[name]
-    x = torch.tensor(numbers, dtype=torch.float64)
-    size = READERS[reader](x).numel()
-    inputs = {"x": x, "w": torch.arange(1.0, size + 1).double()}
-    weighted = lambda x, w: (READERS[reader](function(x)) * w).sum()
-    found = ro.reference_gradients(weighted, inputs, format="float64", engine=engine)
-    native = of_torch(weighted, inputs)
+    problem, native = read(name, reader)
+    found = referenced(problem, engine)
     assert found["w"].known.all() and found["x"].known.all()
     np.testing.assert_allclose(found["w"].high, native["w"], rtol=1e-13)
     np.testing.assert_allclose(found["x"].high[[0, 3]], native["x"][[0, 3]], rtol=1e-13)

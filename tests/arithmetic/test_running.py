@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from problems import NARROW, holds, squares
+from problems import NARROW, holds, reference_and_bounds, squares
 
 import roundoff as ro
 from roundoff.arithmetic import walk
@@ -21,6 +21,7 @@ from roundoff.arithmetic.simulated import Simulated, simulate
 from roundoff.bounds.known_sums import Accumulator, Sums
 from roundoff.bounds.sum_laws import certified, hallman_ipsen, likely
 from roundoff.gradients.bounds import bounds_of_trace
+from roundoff.gradients.problem import Problem
 from roundoff.gradients.reference import reference_of_trace
 from roundoff.trace import prune, trace_gradients
 from roundoff.trace.functions import FUNCTIONS
@@ -61,11 +62,10 @@ def test_torchs_own_formulas_are_within_the_bound(function, format) -> None:
     """Where kernels take another way than the formula: GELU's erf, roots, the nearer end of lerp."""
     x = np.random.default_rng(3).standard_normal(1500) * 2
     cubes = lambda out: (out * out * out).sum()
-    problem = {"inputs": {"input": x}, "loss": cubes, "format": format}
-    bound = ro.gradient_bounds(function, **problem)["input"].certified.numpy()
-    exact = ro.reference_gradients(function, **problem)["input"]
-    found = ro.native_gradients(function, {"input": x}, None, cubes, format=format)["input"]
-    holds(found, exact, bound)
+    given = (function, {"input": x}, None, cubes)
+    exact, bounds = reference_and_bounds(Problem(*given), format)
+    found = ro.native_gradients(*given, format=format)["input"]
+    holds(found, exact["input"], bounds["input"].certified)
 
 
 def test_products_that_underflow_are_counted() -> None:

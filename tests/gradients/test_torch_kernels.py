@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from problems import reference_and_bounds
 from zoo import Z
 
 import roundoff as ro
-from roundoff.gradients.bounds import bounds_of_trace
 from roundoff.gradients.native import native_gradients
 from roundoff.gradients.problem import Problem
-from roundoff.gradients.reference import reference_of_trace
-from roundoff.kernels.this_machine import of_this_machine
 
 #: float32's smallest number.
 LEAST = 2.0**-149
@@ -24,12 +22,9 @@ LEAST = 2.0**-149
 
 def check(function, inputs, upstream, format="float32", wrt=None) -> None:
     given = (function, inputs, wrt, None, upstream)
-    problem, target = Problem(*given), ro.as_format(format)
-    trace, rounded = problem.trace(target), problem.rounded(target)
-    exact = reference_of_trace(trace, rounded, format=target, engine="ball")
+    exact, bounds = reference_and_bounds(Problem(*given), format, "ball")
     computed = native_gradients(*given, format=format)
-    kernels = of_this_machine(trace, target)
-    for key, bound in bounds_of_trace(trace, rounded, target, kernels=kernels).items():
+    for key, bound in bounds.items():
         with np.errstate(invalid="ignore"):
             error = np.abs((computed[key] - exact[key].high) - exact[key].low)
         assert ((error <= bound.certain + exact[key].error) | np.isinf(bound.certain)).all(), key

@@ -101,7 +101,7 @@ def alive(group) -> bool:
 
 
 def test_a_process_killed_in_the_middle_loses_no_finished_row(tmp_path) -> None:
-    command = [sys.executable, str(SCRIPT), "--N", "1", "--T", "8", "--keep", "3", "--seeds", "40", "--formats",
+    command = [sys.executable, str(SCRIPT), "--N", "1", "--T", "8", "--keep", "3", "--seeds", "16", "--formats",
                "float32", "float64", "--orders", "sequential", "pairwise", "--out", str(tmp_path)]  # fmt: skip
     run = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -120,7 +120,7 @@ def test_a_process_killed_in_the_middle_loses_no_finished_row(tmp_path) -> None:
         N=1,
         T=8,
         keep=3,
-        seeds=40,
+        seeds=16,
         formats=("float32", "float64"),
         orders=("sequential", "pairwise"),
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from problems import reference_and_bounds
 
 import roundoff as ro
+from roundoff.gradients.problem import Problem
 
 #: Results whose axes lie in another order in memory, and sums of expanded gradients.
 EQUATIONS = [
@@ -29,14 +31,13 @@ def test_einsum_within_its_bound(equation, loss, format) -> None:
     axes = equation.split("->")[0].split(",")
     drawn = [generator.standard_normal([SIZES[axis] for axis in each]) for each in axes]
     inputs = dict(zip("ab", map(torch.from_numpy, drawn), strict=True))
-    arguments = dict(inputs=inputs, loss=LOSSES[loss], format=format)
 
     def product(a, b):
         return torch.einsum(equation, a, b)
 
-    exact = ro.reference_gradients(product, **arguments)
-    native = ro.native_gradients(product, **arguments)
-    bounds = ro.gradient_bounds(product, **arguments)
+    given = (product, inputs, None, LOSSES[loss])
+    exact, bounds = reference_and_bounds(Problem(*given), format)
+    native = ro.native_gradients(*given, format=format)
     for name in inputs:
         error = np.abs((native[name] - exact[name].high) - exact[name].low)
         certified = np.asarray(bounds[name].certified)
