@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -19,3 +20,9 @@ from roundoff.judging.reference_cache import VARIABLE
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "references"))
+
+
+def pytest_collection_finish() -> None:
+    """Modules live until the end; the garbage collector need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
