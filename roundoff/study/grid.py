@@ -24,7 +24,7 @@ import pandas as pd
 
 from roundoff.errors import ArgumentError, RoundoffError
 from roundoff.files import make_folder, parquet, read_parquet, unwritable
-from roundoff.gradients.native import threads
+from roundoff.gradients.native import native_dtype, threads
 from roundoff.numbers.formats import Format, as_format
 from roundoff.orders import as_order
 from roundoff.study.rows import TABLES, CellRows, Tables
@@ -92,11 +92,14 @@ def cells(
 
     Formats and orders that are given twice count once.
 
-    Raises: ArgumentError where there is nothing to run.
+    Raises: ArgumentError where there is nothing to run; UnsupportedError for a format that torch does not
+    compute gradients in.
     """
     if not problems or not formats:
         raise ArgumentError("nothing to study: give at least one problem and one format")
     formats = tuple(dict.fromkeys(map(as_format, formats)))
+    for format in formats:
+        native_dtype(format)  # before any process is started
     orders = tuple(dict.fromkeys(str(as_order(order)) for order in orders))
     found = []
     for problem in problems:
