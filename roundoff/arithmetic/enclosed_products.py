@@ -20,6 +20,9 @@ Array = npt.NDArray[np.float64]
 #: Products held at a time along a stated order: several arrays of 8 MiB.
 CHUNK = 1 << 20
 
+#: Products that are made together: a processor's cache holds them, which takes half the time of a chunk.
+TOGETHER = 1 << 16
+
 
 def product(a: Any, b: Any) -> Any:
     """The matrix product of radii, one of which may be 0.0 for all."""
@@ -151,8 +154,8 @@ def blocks(
     columns)."""
     batch, rows, columns = step.shape
     one = max(1, present(step) * columns)
-    height = min(max(1, CHUNK // one), max(1, rows))
-    some = max(1, CHUNK // (one * height)) if height >= rows else 1
+    height = min(max(1, TOGETHER // one), max(1, rows))
+    some = max(1, TOGETHER // (one * height)) if height >= rows else 1
     for b in range(0, batch, some):
         right = [np.moveaxis(v[b : b + some], 1, 0)[:, :, None, :] for v in second]
         for start in range(0, rows, height):

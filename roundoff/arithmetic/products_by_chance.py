@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roundoff.arithmetic.enclosed_products import CHUNK, blocks
+from roundoff.arithmetic.enclosed_products import TOGETHER, blocks
 from roundoff.bounds.random_errors import DECIDED, in_any_order
 from roundoff.numbers.formats import Format
 from roundoff.numbers.machines import two_product
@@ -111,7 +111,7 @@ class ProductsByChance:
         n = a.shape[2]
         chance = self.wide.u * most * np.sqrt(_products(a, b))  # u M sqrt(n)
         largest = 0.0
-        for batch, row, column in _sample(most.shape, max(1, CHUNK // n)):
+        for batch, row, column in _sample(most.shape, max(1, TOGETHER // n)):
             each = batch, row, column
             drift = self._of_factors(a[batch, row].T, b[batch, :, column].T, most[each])[1]
             largest = max(largest, float(_ratio(drift, chance[each]).max()))
