@@ -109,12 +109,12 @@ class Judged:
     @cached_property
     def certain(self) -> Array:
         """The certified bound; infinite where it is not worth its time."""
-        return self.bound.certain if self.bounded else np.full(self.computed.shape, np.inf)
+        return self.bound.certain if self.bounded else np.broadcast_to(np.inf, self.computed.shape)
 
     @cached_property
     def likely(self) -> Array:
         """The probabilistic bound; infinite where it is not worth its time."""
-        return self.bound.likely(FAILURE) if self.bounded else np.full(self.computed.shape, np.inf)
+        return self.bound.likely(FAILURE) if self.bounded else np.broadcast_to(np.inf, self.computed.shape)
 
     @property
     def power(self) -> Power:

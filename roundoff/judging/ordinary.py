@@ -94,7 +94,7 @@ class Ordinary:
 
     @cached_property
     def _x(self) -> Array:
-        return np.where(self.known, self.exact, 0.0)
+        return self.exact if self.known.all() else np.where(self.known, self.exact, 0.0)
 
     @cached_property
     def norm(self) -> float:
