@@ -114,7 +114,11 @@ class Judged:
     @cached_property
     def likely(self) -> Array:
         """The probabilistic bound; infinite where it is not worth its time."""
-        return self.bound.likely(FAILURE) if self.bounded else np.broadcast_to(np.inf, self.computed.shape)
+        return (
+            self.bound.likely(FAILURE)
+            if self.bounded
+            else np.broadcast_to(np.inf, self.computed.shape)
+        )
 
     @property
     def power(self) -> Power:

@@ -8,7 +8,7 @@ import io
 import os
 import pickle
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -123,9 +123,9 @@ def _unpacked(key: str, content: bytes, names: Iterable[str]) -> dict[str, Known
     if seal != _seal(key, archive):
         return None
     with np.load(io.BytesIO(archive)) as stored:
-        fields = Known.__dataclass_fields__
         return {
-            name: Known(**{field: stored[f"{field} {name}"] for field in fields}) for name in names
+            name: Known(**{field.name: stored[f"{field.name} {name}"] for field in fields(Known)})
+            for name in names
         }
 
 
@@ -180,9 +180,8 @@ def _key(
     )
     digest.update(repr(settings).encode())
     for step in trace.steps:
-        told = {
-            name: value for name, value in vars(step).items() if name != "source"
-        }  # a line, say
+        names = [field.name for field in fields(step) if field.name != "source"]  # a line, say
+        told = {name: getattr(step, name) for name in names}
         digest.update(pickle.dumps((type(step).__name__, told), protocol=5))
     for name, values in sorted(rounded.items()):
         digest.update(

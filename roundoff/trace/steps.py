@@ -11,7 +11,7 @@ source: where in the user's code it is asked for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cached_property
 from math import isinf, prod
@@ -176,7 +176,7 @@ class Trace:
     def equals(self, other: Trace) -> bool:
         """Whether all steps, outputs and closures are the same: one computation, written twice."""
         return self.same_function(other) and all(
-            vars(one).get(name) == vars(two).get(name)
+            getattr(one, name, None) == getattr(two, name, None)
             for one, two in zip(self.steps, other.steps, strict=True)
             for name in _ROUNDING
         )
@@ -218,12 +218,16 @@ _ROUNDING, _WORDS = ("format", "kernel", "call"), ("source",)
 
 
 def _alike(first: Step, second: Step) -> bool:
-    one, two = vars(first), vars(second)
-    return type(first) is type(second) and all(
-        np.array_equal(value, two[name]) if isinstance(value, np.ndarray) else value is two[name] or
-        (not isinstance(two[name], np.ndarray) and value == two[name])
-        for name, value in one.items() if name not in (*_ROUNDING, *_WORDS)
-    )  # fmt: skip
+    if type(first) is not type(second):
+        return False
+    names = [f.name for f in fields(first) if f.name not in (*_ROUNDING, *_WORDS)]
+    return all(_same(getattr(first, name), getattr(second, name)) for name in names)
+
+
+def _same(one: Any, two: Any) -> bool:
+    if isinstance(one, np.ndarray) or isinstance(two, np.ndarray):
+        return one is two or (one is not None and two is not None and np.array_equal(one, two))
+    return bool(one is two or one == two)
 
 
 def _name(step: Step) -> str:

@@ -15,6 +15,7 @@ from roundoff.arithmetic import walk
 from roundoff.arithmetic.condition_scale import Scale
 from roundoff.arithmetic.multiprecision import Multiprecision
 from roundoff.gradients.inputs import float64_array
+from roundoff.gradients.problem import Problem
 from roundoff.trace import (
     LOWERINGS,
     UPSTREAM,
@@ -28,6 +29,7 @@ from roundoff.trace import (
     structural_zeros,
     trace_gradients,
 )
+from roundoff.trace.steps import Move
 
 U = 2.0**-53
 SLACK = 200  # roundings of float64 autograd on these small problems
@@ -450,3 +452,15 @@ def test_traces_may_differ_in_formats_and_kernels_alone() -> None:
         assert not trace.equals(other) and trace.same_function(other)
     another = trace_gradients(lambda x: (x + x).sum(), {"x": uniform(3)})
     assert not trace.same_function(another)
+
+
+def test_what_a_walk_leaves_on_steps_is_no_part_of_them() -> None:
+    """Views are found out when they are first asked for."""
+    one, two = (
+        Problem(lambda x: x[1:].T @ x[1:], {"x": torch.ones(3, 3)}, None, torch.sum).trace(
+            "float32"
+        )
+        for _ in range(2)
+    )
+    assert any(step.view for step in one.steps if isinstance(step, Move))
+    assert one.same_function(two) and two.same_function(one) and one.equals(two)
