@@ -61,7 +61,7 @@ def narrow(step: Rounded) -> bool:
 
 def of_batch(step: Rounded) -> bool:
     """Whether it is one of batch norm's sums."""
-    return step.call is not None and step.call.name.startswith("native_batch_norm")
+    return step.call is not None and "native_batch_norm" in step.call.name
 
 
 def channels_last(step: Rounded) -> bool:

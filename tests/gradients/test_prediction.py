@@ -9,6 +9,10 @@ from torch.nn import functional as F
 
 import roundoff as ro
 from roundoff.gradients.native import native_gradients
+from roundoff.gradients.problem import Problem
+from roundoff.kernels.levels import levels
+from roundoff.numbers.formats import FLOAT64
+from roundoff.trace.steps import Reduce
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -195,3 +199,22 @@ def test_trees_that_do_not_fit_are_refused() -> None:
         ro.predict(function, inputs, trees={"w": tree})
     with pytest.raises(ro.ArgumentError, match="no single sum"):
         ro.predict(lambda x: (x.exp() * 2).sum(), {"x": torch.randn(4)}, trees={"x": tree})
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["alone", "with running statistics"])
+def test_batch_norm_adds_its_means_in_a_loop(running) -> None:
+    """Whichever of torch's calls it is."""
+
+    def normed(x):
+        statistics = (torch.zeros(4).to(x), torch.ones(4).to(x)) if running else (None, None)
+        return F.batch_norm(x, *statistics, None, None, True)
+
+    trace = Problem(normed, {"x": _normal(9, 4, 8, 8)}, None, squares, forward=True).trace(
+        "float64"
+    )
+    sums = [
+        s for s in trace.steps if isinstance(s, Reduce) and s.call and "batch_norm" in s.call.name
+    ]
+    forward = [levels(step, FLOAT64) for step in sums if "backward" not in step.call.name]
+    backward = [levels(step, FLOAT64) for step in sums if "backward" in step.call.name]
+    assert forward and set(forward) == {()} and backward and set(backward) == {(16.0, 4)}

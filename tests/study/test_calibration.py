@@ -118,3 +118,19 @@ def test_small_models_are_compared_with_themselves(model) -> None:
     )  # fmt: skip
     verdicts = {pair.judgement.verdict for pair in result.pairs.values()}
     assert verdicts <= {ro.Verdict.IDENTICAL, ro.Verdict.ROUNDOFF}
+
+
+def test_wrong_results_of_torch_are_told_apart(found) -> None:
+    rows = found.table
+    wrong = rows.head(2).assign(
+        function="act_Hardsigmoid", gradient="x0", format="float64", beyond="in norm"
+    )
+    changed = Found(
+        [*rows.to_dict("records"), *wrong.to_dict("records")],
+        found.native,
+        found.model,
+        found.faults,
+    )
+    report = calibration_report(QUESTION, Calibration(quick=True), changed)
+    assert "none of 34 honest results is flagged" in report.answer
+    assert any("1.0f / 6.0f" in text and "2 of 2 flagged" in text for _, text in report.notes)
