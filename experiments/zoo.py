@@ -208,7 +208,6 @@ Z["tunfold"] = f(lambda x: x.unfold(1, 2, 1), x=R(3, 4))
 Z["pixel_shuffle"] = f(lambda x: F.pixel_shuffle(x, 2), x=R(1, 4, 2, 2))
 Z["roll"] = f(lambda x: x.roll(1, 0), x=R(3, 4))
 Z["flip"] = f(lambda x: x.flip(0), x=R(3, 4))
-Z["bilinear"] = mod(nn.Bilinear(2, 3, 4), R(2, 2), R(2, 3))
 Z["baddbmm"] = f(lambda x, y, z: torch.baddbmm(x, y, z), x=R(2, 3, 3), y=R(2, 3, 4), z=R(2, 4, 3))
 Z["addcmul"] = f(lambda x, y, z: torch.addcmul(x, y, z, value=0.5), x=R(3), y=R(3), z=R(3))
 Z["lerp"] = f(lambda x, y: torch.lerp(x, y, 0.3), x=R(3), y=R(3))
@@ -292,10 +291,52 @@ Z["diag_of_matrix"] = f(lambda x: torch.diag(x), x=R(3, 3))
 Z["block_diag"] = f(lambda x, y: torch.block_diag(x, y), x=R(2, 2), y=R(3))
 Z["channel_shuffle"] = f(lambda x: F.channel_shuffle(x, 2), x=R(1, 4, 2, 2))
 for name in """
-    embbag act_RReLU sort topk median cummax cdist interp_bilinear bilinear atan2 frac round
+    act_RReLU sort topk median cummax cdist atan2 frac round
     floor_divide matrix_inv det logcumsumexp ctc gnll
 """.split():
     Z.pop(name, None)
+
+
+# Without a lowering of ours: written with other operations, or taken apart by PyTorch's own tables.
+for mode, size in (
+    ("linear", (1, 2, 5)),
+    ("bilinear", (1, 2, 4, 5)),
+    ("bicubic", (1, 2, 4, 5)),
+    ("trilinear", (1, 1, 3, 4, 5)),
+):
+    sizes = tuple(2 * n - 1 for n in size[2:])
+    for aligned in (False, True):
+        Z[f"{mode}{'_aligned' if aligned else ''}"] = (
+            lambda x, mode=mode, sizes=sizes, aligned=aligned: F.interpolate(
+                x, sizes, mode=mode, align_corners=aligned
+            ),
+            {"x": R(*size)},
+        )
+    Z[f"{mode}_scale"] = (
+        lambda x, mode=mode: F.interpolate(x, scale_factor=1.7, mode=mode),
+        {"x": R(*size)},
+    )
+Z["addr"] = (lambda x, a, b: torch.addr(x, a, b), {"x": R(3, 4), "a": R(3), "b": R(4)})
+Z["take"] = (lambda x: torch.take(x, torch.tensor([1, 5, 5, 0])), {"x": R(3, 4)})
+Z["fmax"] = (lambda x, y: torch.fmax(x, y) + torch.fmin(x, 2 * y), {"x": R(3, 4), "y": R(3, 4)})
+for mode in ("sum", "mean", "max"):
+    Z[f"embedding_bag_{mode}"] = (
+        lambda w, mode=mode: F.embedding_bag(torch.tensor([[0, 2, 2], [3, 1, 0]]), w, mode=mode),
+        {"w": R(4, 5)},
+    )
+Z["embedding_bag_weighted"] = (
+    lambda w, s: F.embedding_bag(
+        torch.tensor([[0, 2], [3, 1]]), w, mode="sum", per_sample_weights=s
+    ),
+    {"w": R(4, 5), "s": R(2, 2)},
+)
+Z["logaddexp"] = (lambda x, y: torch.logaddexp(x, y), {"x": R(3, 4), "y": R(3, 4)})
+Z["hypot"] = (lambda x, y: torch.hypot(x, y), {"x": R(3, 4), "y": R(3, 4)})
+Z["nansum"] = (lambda x: torch.nansum(x, 1), {"x": R(3, 4)})
+Z["dist"] = (lambda x, y: torch.dist(x, y), {"x": R(3, 4), "y": R(3, 4)})
+Z["sinc"] = (lambda x: torch.sinc(x), {"x": R(3, 4)})
+Z["xlogy"] = (lambda x, y: torch.xlogy(x, y * y + 0.5), {"x": R(3, 4), "y": R(3, 4)})
+Z["entr"] = (lambda x: torch.special.entr(x * x + 0.5), {"x": R(3, 4)})
 
 
 def loss(out):

@@ -25,7 +25,7 @@ from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format, rounder
 from roundoff.trace.checks import OUTPUT, UPSTREAM, check_output_apart, check_problem
 from roundoff.trace.exact_constants import ExactConstants
-from roundoff.trace.functional_graph import functional
+from roundoff.trace.functional_graph import SETTLED, functional
 from roundoff.trace.in_place import PutBack, declare_updates, drop_last_writes, lift
 from roundoff.trace.lowering import Value, computed_in, format_name, literal, lower, narrows
 from roundoff.trace.settled import Settled
@@ -249,6 +249,8 @@ def _lower_graph(
             else:
                 name, tensor = behind.pop(0)
                 values[node] = _closure(build, f"closure {name}", tensor, closures)
+        elif SETTLED in node.meta:
+            values[node] = node.meta[SETTLED]
         elif node.op == "call_function" and node.target is operator.getitem:
             values[node] = argument(node.args[0])[node.args[1]]
         elif node.op == "call_function":

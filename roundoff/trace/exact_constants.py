@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from roundoff.errors import UnsupportedError
+from roundoff.trace.rewritten import REWRITTEN
 from roundoff.trace.settled import Settled
 
 aten = torch.ops.aten
@@ -259,6 +260,7 @@ _REPLACED: dict[Any, Callable[..., torch.Tensor]] = {
     torch.Tensor.new_tensor: _new_tensor,
     **dict.fromkeys((torch.prod, torch.Tensor.prod), _prod),
     **dict.fromkeys((torch.cumprod, torch.Tensor.cumprod), _cumprod),
+    **REWRITTEN,
 }
 
 #: Other names by which PyTorch takes an argument, as numpy calls it.

@@ -164,3 +164,30 @@ def test_powers_err_by_an_ulp_of_subnormal_numbers() -> None:
         size = (5000 * LEAST) ** (1 / power)
         inputs = {"x": x * size, "c": c}
         check(lambda x, c, n=power: x.detach() ** n * c, inputs, np.full(2000, 1e30), wrt=("c",))
+
+
+@pytest.mark.parametrize("format", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "shape", "sizes"),
+    [
+        ("linear", (1, 3, 50), (129,)),
+        ("bilinear", (1, 2, 17, 15), (9, 24)),
+        ("trilinear", (1, 1, 5, 4, 6), (8, 5, 8)),
+        ("bicubic", (1, 1, 8, 9), (13, 20)),
+    ],
+)
+def test_interpolation_in_all_modes(mode, shape, sizes, aligned, format) -> None:
+    """Outputs, too: 16-bit kernels may keep weights in their own format, or in float32."""
+    x = np.random.default_rng(0).normal(size=shape)
+    upstream = np.random.default_rng(1).normal(size=(*shape[:2], *sizes))
+
+    def interpolated(x):
+        return F.interpolate(x, sizes, mode=mode, align_corners=aligned)
+
+    check(interpolated, {"x": x}, upstream, format)
+    given = (interpolated, {"x": torch.from_numpy(x)}, (), None, None)
+    exact, bounds = reference_and_bounds(Problem(*given, forward=True), format, "ball")
+    (computed,) = native_gradients(*given, format=format, forward=True).values()
+    error = np.abs((computed - exact["output"].high) - exact["output"].low)
+    assert (error <= bounds["output"].certain + exact["output"].error).all()

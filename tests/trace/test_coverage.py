@@ -15,7 +15,8 @@ from roundoff.gradients.bounds import bounds_of_trace
 from roundoff.gradients.inputs import float64_array, round_inputs
 from roundoff.gradients.native import native_gradients
 from roundoff.gradients.reference import reference_of_trace
-from roundoff.trace import Traces
+from roundoff.trace import Traces, functional_graph
+from roundoff.trace.decompositions import CHECKED, decomposition
 from roundoff.trace.lowering import dispatch
 from roundoff.trace.operations import table
 
@@ -68,6 +69,28 @@ def test_all_listed_operations_are_in_the_zoo(monkeypatch) -> None:
     listed = set().union(*dispatch.listed().values())
     missing = sorted(listed - {name.lstrip("_") for name in seen} - DECOMPOSED)
     assert not missing, f"add to experiments/zoo.py a function that calls {', '.join(missing)}"
+
+
+def test_all_that_is_taken_apart_is_in_the_zoo(monkeypatch) -> None:
+    seen = set()
+
+    def noted(call):
+        found = decomposition(call)
+        if found is not None:
+            seen.add(call.overloadpacket.__name__)
+        return found
+
+    monkeypatch.setattr(functional_graph, "decomposition", noted)
+    for name in ("addr", "dist", "entr", "nansum", "sinc"):
+        Traces(*Z[name], None, loss).of("float32")
+    assert seen >= CHECKED, CHECKED - seen
+
+
+def test_what_is_taken_apart_by_nobody_is_refused_by_name() -> None:
+    with pytest.raises(ro.UnsupportedError, match="aten::renorm"):
+        Traces(lambda x: torch.renorm(x, 2, 0, 0.5), {"x": torch.ones(3, 4)}, None, loss).of(
+            "float32"
+        )
 
 
 def test_float64_bounds_are_finite_and_not_vacuous() -> None:

@@ -1,0 +1,34 @@
+"""Operations that have no lowering of ours are taken apart by PyTorch's own tables into ones that do.
+
+Their steps are those of PyTorch's decomposition, which need not be those of its kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch._decomp import decomposition_table
+
+from roundoff.trace.lowering import LOWERINGS
+from roundoff.trace.lowering.movement import MOVES
+from roundoff.trace.lowering.registry import FACTORIES
+
+#: Bounds on their decompositions hold for their kernels, as tests over the zoo know; all others are refused.
+CHECKED = frozenset("addr dist nansum sinc special_entr".split())
+
+
+def decomposition(call: Any) -> Callable[..., Any] | None:
+    """What takes an ATen call apart; None where it is lowered as it is, or where there is none."""
+    name = call.overloadpacket.__name__
+    if name in LOWERINGS or name in MOVES or name in FACTORIES or call._schema.is_mutable:
+        return None
+    if torch.Tag.nondeterministic_seeded in call.tags:
+        return None
+    if name in CHECKED:
+        return decomposition_table[call]  # type: ignore[no-any-return]
+    if torch._C._dispatch_has_kernel_for_dispatch_key(call.name(), "CompositeImplicitAutograd"):
+        return partial(call._op_dk, torch._C.DispatchKey.CompositeImplicitAutograd)
+    return None
