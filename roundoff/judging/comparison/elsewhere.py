@@ -191,7 +191,7 @@ class Search:
         except RoundoffError as error:
             self.undefined.append(f"{point} ({error})")
             return
-        self._look(point, traces, {**beside, **others}, proven=True)
+        self._look(point, traces, {**beside, **others}, proven=not self.large)
 
     # -------------------------------------------------------------------------------- looking
 
