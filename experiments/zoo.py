@@ -50,7 +50,6 @@ emb = nn.Embedding(6, 4)
 idx = torch.tensor([[1, 2, 1], [0, 5, 2]])
 Z["embedding"] = mod(emb, idx)
 Z["embedding_pad"] = mod(nn.Embedding(6, 4, padding_idx=1), idx)
-Z["embbag"] = mod(nn.EmbeddingBag(6, 4, mode="sum"), idx)
 Z["softmax"] = (lambda x: F.softmax(x, -1), {"x": R(3, 4)})
 Z["log_softmax"] = (lambda x: F.log_softmax(x, 1), {"x": R(3, 4)})
 t = torch.tensor([0, 2, 1])
@@ -316,20 +315,8 @@ for mode, size in (
         lambda x, mode=mode: F.interpolate(x, scale_factor=1.7, mode=mode),
         {"x": R(*size)},
     )
-Z["addr"] = (lambda x, a, b: torch.addr(x, a, b), {"x": R(3, 4), "a": R(3), "b": R(4)})
 Z["take"] = (lambda x: torch.take(x, torch.tensor([1, 5, 5, 0])), {"x": R(3, 4)})
 Z["fmax"] = (lambda x, y: torch.fmax(x, y) + torch.fmin(x, 2 * y), {"x": R(3, 4), "y": R(3, 4)})
-for mode in ("sum", "mean", "max"):
-    Z[f"embedding_bag_{mode}"] = (
-        lambda w, mode=mode: F.embedding_bag(torch.tensor([[0, 2, 2], [3, 1, 0]]), w, mode=mode),
-        {"w": R(4, 5)},
-    )
-Z["embedding_bag_weighted"] = (
-    lambda w, s: F.embedding_bag(
-        torch.tensor([[0, 2], [3, 1]]), w, mode="sum", per_sample_weights=s
-    ),
-    {"w": R(4, 5), "s": R(2, 2)},
-)
 Z["logaddexp"] = (lambda x, y: torch.logaddexp(x, y), {"x": R(3, 4), "y": R(3, 4)})
 Z["hypot"] = (lambda x, y: torch.hypot(x, y), {"x": R(3, 4), "y": R(3, 4)})
 Z["nansum"] = (lambda x: torch.nansum(x, 1), {"x": R(3, 4)})

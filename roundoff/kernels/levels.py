@@ -22,6 +22,11 @@ _CASCADE = (16.0, 16.0)
 #: positions, for a convolution's weight and bias.
 _LOOP = ()
 
+#: Kernels that add every term to the element that it goes to, one after the other.
+_TERM_BY_TERM = frozenset(
+    """index_add scatter_add index_put _index_put_impl _unsafe_index_put embedding_dense_backward""".split()
+)
+
 #: 16-bit kernels of pooling that add in their own type.
 _NARROW = ("_adaptive_avg_pool3d", "_adaptive_avg_pool3d_backward")
 
@@ -41,7 +46,7 @@ def levels(step: Reduce | Contract, format: Format) -> tuple[float, ...]:
         return _PRODUCTS
     if of_batch(step) and "backward" in name and not channels_last(step):
         return max(1.0, prod(_image(step)[2:]) / _LANES), _LANES
-    if of_rows(step) or of_batch(step):
+    if of_rows(step) or of_batch(step) or name in _TERM_BY_TERM:
         return _LOOP
     if format == FLOAT32 and name == "convolution_backward":
         return _LOOP

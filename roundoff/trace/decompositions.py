@@ -17,7 +17,7 @@ from roundoff.trace.lowering.movement import MOVES
 from roundoff.trace.lowering.registry import FACTORIES
 
 #: Bounds on their decompositions hold for their kernels, as tests over the zoo know; all others are refused.
-CHECKED = frozenset("addr dist nansum sinc special_entr".split())
+CHECKED = frozenset("dist nansum sinc special_entr".split())
 
 
 def decomposition(call: Any) -> Callable[..., Any] | None:

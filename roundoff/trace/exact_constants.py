@@ -272,6 +272,8 @@ _LEAVING = (
     torch.Tensor.__dlpack__,
 )  # fmt: skip
 
+_DIFFERENTIATING = (torch.autograd.grad, torch.autograd.backward)
+
 _PRODUCTS = (torch.Tensor.mul, torch.Tensor.__mul__, torch.mul)
 
 
@@ -296,18 +298,20 @@ class ExactConstants(TorchFunctionMode):
             named = {_ALSO.get(name, name): v for name, v in kwargs.items() if name != "out"}
             return _REPLACED[function](*args, **named)
         if function is F.multi_head_attention_forward:
-            return self._within(function, args, kwargs)
+            return self._within(F, function, args, kwargs)
+        if function in _DIFFERENTIATING:  # a backward that the user wrote is looked at, too
+            return self._within(torch.autograd, function, args, kwargs)
         if self.inside and function in _PRODUCTS and isinstance(args[1], float):
             size = args[0].shape[-1]
             if args[1] == math.sqrt(1.0 / float(size)):
                 return args[0] / _whole(args[0], size).sqrt()
         return function(*args, **kwargs)
 
-    def _within(self, function: Any, args: Any, kwargs: Any) -> Any:
+    def _within(self, module: Any, function: Any, args: Any, kwargs: Any) -> Any:
         """Run a function's own Python code; calls inside it are replaced, the function itself is not."""
-        self.inside += 1
+        self.inside += module is F
         try:
-            with mock.patch.object(F, "has_torch_function", return_value=False), self:
+            with mock.patch.object(module, "has_torch_function", return_value=False), self:
                 return function(*args, **kwargs)
         finally:
-            self.inside -= 1
+            self.inside -= module is F

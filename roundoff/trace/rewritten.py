@@ -25,25 +25,6 @@ def _fmin(input: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return torch.where(input <= other, input, other)
 
 
-def _embedding_bag(
-    input: torch.Tensor, weight: torch.Tensor, offsets: Any = None, max_norm: Any = None,
-    norm_type: float = 2.0, scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False,
-    per_sample_weights: Any = None, include_last_offset: bool = False, padding_idx: Any = None,
-) -> torch.Tensor:  # fmt: skip
-    """Of bags in rows, without more; others are refused by name."""
-    if offsets is not None or max_norm is not None or scale_grad_by_freq or padding_idx is not None:
-        return F.embedding_bag(
-            input, weight, offsets, max_norm, norm_type, scale_grad_by_freq, mode, sparse,
-            per_sample_weights, include_last_offset, padding_idx,
-        )  # fmt: skip
-    rows = F.embedding(input, weight)
-    if per_sample_weights is not None:
-        rows = rows * per_sample_weights.unsqueeze(-1)
-    if mode == "max":
-        return rows.amax(-2)
-    return rows.mean(-2) if mode == "mean" else rows.sum(-2)
-
-
 def _linear(places: torch.Tensor, dtype: torch.dtype) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Between the two elements around each place, none of which is before the first."""
     places = places.clamp(min=0.0)
@@ -150,6 +131,5 @@ REWRITTEN: dict[Any, Callable[..., torch.Tensor]] = {
     **dict.fromkeys((torch.take, torch.Tensor.take), _take),
     **dict.fromkeys((torch.fmax, torch.Tensor.fmax), _fmax),
     **dict.fromkeys((torch.fmin, torch.Tensor.fmin), _fmin),
-    F.embedding_bag: _embedding_bag,
     F.interpolate: _interpolate,
 }

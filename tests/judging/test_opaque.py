@@ -148,3 +148,40 @@ def test_power_says_where_even_zeros_would_pass() -> None:
 def test_a_loss_that_wants_more_is_told() -> None:
     with pytest.raises(ArgumentError, match="the loss could not be called with the output alone"):
         ro.predict(like, INPUTS, loss=lambda out, target: (out - target).sum())
+
+
+@pytest.mark.parametrize(
+    "slope",
+    [
+        lambda x: torch.from_numpy(3 * x.numpy() * x.numpy()),
+        lambda x: torch.tensor([3 * v * v for v in x.tolist()]),
+        lambda x: torch.from_numpy(3 * np.asarray(x) ** 2),
+    ],
+    ids=["numpy", "tolist", "asarray"],
+)
+def test_numbers_that_leave_torch_in_a_backward_make_a_side_opaque(slope) -> None:
+    """They were taken for constants, and an honest pair was DIFFERENT."""
+
+    class Cube(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x * x
+
+        @staticmethod
+        def backward(ctx, *upstream):
+            return slope(ctx.saved_tensors[0]) * upstream[0]
+
+    x = 1 + torch.rand(20)
+    with pytest.raises(UnsupportedError, match="values leave PyTorch"):
+        ro.predict(lambda x: Cube.apply(x), {"x": x}, loss=torch.sum)
+    found = ro.compare(
+        lambda x: x * x * x,
+        lambda x: Cube.apply(x),
+        {"x": x},
+        None,
+        torch.sum,
+        formats=("float32",),
+    )
+    assert found.verdict("x", "float32") in (ro.Verdict.ROUNDOFF, ro.Verdict.IDENTICAL)
+    assert any("is opaque" in note for note in found.notes)

@@ -53,6 +53,8 @@ def _elu_backward(
     upstream: Expression, alpha: Any, scale: Any, input_scale: Any, is_result: bool, x: Expression
 ) -> Expression:
     steep = x.constant(alpha) * scale
+    if scale == 1 and alpha and input_scale == 1.0 / float(np.float32(alpha)):
+        input_scale = x.constant(1) / alpha  # of celu: torch takes alpha in float32
     if is_result:
         below = upstream * input_scale * (x + steep)
     else:
