@@ -14,7 +14,13 @@ from roundoff.kernels.levels import channels_last, narrow, of_batch
 from roundoff.kernels.this_machine import HALVES, ProbedKernels
 from roundoff.numbers.formats import FLOAT32, FLOAT64, Format, as_format
 from roundoff.orders import holds
-from roundoff.trace.steps import Contract, Reduce, Rounded, Trace
+from roundoff.trace.steps import Constant, Contract, Reduce, Rounded, Trace
+
+#: Kernels that take the numbers which they compare with in the tensor's own type, in 16 bits, too.
+_OWN_BOUNDS = frozenset(
+    """clamp clamp_min clamp_max clamp_backward clamp_min_backward hardtanh hardtanh_backward threshold
+    threshold_backward ge gt le lt""".split()
+)
 
 
 class Usual(ProbedKernels):
@@ -47,6 +53,8 @@ class Usual(ProbedKernels):
         return self._places[key]
 
     def _place(self, step: Rounded, format: Format) -> Place:
+        if isinstance(step, Constant) and step.kernel in _OWN_BOUNDS:
+            return Place(format, format, format)
         sums = isinstance(step, Reduce | Contract)
         # at::acc_type on CPUs is float64 for float32, but for channels last at::opmath_type is taken.
         if format == FLOAT32 and sums and of_batch(step) and not channels_last(step):

@@ -240,3 +240,24 @@ def test_where_bounds_decide_nothing_the_prediction_does(name) -> None:
     one[-1] += 4 * float(off.sides[0].ordinary.one.ravel()[-1])
     found = judged(one)
     assert found.judgement.verdict == ro.Verdict.SUSPICIOUS, found.judgement.reason
+
+
+@pytest.mark.parametrize("format", ["float16", "bfloat16"])
+def test_clipping_at_numbers_that_a_format_does_not_hold_is_ordinary(format) -> None:
+    """PyTorch clamps at the rounded bounds, where many 16-bit numbers lie: the ratio of PPO, say."""
+    torch.manual_seed(0)
+    ratio = 1 + 0.2 * torch.randn(1000)
+
+    def by_extremes(r):
+        return torch.minimum(torch.maximum(r, torch.full_like(r, 0.8)), torch.full_like(r, 1.2))
+
+    found = ro.compare(
+        lambda r: torch.clamp(r, 0.8, 1.2), by_extremes, {"r": ratio}, None, lambda o: (o**2).sum(),
+        formats=(format,),
+    )  # fmt: skip
+    assert found.verdict("r", format) == ro.Verdict.ROUNDOFF, found.reason("r", format)
+    wrong = ro.compare(
+        lambda r: torch.clamp(r, 0.8, 1.2), lambda r: torch.clamp(r, 0.79, 1.2), {"r": ratio}, None,
+        lambda o: (o**2).sum(), formats=(format,),
+    )  # fmt: skip
+    assert wrong.verdict("r", format) == ro.Verdict.DIFFERENT
