@@ -26,9 +26,8 @@ def functional(graph: torch.fx.GraphModule, inputs: Sequence[torch.Tensor]) -> t
     """The graph without writes but those into inputs, by which it ends; its nodes keep their sources."""
     recorder = Recorder(inputs)
     with recorder:
-        found = functionalize(torch.fx.Interpreter(graph).run)(
-            *inputs
-        )  # which passes the sources on
+        again = functionalize(torch.fx.Interpreter(graph).run)  # which passes the sources on
+        found = again(*inputs)
     return recorder.ended(found)
 
 
@@ -57,7 +56,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node = self.graph.call_function(func, *asked)
         node.meta["custom"] = traceback.get_current_meta().get("custom")
         found = func(*args, **kwargs)
-        if self._free.issuperset(node.all_input_nodes):
+        random = torch.Tag.nondeterministic_seeded in func.tags
+        if not random and self._free.issuperset(node.all_input_nodes):
             self._free.add(node)
             if isinstance(found, torch.Tensor) and _whole(func, found):
                 node.meta[SETTLED] = found.clone()

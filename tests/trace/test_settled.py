@@ -106,3 +106,26 @@ def test_other_integers_are_read_anew() -> None:
     )
     assert result.verdict("x", "float32") is not ro.Verdict.DIFFERENT
     assert "n[0]" in str(result.elsewhere["x"])
+
+
+def test_whole_numbers_of_constants_are_fixed_and_drawn_ones_are_refused() -> None:
+    """Where interpolation takes its elements; a mask that is drawn is another at every call."""
+    x = torch.arange(6.0)
+
+    def picked(x):
+        return x[((torch.arange(3, dtype=torch.float32) + 0.5) * 1.7).floor().long()]
+
+    found = ro.reference_gradients(picked, {"x": x}, None, lambda out: (out * out).sum())
+    assert found["x"].hi.tolist() == [0.0, 0.0, 4.0, 0.0, 8.0, 0.0]
+    for drawn in (
+        lambda: torch.randint(0, 6, (3,)),
+        lambda: torch.randperm(6)[:3],
+        lambda: torch.rand(6) > 0.5,
+    ):
+        with pytest.raises(ro.UnsupportedError, match="random"):
+            ro.predict(
+                lambda x, drawn=drawn: torch.where(drawn().sum() > 2, x, 2 * x),
+                {"x": x},
+                None,
+                torch.sum,
+            )
