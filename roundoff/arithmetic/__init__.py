@@ -10,10 +10,10 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import as_strided
 
 from roundoff.arithmetic.per_step import Rounding
 from roundoff.arithmetic.sharing import Sharing
+from roundoff.arithmetic.views import viewed
 from roundoff.trace.steps import Constant, Contract, Input, Map, Move, Reduce, Step, Trace
 
 A = TypeVar("A")
@@ -108,12 +108,8 @@ def move_elements(step: Move, operands: Sequence[Any], zero: Any) -> Any:
     """Move for arithmetics whose values are numpy arrays, of any element type; a view is read-only."""
     if step.index is None:
         return operands[0].reshape(step.shape)
-    view = step.view if len(operands) == 1 else None
-    if view is not None:
-        start, strides = view
-        flat = np.ascontiguousarray(operands[0]).reshape(-1)
-        inner = tuple(stride * flat.itemsize for stride in strides)
-        return as_strided(flat[start:], step.shape, inner, writeable=False)
+    if len(operands) == 1 and step.view is not None:
+        return viewed(step, operands[0])
     ends = np.empty(1, operands[0].dtype)
     ends[0] = zero
     flat = np.concatenate([ends, *(operand.ravel() for operand in operands)])

@@ -23,14 +23,13 @@ Bits = npt.NDArray[np.uint64]
 #: So many numbers at a time.
 BLOCK = 1 << 14
 
-_SIGN, _FRACTION = np.uint64(1 << 63), np.uint64(0x000F_FFFF_FFFF_FFFF)
-_POWER = np.uint64(0xFFF0_0000_0000_0000)
+#: The digits of a float64, and the rest: its sign and its power of two.
+_FRACTION, _POWER = np.uint64(0x000F_FFFF_FFFF_FFFF), np.uint64(0xFFF0_0000_0000_0000)
 _FIRST, _SECOND = np.uint64(0x9E37_79B9_7F4A_7C15), np.uint64(0xD6E8_FEB8_6659_FD93)
 
-#: Quantiles of the standard normal distribution, so many, and the bits that choose one.
-_STEPS = 1 << 14
-_NORMAL = special.ndtri((np.arange(_STEPS) + 0.5) / _STEPS)
-_CHOOSE = np.uint64(64 - 14)
+#: Quantiles of the standard normal distribution, chosen by so many bits.
+_CHOOSING = 14
+_NORMAL = special.ndtri((np.arange(1 << _CHOOSING) + 0.5) / (1 << _CHOOSING))
 
 
 def centred(value: Array, key: np.uint64) -> Array:
@@ -56,7 +55,9 @@ def normal_errors(value: Array, key: np.uint64, spread: Any) -> Array:
     each = np.broadcast_to(spread, value.shape).reshape(-1) if spread.ndim else None
 
     def of_block(at: slice, bits: Bits, part: Array) -> Array:
-        chosen: Array = _NORMAL.take((_mixed(bits, key) >> _CHOOSE).view(np.int64))
+        chosen: Array = _NORMAL.take(
+            (_mixed(bits, key) >> np.uint64(64 - _CHOOSING)).view(np.int64)
+        )
         chosen *= np.copysign(spread if each is None else each[at], part)
         return chosen
 

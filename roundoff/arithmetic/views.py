@@ -1,8 +1,9 @@
-"""Strided views, back to where their elements came from, and as matrix products take them."""
+"""Strided views: moved to, back to where their elements came from, and as matrix products take them."""
 
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,15 @@ from numpy.lib.stride_tricks import as_strided
 from roundoff.trace.steps import Move
 
 Array = npt.NDArray[np.float64]
+
+
+def viewed(step: Move, values: Any) -> Any:
+    """A move that is a view, of an array of any element type: read-only."""
+    assert step.view is not None
+    start, strides = step.view
+    flat = np.ascontiguousarray(values).reshape(-1)
+    inner = tuple(stride * flat.itemsize for stride in strides)
+    return as_strided(flat[start:], step.shape, inner, writeable=False)
 
 
 def moved_back(step: Move, values: Array, size: int) -> Array | None:

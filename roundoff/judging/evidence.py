@@ -109,16 +109,16 @@ class Judged:
     @cached_property
     def certain(self) -> Array:
         """The certified bound; infinite where it is not worth its time."""
-        return self.bound.certain if self.bounded else np.broadcast_to(np.inf, self.computed.shape)
+        return self.bound.certain if self.bounded else self._none
 
     @cached_property
     def likely(self) -> Array:
         """The probabilistic bound; infinite where it is not worth its time."""
-        return (
-            self.bound.likely(FAILURE)
-            if self.bounded
-            else np.broadcast_to(np.inf, self.computed.shape)
-        )
+        return self.bound.likely(FAILURE) if self.bounded else self._none
+
+    @property
+    def _none(self) -> Array:
+        return np.broadcast_to(np.inf, self.computed.shape)
 
     @property
     def power(self) -> Power:
@@ -168,11 +168,11 @@ def evidence_of_trace(
 
     @cache
     def ordinary() -> dict[str, Ordinary]:
-        return {
-            name: Ordinary.of(each, of.high, of.terms, of.known)
-            for name, each in drawn(SAMPLES, 1.0).items()
-            for of in [reference[name]]
-        }
+        found = {}
+        for name, prediction in drawn(SAMPLES, 1.0).items():
+            of = reference[name]
+            found[name] = Ordinary.of(prediction, of.high, of.terms, of.known)
+        return found
 
     @cache
     def tipped() -> dict[str, Tipped]:

@@ -24,7 +24,7 @@ _LOOP = ()
 
 #: Kernels that add every term to the element that it goes to, one after the other.
 _TERM_BY_TERM = frozenset(
-    """index_add scatter_add index_put _index_put_impl _unsafe_index_put embedding_dense_backward""".split()
+    "index_add scatter_add index_put _unsafe_index_put embedding_dense_backward".split()
 )
 
 #: 16-bit kernels of pooling that add in their own type.

@@ -18,8 +18,7 @@ from roundoff.trace.steps import Constant, Contract, Reduce, Rounded, Trace
 
 #: Kernels that take the numbers which they compare with in the tensor's own type, in 16 bits, too.
 _OWN_BOUNDS = frozenset(
-    """clamp clamp_min clamp_max clamp_backward clamp_min_backward hardtanh hardtanh_backward threshold
-    threshold_backward ge gt le lt""".split()
+    "clamp clamp_min clamp_max hardtanh hardtanh_backward threshold threshold_backward ge gt le lt".split()
 )
 
 

@@ -6,7 +6,6 @@ Their steps are those of PyTorch's decomposition, which need not be those of its
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +28,4 @@ def decomposition(call: Any) -> Callable[..., Any] | None:
         return None
     if name in CHECKED:
         return decomposition_table[call]  # type: ignore[no-any-return]
-    if torch._C._dispatch_has_kernel_for_dispatch_key(call.name(), "CompositeImplicitAutograd"):
-        return partial(call._op_dk, torch._C.DispatchKey.CompositeImplicitAutograd)
-    return None
+    return call.decompose if call._can_decompose() else None

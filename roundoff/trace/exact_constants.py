@@ -18,14 +18,10 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from roundoff.errors import UnsupportedError
-from roundoff.trace.rewritten import REWRITTEN
+from roundoff.trace.rewritten import REWRITTEN, whole_number
 from roundoff.trace.settled import Settled
 
 aten = torch.ops.aten
-
-
-def _whole(like: torch.Tensor, value: int) -> torch.Tensor:
-    return torch.full((), float(value), dtype=like.dtype, device=like.device)
 
 
 def attention(
@@ -39,7 +35,7 @@ def attention(
         repeats = query.shape[-3] // key.shape[-3]
         key, value = (v.repeat_interleave(repeats, -3) for v in (key, value))
     scores = query @ key.transpose(-2, -1)
-    root = _whole(query, query.shape[-1]).sqrt()
+    root = whole_number(query, query.shape[-1]).sqrt()
     scores = scores / root if scale is None else scores * scale
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
@@ -71,7 +67,11 @@ class _Variance(torch.autograd.Function):
                 grad = grad.unsqueeze(axis)
         count, correction = math.prod(x.shape[d] for d in dims), ctx.correction
         whole = correction == int(correction)
-        divisor = _whole(x, count - int(correction)) if whole else _whole(x, count) - correction
+        divisor = (
+            whole_number(x, count - int(correction))
+            if whole
+            else whole_number(x, count) - correction
+        )
         apart = x - x.mean(dims, keepdim=True)
         return (grad * 2 / divisor) * apart, None, None, None
 
@@ -147,19 +147,21 @@ def _error_function(function: Any, sign: int) -> Callable[..., torch.Tensor]:
     """erf or erfc; the 2 / sqrt(pi) of the gradient is a quotient and a square root."""
 
     def gradient(x: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
-        pi = 4 * _whole(x, 1).atan()
-        return _whole(x, 2 * sign) / pi.sqrt() * torch.exp(-(x * x)) * upstream
+        pi = 4 * whole_number(x, 1).atan()
+        return whole_number(x, 2 * sign) / pi.sqrt() * torch.exp(-(x * x)) * upstream
 
     return _with_gradient(function, gradient)
 
 
 def _log_to(function: Any, base: int) -> Callable[..., torch.Tensor]:
     """A logarithm; the log(base) of the gradient is one, too."""
-    return _with_gradient(function, lambda x, upstream: upstream / (x * _whole(x, base).log()))
+    return _with_gradient(
+        function, lambda x, upstream: upstream / (x * whole_number(x, base).log())
+    )
 
 
 def _exp2(input: torch.Tensor) -> torch.Tensor:
-    return (input * _whole(input, 2).log()).exp()
+    return (input * whole_number(input, 2).log()).exp()
 
 
 class _Prod(torch.autograd.Function):
@@ -298,20 +300,20 @@ class ExactConstants(TorchFunctionMode):
             named = {_ALSO.get(name, name): v for name, v in kwargs.items() if name != "out"}
             return _REPLACED[function](*args, **named)
         if function is F.multi_head_attention_forward:
-            return self._within(F, function, args, kwargs)
+            self.inside += 1
+            try:
+                return self._within(F, function, args, kwargs)
+            finally:
+                self.inside -= 1
         if function in _DIFFERENTIATING:  # a backward that the user wrote is looked at, too
             return self._within(torch.autograd, function, args, kwargs)
         if self.inside and function in _PRODUCTS and isinstance(args[1], float):
             size = args[0].shape[-1]
             if args[1] == math.sqrt(1.0 / float(size)):
-                return args[0] / _whole(args[0], size).sqrt()
+                return args[0] / whole_number(args[0], size).sqrt()
         return function(*args, **kwargs)
 
     def _within(self, module: Any, function: Any, args: Any, kwargs: Any) -> Any:
         """Run a function's own Python code; calls inside it are replaced, the function itself is not."""
-        self.inside += module is F
-        try:
-            with mock.patch.object(module, "has_torch_function", return_value=False), self:
-                return function(*args, **kwargs)
-        finally:
-            self.inside -= module is F
+        with mock.patch.object(module, "has_torch_function", return_value=False), self:
+            return function(*args, **kwargs)

@@ -12,6 +12,11 @@ import torch
 import torch.nn.functional as F
 
 
+def whole_number(like: torch.Tensor, value: int) -> torch.Tensor:
+    """As an operand, on which a graph records the operation."""
+    return torch.full((), float(value), dtype=like.dtype, device=like.device)
+
+
 def _take(input: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return input.reshape(-1)[index]
 
@@ -118,13 +123,11 @@ def _places(
     """Where the elements that are wanted lie among those that there are."""
     numbers = torch.arange(wanted, dtype=dtype)
     if align_corners:
-        return numbers * (_whole(dtype, size - 1) / max(wanted - 1, 1))
-    step = _whole(dtype, size) / wanted if scale is None or scale <= 0 else _whole(dtype, 1) / scale
+        return numbers * (whole_number(numbers, size - 1) / max(wanted - 1, 1))
+    step = (
+        whole_number(numbers, size) / wanted if scale is None else whole_number(numbers, 1) / scale
+    )
     return (numbers + 0.5) * step - 0.5
-
-
-def _whole(dtype: torch.dtype, value: int) -> torch.Tensor:
-    return torch.full((), float(value), dtype=dtype)
 
 
 REWRITTEN: dict[Any, Callable[..., torch.Tensor]] = {

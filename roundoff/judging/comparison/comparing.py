@@ -78,7 +78,7 @@ class Comparing(TracedSides):
             note = "both sides have the same trace: their exact gradients are equal everywhere"
             chosen = self.points.chosen
             return {}, [f"{note} at the given {', '.join(chosen)}" if chosen else note]
-        both_known = one, two
+        traces = one, two
         degrees = [degree(one), degree(two)]
         most = None if None in degrees else max(d for d in degrees if d is not None)
         found: dict[str, Judgement] = {}
@@ -87,8 +87,8 @@ class Comparing(TracedSides):
             for number in range(points):
                 where = f"at random point {number + 1} "
                 values = self.points.varied() if most is None else self.points.whole()
-                if most is None and any(map(is_large, both_known)):
-                    near = screened(both_known, inside_float32(values))
+                if most is None and any(map(is_large, traces)):
+                    near = screened(traces, inside_float32(values))
                     if near is not None and not any(near.apart.values()):
                         agreement = Agreement.CLOSE
                         continue  # references of this size take long

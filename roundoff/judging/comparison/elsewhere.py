@@ -110,24 +110,20 @@ class Search:
         self.kept = {name: {"signs", "zeros"} for name in points.floating_names}
         self.large = any(map(is_large, traces))
         self.given = {name: _single(value) for name, value in points.values.items()}
-        self._last: tuple[Any, Any, Screened | None] = None, None, None
         self.same = traces[0] is traces[1]  # then floating-point numbers tell nothing
 
     def run(self) -> None:
         """Look at all points."""
         if self.left and not self.same:
-            here = self._screened(self.traces, self.given)
+            here = screened(self.traces, self.given)
             if here is not None:
                 self._note(here)
         for point, exponents in () if self.same else self._floating():
             if not self.left:
                 return
-            values, whole = self._settled(exponents)
-            if values is None:
-                self.undefined.append(point)
-                continue
-            told = point if whole else f"{point}, as far as both are defined"
-            self._look(told, self.traces, values, proven=not (self.looked or self.large))
+            values, found, whole = self._settled(exponents)
+            told = point if whole or found is None else f"{point}, as far as both are defined"
+            self._look(told, self.traces, values, found, proven=not (self.looked or self.large))
         for permuted in (True, False) if self.points.chosen else ():
             if self.left and not (self.large and not permuted):
                 self._look_at_others(permuted)
@@ -144,8 +140,9 @@ class Search:
 
     # --------------------------------------------------------------------------------- points
 
-    def _settled(self, exponent: Callable[[], int]) -> tuple[Inputs | None, bool]:
-        """A point with as many inputs moved as leave both functions defined; and whether that is all."""
+    def _settled(self, exponent: Callable[[], int]) -> tuple[Inputs, Screened | None, bool]:
+        """A point with as many inputs moved as leave both functions defined, what is found there (None where
+        no input could be moved), and whether that is all."""
         ways = ({"signs", "zeros"}, {"zeros"}, {"signs"}, set[str]())
         exponents = {name: exponent() for name in self.points.floating_names}
 
@@ -155,25 +152,24 @@ class Search:
             )
 
         values = {**self.given, **{name: moved(name, ways[0]) for name in exponents}}
-        if self._defined(values):
+        found = screened(self.traces, values)
+        if found is not None:
             self._note_moved(dict.fromkeys(exponents, ways[0]))
-            return values, True
+            return values, found, True
         values, done = dict(self.given), dict[str, set[str]]()
         for name in exponents:
             for way in ways[: 1 if self.large else None]:
                 changed = {**values, name: moved(name, way)}
-                if self._defined(changed):
-                    values, done[name] = changed, way
+                there = screened(self.traces, changed)
+                if there is not None:
+                    values, found, done[name] = changed, there, way
                     break
         self._note_moved(done)
-        return (values if done else None), False
+        return values, found, False
 
     def _note_moved(self, done: Mapping[str, set[str]]) -> None:
         for name, way in done.items():
             self.kept[name] -= way
-
-    def _defined(self, values: Inputs) -> bool:
-        return self._screened(self.traces, values) is not None
 
     def _look_at_others(self, permuted: bool) -> None:
         """At integers permuted or redrawn, and masks drawn anew; the other inputs as given, and moved."""
@@ -191,25 +187,20 @@ class Search:
         except RoundoffError as error:
             self.undefined.append(f"{point} ({error})")
             return
-        self._look(point, traces, {**beside, **others}, proven=not self.large)
+        values = {**beside, **others}
+        self._look(point, traces, values, screened(traces, values), proven=not self.large)
 
     # -------------------------------------------------------------------------------- looking
-
-    def _screened(self, traces: TwoTraces, values: Mapping[str, Array]) -> Screened | None:
-        """The last point is remembered: it is asked for twice."""
-        traced, at, found = self._last
-        if traced is not traces or at is not values:
-            found = screened(traces, values)
-            self._last = traces, values, found
-        return found
 
     def _note(self, found: Screened) -> None:
         """Of the traces at the given integers and masks, remember on which sides elements were."""
         for seen, outcomes in zip(self.seen, found.seen, strict=True):
             seen.append(outcomes)
 
-    def _look(self, point: str, traces: TwoTraces, values: Inputs, *, proven: bool) -> None:
-        found = self._screened(traces, values)
+    def _look(
+        self, point: str, traces: TwoTraces, values: Inputs, found: Screened | None, *, proven: bool
+    ) -> None:
+        """found: at these values in float64, None where one is not defined; proven: by references anyway."""
         if found is None:
             self.undefined.append(point)
             return

@@ -28,8 +28,8 @@ def row(pair: Pair, names: tuple[str, str]) -> dict[str, Any]:
     }
     if pair.sides is not None:
         found |= measures(*pair.sides)
-        if pair.judgement.evidence == "predicted":
-            found["predicted"] = max(_predicted(side) for side in pair.sides)
+        predicted = pair.judgement.evidence == "predicted"
+        found["predicted"] = max(map(_predicted, pair.sides)) if predicted else np.nan
         if pair.judgement.verdict == Verdict.ROUNDOFF:
             found["notices"] = max(side.power.factor for side in pair.sides)
         if one_question(pair):
@@ -98,7 +98,6 @@ def measures(first: Judged, second: Judged) -> dict[str, Any]:
             "without_value": int((~(one.known | two.known)).sum()),
             "bound_certified": _largest(certain / unit),
             "bound_probabilistic": _largest(likely / unit),
-            "predicted": np.nan,
             "rtol": rtol,
             "atol": atol,
         }

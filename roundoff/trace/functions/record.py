@@ -77,7 +77,8 @@ class Function:
     float64: of arrays; float64_ulp: how many ulp of float64 that errs by, at most.
     ulp: how many ulp of a format the kernels of libraries err by, at most, 0.5 where they round correctly;
     absolute: what they err by besides, given the format.  usual: how many times as large as those of one
-    rounding to nearest PyTorch's errors usually are (root mean squares, measured over 20 000 numbers).
+    rounding to nearest PyTorch's errors usually are, as root mean squares; a test of random roundings
+    measures it.
     mpmath: of mpmath's raw numbers, exact if polynomial; else with the bits of the result as one more
     argument, exact or rounded to odd (see `high_precision`).  work_grows: with the logarithm of the last
     operand's size.
