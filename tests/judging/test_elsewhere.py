@@ -316,3 +316,18 @@ def test_redrawn_integers_reach_zero() -> None:
     assert any(
         "j[" in str(parting) and "= 0" in str(parting) for parting in found.elsewhere.values()
     )
+
+
+def test_large_functions_that_part_at_random_points_are_different() -> None:
+    """They are screened in float64 there, and proven where that tells them apart; they agree where x is 1."""
+    x = {"x": torch.ones(90, 90)}
+
+    def one(x):
+        return (x @ x / 90.0).tanh().sum()
+
+    found = ro.compare(one, lambda x: one(x) + ((x - 1) ** 3).sum(), x, formats=("float32",))
+    assert found.verdict("x", "float32") == ro.Verdict.DIFFERENT
+    assert "at random point 1 " in found.reason("x", "float32")
+    alike = ro.compare(one, lambda x: one(x) * 1.0, x, formats=("float32",))
+    assert alike.verdict("x", "float32") != ro.Verdict.DIFFERENT
+    assert any("float64 values agree at 1 random point, to 2^-40" in note for note in alike.notes)
