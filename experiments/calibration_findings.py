@@ -16,15 +16,6 @@ from roundoff.report.figures.base import formats_of
 from roundoff.report.findings import Question
 from roundoff.words import counted
 
-#: Results of PyTorch 2.13 that are wrong, as far as their format goes, and why.
-WRONG = {
-    (
-        "act_Hardsigmoid",
-        "x0",
-        "float64",
-    ): "the float64 gradient of hardsigmoid multiplies by 1.0f / 6.0f"
-}
-
 #: A tensor of fewer elements has no norm to speak of: it is among the single elements.
 LEAST = 8
 
@@ -33,14 +24,14 @@ _QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 def calibration_report(question: Question, configuration: Any, found: Found) -> Report:
     """Ratios of native to predicted errors, standardised errors, false alarms, power."""
-    rows, wrong = _without_wrong(found.table)
+    rows = found.table
     tensors = rows[rows["size"] >= LEAST]
     settings = {k: v for k, v in vars(configuration).items() if k != "out"}
     return Report(
         title=question.title,
         question=question.text,
         answer=answer(rows, tensors),
-        tables=[_within(tensors), _elements(found), _outliers(tensors), _flagged(rows), _all(rows)],
+        tables=[_within(tensors), _elements(found), _outliers(tensors), *_flagged(rows), _all(rows)],
         figures=[
             ratios(tensors),
             standardised(found, formats_of(rows)),
@@ -55,7 +46,7 @@ def calibration_report(question: Question, configuration: Any, found: Found) -> 
             ),
             *(("Left out.", text) for text in sorted(set(found.refused))),
             *_overflowing(found),
-            *wrong,
+            *_wrong(found),
         ],
         provenance=provenance.collect(
             seed=configuration.seed, configuration=settings,
@@ -65,17 +56,14 @@ def calibration_report(question: Question, configuration: Any, found: Found) -> 
     )  # fmt: skip
 
 
-def _without_wrong(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """The honest results, and what is said of the others."""
-    keys = pd.MultiIndex.from_frame(rows[["function", "gradient", "format"]])
+def _wrong(found: Found) -> list[tuple[str, str]]:
+    """Of every fault, how far off it makes results, and whether those are flagged."""
     told = []
-    for key, why in WRONG.items():
-        off = rows[keys == key]
-        if len(off):
-            flagged, times = (off["beyond"] != "").sum(), f"{off['ratio'].max():.3g}"
-            text = f"{why}: {times} times the predicted error; {flagged} of {len(off)} flagged."
-            told.append(("A fault of PyTorch's, left out.", text))
-    return rows[~keys.isin(list(WRONG))], told
+    for why, of in pd.DataFrame(found.wrong, columns=["why", "ratio", "beyond"]).groupby("why"):
+        flagged, times = (of["beyond"] != "").sum(), f"{of['ratio'].max():.3g}"
+        text = f"{why}: {times} times the predicted error; {flagged} of {len(of)} flagged."
+        told.append(("A fault of PyTorch's, left out.", text))
+    return told
 
 
 def _overflowing(found: Found) -> list[tuple[str, str]]:
@@ -97,7 +85,7 @@ def answer(rows: pd.DataFrame, tensors: pd.DataFrame) -> str:
         else f"{flagged.sum()} of {len(rows)} honest results are flagged"  # fmt: skip
     return (
         f"{percent(two)} of the native errors are between half and twice the predicted ones, {percent(four)} "
-        f"within a factor of four, {above} above four times; {alarm}."
+        f"within a factor of four, {above or 'none'} above four times; {alarm}."
     )
 
 
@@ -174,11 +162,13 @@ def _outliers(tensors: pd.DataFrame) -> Table:
     )
 
 
-def _flagged(rows: pd.DataFrame) -> Table:
+def _flagged(rows: pd.DataFrame) -> list[Table]:
     off = rows[rows["beyond"] != ""]
+    if not len(off):
+        return []
     off = off.assign(explained=_explained(off))
     columns = ("function", "gradient", "format", "threads", "layout", "explained", "beyond")
-    return Table(
+    table = Table(
         name="flagged",
         caption=f"Honest results whose errors are called beyond ordinary (limit: {TIMES:g} times in norm), "
         "and whether another branch or numbers below the smallest normal one may explain that, which makes "
@@ -187,6 +177,7 @@ def _flagged(rows: pd.DataFrame) -> Table:
         columns={name: name for name in columns},
         size=6.5,
     )
+    return [table]
 
 
 def _all(rows: pd.DataFrame) -> Table:

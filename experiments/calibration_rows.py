@@ -32,6 +32,15 @@ Array = npt.NDArray[np.float64]
 #: Edges of the bins of |error| over its predicted root mean square, in which elements are counted.
 EDGES = np.concatenate([np.linspace(0.0, 6.0, 61), [8.0, 12.0, np.inf]])
 
+#: Results of PyTorch 2.13 that are wrong, as far as their format goes, and why.
+WRONG = {
+    (
+        "act_Hardsigmoid",
+        "x0",
+        "float64",
+    ): "the float64 gradient of hardsigmoid multiplies by 1.0f / 6.0f"
+}
+
 #: Planted faults, in multiples of the smallest that is noticed for sure.
 FAULTS = (0.125, 0.25, 0.5, 1.0, 2.0)
 
@@ -53,7 +62,8 @@ class Case:
 class Found:
     """rows: one per gradient, format, seed and way of running; native, model: how many elements are in each
     bin of EDGES, by format, and how many there would be if errors were as drawn; faults: one row per fault;
-    overflowing: results of which nothing is predicted, as samples overflow.
+    overflowing: results of which nothing is predicted, as samples overflow; wrong: the rows of those in
+    WRONG, with the reason, which count nowhere else.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -62,6 +72,7 @@ class Found:
     faults: list[dict[str, Any]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     overflowing: int = 0
+    wrong: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -113,7 +124,8 @@ def _run(found: Found, case: Case, format: str, layout: str, counts: Sequence[in
         if ordinary.overflows:
             found.overflowing += len(natives)
             continue
-        if not whole.branch[-1]:
+        why = WRONG.get((case.name, name, format))
+        if not (whole.branch[-1] or why):
             _count(found.model, format, whole.drawn[-1], kept.rms, known)
         size = float(np.sqrt(np.square(np.where(known, kept.rms, 0.0)).sum()))
         for count, results in natives.items():
@@ -129,15 +141,20 @@ def _run(found: Found, case: Case, format: str, layout: str, counts: Sequence[in
                 else ordinary.beyond(error, radius)
             )
             norm = float(np.linalg.norm(error))
-            found.rows.append({
+            row = {
                 "group": case.group, "function": case.name, "gradient": name, "format": format,
                 "seed": case.seed, "threads": count, "layout": layout, "size": int(known.sum()),
                 "ratio": norm / size if size else 1.0 if norm == 0 else np.inf,
                 "branches": any(wild[name].branch), "tiny": whole.tiny,
                 "beyond": beyond,
-            })  # fmt: skip
+            }  # fmt: skip
+            if why:
+                found.wrong.append({**row, "why": why})
+                continue
+            found.rows.append(row)
             _count(found.native, format, error, kept.rms, known)
-        _plant(found, case, format, ordinary, error, radius)
+        if not why:
+            _plant(found, case, format, ordinary, error, radius)
 
 
 def _native(case: Case, format: str, count: int) -> Mapping[str, Array]:

@@ -9,6 +9,7 @@ import pandas as pd
 from training_step_figures import over_depth
 from training_step_rows import ComparedStep
 
+from roundoff.gradients.bounds import rounded_up
 from roundoff.judging.verdict import Verdict
 from roundoff.kernels import provenance
 from roundoff.report.document import Report, Table
@@ -77,6 +78,7 @@ def _table(rows: pd.DataFrame) -> Table:
         "relative, in u; notices: the smallest factor on all elements that the verdict would have flagged.",
         frame=rows[[column for column in _COLUMNS if column in rows]].reset_index(drop=True),
         columns={key: text for key, text in _COLUMNS.items() if key in rows},
+        show={"notices": lambda factor: f"1 + {rounded_up(factor - 1, 2)}"},
         group="format",
         size=6.0,
     )

@@ -1,10 +1,11 @@
-"""What a report was made with: versions, build, threads, flags, environment, inputs (decision 14)."""
+"""What a report was made with: versions, build, threads, flags, environment, inputs."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -113,15 +114,28 @@ def flags() -> dict[str, str]:
     }
 
 
+#: From so many contracts on, those of a kernel are told together, whatever its operands.
+_MANY = 24
+
+
 def contracts() -> dict[str, str]:
     """What probes of this process showed of its kernels."""
     from roundoff.kernels import contracts
 
-    found = {}
-    for kernel, operands, format, threads, sums, once, flushes in contracts().rows:
+    rows = contracts().rows
+    found: dict[str, Counter[str]] = {}
+    for kernel, operands, format, threads, sums, once, flushes in rows:
         facts = f"sums in {sums}; rounds once: {once}; flushes: {flushes}"
-        found[f"{kernel} {operands}, {format}, {counted(threads, 'thread')}"] = facts
-    return found or {
+        what = f"{kernel} {operands}" if len(rows) < _MANY else kernel
+        found.setdefault(f"{what}, {format}, {counted(threads, 'thread')}", Counter())[facts] += 1
+    told = {
+        where: "; or ".join(
+            f"{facts} ({counted(count, 'call')})" if len(rows) >= _MANY else facts
+            for facts, count in each.items()
+        )
+        for where, each in found.items()
+    }
+    return told or {
         "kernels": "none was probed in this process; worker processes probe those that their bounds meet"
     }
 

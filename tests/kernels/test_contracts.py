@@ -207,7 +207,7 @@ def test_strides_indices_and_absent_results_are_those_of_the_call():
     assert facts[0] is None and None not in facts[1:]
 
 
-def test_the_table_names_every_kernel_that_was_probed():
+def test_the_table_names_every_kernel_that_was_probed(monkeypatch):
     inputs = {"x": torch.ones(3, 9), "w": torch.ones(2, 9)}
     trace = prune(trace_gradients(lambda x, w: ((x @ w.t()) ** 2).sum(), inputs))
     for name in ("float16", "bfloat16"):
@@ -218,7 +218,12 @@ def test_the_table_names_every_kernel_that_was_probed():
     shown = str(ro.contracts())
     assert "3x9 9x2 (1,9)" in shown
     assert {row[0] for row in ro.contracts().rows} >= {"mm"}
+    monkeypatch.setattr(provenance, "_MANY", 10**6)
     assert any("mm 3x9" in name for name in provenance.contracts())
+    monkeypatch.setattr(provenance, "_MANY", 0)
+    together = provenance.contracts()
+    assert not any("mm 3x9" in name for name in together)
+    assert any(name.startswith("mm, ") and " call" in facts for name, facts in together.items())
 
 
 INDEX = torch.from_numpy(np.random.default_rng(3).integers(0, 5, 60))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import calibration_rows
 import numpy as np
 import pytest
 import torch
@@ -120,17 +121,15 @@ def test_small_models_are_compared_with_themselves(model) -> None:
     assert verdicts <= {ro.Verdict.IDENTICAL, ro.Verdict.ROUNDOFF}
 
 
-def test_wrong_results_of_torch_are_told_apart(found) -> None:
-    rows = found.table
-    wrong = rows.head(2).assign(
-        function="act_Hardsigmoid", gradient="x0", format="float64", beyond="in norm"
+def test_wrong_results_of_torch_are_told_apart(found, monkeypatch) -> None:
+    monkeypatch.setitem(calibration_rows.WRONG, ("hardsigmoid", "x", "float64"), "1.0f / 6.0f")
+    more = replace(found, rows=[*found.rows], native=dict(found.native), faults=[*found.faults])
+    x = torch.linspace(-2.5, 2.5, 9)
+    calibrate(
+        more, _case("hardsigmoid", lambda x: torch.nn.functional.hardsigmoid(x), x=x), "float64"
     )
-    changed = Found(
-        [*rows.to_dict("records"), *wrong.to_dict("records")],
-        found.native,
-        found.model,
-        found.faults,
-    )
-    report = calibration_report(QUESTION, Calibration(quick=True), changed)
-    assert "none of 34 honest results is flagged" in report.answer
+    assert len(more.rows) == len(found.rows) + 2 and len(more.wrong) == 2
+    report = calibration_report(QUESTION, Calibration(quick=True), more)
+    assert "none of 36 honest results is flagged" in report.answer
     assert any("1.0f / 6.0f" in text and "2 of 2 flagged" in text for _, text in report.notes)
+    assert "flagged" not in {table.name for table in report.tables}

@@ -51,7 +51,7 @@ EXACT_BITS = 1 << 11
 #: the way through a trace, and once more what that turned out to lack.
 MOST_BITS, GROWTH = 4 * 53 + 8, 64
 
-#: Design decision 3: radius <= 2^-20 max(ulp, 2 u S); for S see `precise`.
+#: Radii are at most this part: radius <= 2^-20 max(ulp, 2 u S); for S see `precise`.
 RADIUS_FACTOR = 2.0**-20
 
 #: The smallest float64.  No radius but zero is below it, and float64 numbers are multiples of it: a smaller
