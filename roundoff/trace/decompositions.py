@@ -1,6 +1,6 @@
-"""Operations that have no lowering of ours are taken apart by PyTorch's own tables into ones that do.
+"""Operations that have no lowering are taken apart: by functions of ours, else by PyTorch's own tables.
 
-Their steps are those of PyTorch's decomposition, which need not be those of its kernel.
+The steps of PyTorch's decompositions need not be those of its kernels.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch._decomp import decomposition_table
 
+from roundoff.trace.decomposed import DECOMPOSED
 from roundoff.trace.lowering import LOWERINGS
 from roundoff.trace.lowering.movement import MOVES
 from roundoff.trace.lowering.registry import FACTORIES
@@ -26,6 +27,8 @@ def decomposition(call: Any) -> Callable[..., Any] | None:
         return None
     if torch.Tag.nondeterministic_seeded in call.tags:
         return None
+    if name in DECOMPOSED:
+        return DECOMPOSED[name]
     if name in CHECKED:
         return decomposition_table[call]  # type: ignore[no-any-return]
     return call.decompose if call._can_decompose() else None
