@@ -79,6 +79,10 @@ class UndecidedError(RoundoffError):
     """
 
 
+class BrokenGuardError(UndecidedError):
+    """A decision that a trace has taken (an order, a branch, a whole number) falls otherwise here."""
+
+
 class InapplicableError(RoundoffError, ValueError):
     """A theorem whose conditions do not hold; the message says which one, and what to take instead."""
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from roundoff.arithmetic.guarding import Guarding
 from roundoff.arithmetic.per_step import Rounding
 from roundoff.arithmetic.sharing import Sharing
 from roundoff.arithmetic.views import viewed
@@ -55,7 +56,7 @@ def walk(
 
     inputs: float64 arrays by name, closures excepted (the trace brings their values); trials: they have
     a leading axis of independent trials, which the arithmetic gets as a trailing one.  Values are
-    dropped after their last use.
+    dropped after their last use.  Decisions that the trace has taken are checked by what is `Guarding`.
     """
     if isinstance(arithmetic, Sharing):
         arithmetic.share(trace, inputs)
@@ -74,6 +75,9 @@ def walk(
             case _:
                 own = arithmetic.of(step) if isinstance(arithmetic, Rounding) else arithmetic
                 values[number] = _computed(own, step, of)
+        if isinstance(arithmetic, Guarding):
+            for guard in trace.decisions.get(number, ()):
+                arithmetic.decided(guard, values[number])
         for operand in {*step.operands, number}:
             if last[operand] <= number and operand in values:
                 del values[operand]

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from roundoff.arithmetic import walk
 from roundoff.arithmetic.condition_scale import Scale, Scaled
+from roundoff.arithmetic.guarding import Guarding, check
 from roundoff.trace.functions import FUNCTIONS, Kind
-from roundoff.trace.steps import Constant, Input, Map, Move, Trace
+from roundoff.trace.steps import Constant, Guard, Input, Map, Move, Trace
 
 Array = npt.NDArray[np.float64]
 
@@ -18,13 +19,16 @@ Array = npt.NDArray[np.float64]
 Seen = dict[int, set[bool]]
 
 
-class Sides(Scale):
+class Sides(Scale, Guarding):
     """Float64 values; remembers the outcomes of what has two sides, by step."""
 
     def __init__(self, trace: Trace) -> None:
         super().__init__()
         self.numbers = {id(step): number for number, step in enumerate(trace.steps)}
         self.seen: Seen = {}
+
+    def decided(self, guard: Guard, value: Scaled) -> None:
+        check(guard, value.value)
 
     def map(self, step: Map, operands: Sequence[Scaled]) -> Scaled:
         function = FUNCTIONS[step.function]
@@ -37,7 +41,10 @@ class Sides(Scale):
 
 
 def sides(trace: Trace, inputs: Mapping[str, Array]) -> tuple[dict[str, Scaled], Seen]:
-    """The outputs in float64, and on which sides of each kink some element was."""
+    """The outputs in float64, and on which sides of each kink some element was.
+
+    Raises: BrokenGuardError where a decision of the trace falls otherwise.
+    """
     arithmetic = Sides(trace)
     found = walk(trace, arithmetic, inputs)
     return found, arithmetic.seen
@@ -45,8 +52,10 @@ def sides(trace: Trace, inputs: Mapping[str, Array]) -> tuple[dict[str, Scaled],
 
 def never_crossed(trace: Trace, points: Sequence[Seen]) -> list[str]:
     """The kinks, in words, on one side of which all elements were at all points; equalities are none."""
-    found = []
+    found, read = [], _read(trace)
     for number, step in enumerate(trace.steps):
+        if number not in read:
+            continue  # a decision, which is taken anew elsewhere
         outcomes = set[bool]().union(*(seen.get(number, ()) for seen in points))
         if isinstance(step, Map) and len(outcomes) == 1:
             sides = FUNCTIONS[step.function].sides
@@ -56,6 +65,15 @@ def never_crossed(trace: Trace, points: Sequence[Seen]) -> list[str]:
             words = f"{left} {sides} {right}"
             found.append(f"{words} was {'always' if True in outcomes else 'never'} true")
     return list(dict.fromkeys(found))
+
+
+def _read(trace: Trace) -> set[int]:
+    """The steps that outputs depend on."""
+    found = set(trace.outputs.values())
+    for number in reversed(range(len(trace.steps))):
+        if number in found:
+            found.update(trace.steps[number].operands)
+    return found
 
 
 def _name(trace: Trace, number: int) -> str:

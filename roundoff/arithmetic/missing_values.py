@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from roundoff.arithmetic import Arithmetic, move_elements, walk
+from roundoff.arithmetic.guarding import Guarding, check
 from roundoff.arithmetic.sharing import Sharing
 from roundoff.errors import RoundoffError, UndecidedError, UnsupportedError
 from roundoff.trace.functions import FUNCTIONS, Kind
-from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, Shape, Trace
+from roundoff.trace.steps import Constant, Contract, Guard, Map, Move, Reduce, Shape, Trace
 
 Array = npt.NDArray[np.float64]
 Marks = npt.NDArray[np.int32]
@@ -37,7 +38,7 @@ class Marked:
     marks: Marks | None = None
 
 
-class Partly(Sharing):
+class Partly(Sharing, Guarding):
     """Wraps an engine that refuses elements without value: these are marked, and the walk goes on."""
 
     def __init__(self, engine: Arithmetic[Any]) -> None:
@@ -55,6 +56,12 @@ class Partly(Sharing):
             return {}
         flat = marks.ravel()
         return {int(at): self.said[flat[at] - 1] for at in np.flatnonzero(flat)}
+
+    def decided(self, guard: Guard, value: Marked) -> None:
+        """An element without value decides nothing."""
+        for error in self.why(value.marks).values():
+            raise error
+        check(guard, value.value)
 
     def load(self, values: Array) -> Marked:
         return Marked(self.engine.load(values))

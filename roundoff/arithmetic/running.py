@@ -33,6 +33,7 @@ from roundoff.arithmetic.enclosed import (
 from roundoff.arithmetic.enclosed_sums import Adding, KnownSums
 from roundoff.arithmetic.exact_operations import exact_in_float64, given, held_by, kept, lean
 from roundoff.arithmetic.flushing import reach, read, taken_for_granted
+from roundoff.arithmetic.guarding import Guarding
 from roundoff.arithmetic.per_step import Rounding
 from roundoff.arithmetic.sharing import Sharing
 from roundoff.bounds import theorems
@@ -42,12 +43,12 @@ from roundoff.kernels.facts import Described, Kernels
 from roundoff.numbers.formats import FLOAT64, Format, round_to
 from roundoff.orders import as_order
 from roundoff.trace.functions import FUNCTIONS, Function, Kind
-from roundoff.trace.steps import Constant, Contract, Map, Move, Reduce, present
+from roundoff.trace.steps import Constant, Contract, Guard, Map, Move, Reduce, present
 
 Array = npt.NDArray[np.float64]
 
 
-class Running(Rounding, Sharing):
+class Running(Rounding, Sharing, Guarding):
     """The arithmetic of error bounds: declared format of results, accumulator and order of all sums.
 
     order: None for any tree of additions, else a name, an Order, as in `Simulated`; law: how far rounding
@@ -55,6 +56,7 @@ class Running(Rounding, Sharing):
     whether products may enter additions unrounded, None for what the order says (any tree: they may).
     Elementary functions err by the ulp of their records.  A comparison whose operands may be on either side
     of each other is undecided, and what it selects is off by the whole difference of its branches.
+    turned: the decisions of the trace that rounding may turn; then nothing is bounded.
 
     Raises: ArgumentError for unknown names and for an accumulator narrower than the format.
     """
@@ -77,6 +79,12 @@ class Running(Rounding, Sharing):
         self.fused = (self.order is None or self.order.fused) if fused is None else fused
         self.law = law
         self.flushing = False
+        self.turned: list[Guard] = []
+
+    def decided(self, guard: Guard, value: Enclosed) -> None:
+        """Note a decision that is not sure for all computed values."""
+        if (np.greater(value.own + value.error, 0) | (value.value != guard.taken)).any():
+            self.turned.append(guard)
 
     def in_format(self, own: Format, wide: Format) -> Running:
         other = Running(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
 from functools import cache, partial
 from itertools import pairwise
@@ -93,6 +94,14 @@ def _array(values: Array) -> Any:
     return values
 
 
+def unbounded(found: Mapping[str, Enclosed]) -> dict[str, Enclosed]:
+    """The same values, where rounding may turn a decision of the trace: errors of any size."""
+    return {
+        name: replace(each, error=np.full(np.shape(each.value), np.inf))
+        for name, each in found.items()
+    }
+
+
 def bounds_of_trace(
     trace: Trace,
     inputs: Mapping[str, Array],
@@ -117,7 +126,9 @@ def bounds_of_trace(
         law: Law = certified
         if failure is not None:
             law = partial(likely, failure=failure, outputs=max(1, trace.sums))
-        return walk(trace, Running(target, chosen, accumulate, law, kernels), given)
+        arithmetic = Running(target, chosen, accumulate, law, kernels)
+        found = walk(trace, arithmetic, given)
+        return unbounded(found) if arithmetic.turned else found
 
     @cache
     def spread() -> dict[str, Array]:

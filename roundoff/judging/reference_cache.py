@@ -183,6 +183,8 @@ def _key(
         names = [field.name for field in fields(step) if field.name != "source"]  # a line, say
         told = {name: getattr(step, name) for name in names}
         digest.update(pickle.dumps((type(step).__name__, told), protocol=5))
+    for guard in trace.guards:
+        digest.update(repr((guard.step, guard.taken.shape)).encode() + guard.taken.tobytes())
     for name, values in sorted(rounded.items()):
         digest.update(
             name.encode() + repr(values.shape).encode() + np.ascontiguousarray(values).tobytes()

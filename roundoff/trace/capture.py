@@ -24,10 +24,11 @@ from roundoff.errors import ArgumentError, RoundoffError, UnsupportedError
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format, rounder
 from roundoff.trace.checks import OUTPUT, UPSTREAM, check_output_apart, check_problem
+from roundoff.trace.decided import DECIDED, TAKEN
 from roundoff.trace.exact_constants import ExactConstants
 from roundoff.trace.functional_graph import SETTLED, functional
 from roundoff.trace.in_place import PutBack, declare_updates, drop_last_writes, lift
-from roundoff.trace.lowering import Value, computed_in, format_name, literal, lower, narrows
+from roundoff.trace.lowering import Value, computed_in, format_name, literal, lower, narrows, take
 from roundoff.trace.settled import Settled
 from roundoff.trace.source_finder import Sources, keeping_sources, source_of
 from roundoff.trace.steps import Builder, Trace
@@ -60,10 +61,10 @@ class Subject:
         self.function, self.loss, self.output, self.forward = function, loss, output, forward
         self.tensors = tensors
 
-    def examples(self, dtype: torch.dtype) -> list[torch.Tensor]:
-        """The inputs in a floating-point type; integers as they are."""
+    def examples(self, dtype: torch.dtype, target: Format | None = None) -> list[torch.Tensor]:
+        """The inputs in a floating-point type, rounded to a format first; integers as they are."""
         return [
-            t.detach().to(
+            _rounded(t, target).to(
                 device="cpu", dtype=dtype if t.is_floating_point() else t.dtype, copy=True
             )
             for t in self.tensors.values()
@@ -75,9 +76,12 @@ class Subject:
         out, found = evaluate(self.function, given, self.wrt, self.loss, self.output)
         return (*found, out.detach()) if self.forward else found
 
-    def trace(self, dtype: torch.dtype) -> Trace:
-        """The trace of a run in a type.  Raises: NotRunError where PyTorch cannot; UnsupportedError."""
-        examples = self.examples(dtype)
+    def trace(self, dtype: torch.dtype, target: Format | None = None) -> Trace:
+        """The trace of a run in a type, at the inputs rounded to a format (None: to the type).
+
+        Raises: NotRunError where PyTorch cannot; UnsupportedError.
+        """
+        examples = self.examples(dtype, target)
         graph, brought = _capture(self.gradients, examples)
         given = dict(zip(self.tensors, examples, strict=True))
         outputs = (*self.wrt, OUTPUT) if self.forward else self.wrt
@@ -91,6 +95,13 @@ class Subject:
         with _plain_kernels(), ExactConstants(settled), told, PutBack(), made, settled:
             self.gradients(*examples)
         return made
+
+
+def _rounded(tensor: torch.Tensor, target: Format | None) -> torch.Tensor:
+    if target is None or not tensor.is_floating_point():
+        return tensor.detach()
+    values = tensor.detach().to(device="cpu", dtype=torch.float64).numpy(force=True)
+    return torch.from_numpy(rounder(target)(np.atleast_1d(values).copy()).reshape(values.shape))
 
 
 @TORCH
@@ -110,8 +121,9 @@ def trace_gradients(
     The function runs in the format's own type, so a step that it does not cast has the format None.  Where
     torch computes no gradients in it, the trace is that of float32.
 
-    inputs: tensors, arrays or numbers; their values do not matter, only shapes and types.  Tensors that the
-    function brings along are inputs of the trace, too, in the type that they have.
+    inputs: tensors, arrays or numbers; their values matter where the function decides by them, which the
+    trace guards.  Tensors that the function brings along are inputs of the trace, too, in the type that they
+    have.
     wrt: names of floating-point inputs (default: all of them).  loss maps the output to a scalar; without
     it the output itself is the scalar, or upstream is its fixed upstream gradient (an input of the trace
     then).  output: which of several outputs, an index or a key; forward: the trace has the function's
@@ -126,7 +138,7 @@ def trace_gradients(
     if own is not None and own.itemsize > 1:
         with contextlib.suppress(NotRunError):
             return subject.trace(own)
-    return for_format(subject.trace(torch.float32), target)
+    return for_format(subject.trace(torch.float32, target), target)
 
 
 class NotRunError(ArgumentError):
@@ -180,8 +192,8 @@ def _told(kind: type[RoundoffError], what: str) -> Iterator[None]:
         first = str(error).strip().split("\n")[0]
         if "get value out of a tracing tensor" in first:
             raise UnsupportedError(
-                "the function turns a tensor into a Python number (an if, float() or .item() on "
-                "data), which no trace can follow; keep it a tensor, with torch.where for an if"
+                "the function turns a floating-point tensor into a Python number (float() or .item()), which "
+                "no trace can follow; keep it a tensor, or compare it before it is read: bool(x > 1)"
             ) from error
         if type(error).__name__ in _SHAPES.split() or re.search(r"\bu\d+\b", first):
             raise UnsupportedError(
@@ -253,6 +265,9 @@ def _lower_graph(
             values[node] = node.meta[SETTLED]
         elif node.op == "call_function" and node.target is operator.getitem:
             values[node] = argument(node.args[0])[node.args[1]]
+        elif node.target is DECIDED:
+            build.source, (condition, what) = source_of(node), node.args
+            values[node] = take(build, values[condition], node.meta[TAKEN], str(what))
         elif node.op == "call_function":
             out = node.meta.get("val")
             args, kwargs = argument(node.args, out), argument(node.kwargs, out)
@@ -264,7 +279,7 @@ def _lower_graph(
         name: value.step if isinstance(value, Value) else _constant_output(build, value)
         for name, value in zip(wrt, result, strict=True)
     }
-    return Trace(tuple(build.steps), steps, closures)
+    return Trace(tuple(build.steps), steps, closures, tuple(build.guards))
 
 
 def _as_read(value: Any, node: torch.fx.Node, own: torch.dtype | None) -> Any:

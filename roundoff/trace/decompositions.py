@@ -21,14 +21,18 @@ CHECKED = frozenset("dist nansum sinc special_entr".split())
 
 
 def decomposition(call: Any) -> Callable[..., Any] | None:
-    """What takes an ATen call apart; None where it is lowered as it is, or where there is none."""
+    """What takes an ATen call apart; None where it is lowered as it is, or where there is none.
+
+    It may return NotImplemented for arguments that need it not.
+    """
     name = call.overloadpacket.__name__
+    for own in (f"{name}.{call._overloadname}", name):
+        if own in DECOMPOSED:
+            return DECOMPOSED[own]
     if name in LOWERINGS or name in MOVES or name in FACTORIES or call._schema.is_mutable:
         return None
     if torch.Tag.nondeterministic_seeded in call.tags:
         return None
-    if name in DECOMPOSED:
-        return DECOMPOSED[name]
     if name in CHECKED:
         return decomposition_table[call]  # type: ignore[no-any-return]
     return call.decompose if call._can_decompose() else None

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from roundoff.errors import UnsupportedError
 from roundoff.trace.rewritten import REWRITTEN, whole_number
-from roundoff.trace.settled import Settled
+from roundoff.trace.settled import Settled, is_number
 
 aten = torch.ops.aten
 
@@ -291,7 +291,9 @@ class ExactConstants(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if function in _LEAVING and not self.settled.holds(args[0]):
+        if function in _LEAVING and not is_number(args[0]):
+            self.settled.decide(args[0])
+        elif function in _LEAVING:
             raise UnsupportedError(
                 f"the function's values leave PyTorch (Tensor.{function.__name__}), where no trace follows; "
                 "write it with PyTorch's operations"

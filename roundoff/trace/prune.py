@@ -87,6 +87,8 @@ def needed(trace: Trace, zeros: list[Mask] | None = None) -> list[Mask]:
     need = [np.zeros(step.shape, bool) for step in trace.steps]
     for number in trace.outputs.values():
         need[number] = ~zeros[number]
+    for guard in trace.guards:
+        need[guard.step] = ~zeros[guard.step]
     for number in reversed(range(len(trace.steps))):
         step = trace.steps[number]
         for operand, wanted in zip(step.operands, _reads(step, need[number], zeros), strict=True):
@@ -162,7 +164,13 @@ class _Pruner:
             name: self.build.move((self.new[number],), self.where[number])
             for name, number in self.trace.outputs.items()
         }
-        return _without_dead(Trace(tuple(self.build.steps), outputs, self.trace.closures))
+        guards = tuple(
+            replace(guard, step=self.build.move((self.new[guard.step],), self.where[guard.step]))
+            for guard in self.trace.guards
+        )
+        return _without_dead(
+            replace(self.trace, steps=tuple(self.build.steps), outputs=outputs, guards=guards)
+        )
 
     def rewrite(self, number: int, step: Step) -> tuple[int, Index]:
         need = self.need[number]
@@ -264,7 +272,7 @@ def _kept(kept: Index, step: Reduce | Contract) -> Index | None:
 
 
 def _without_dead(trace: Trace) -> Trace:
-    alive = set(trace.outputs.values())
+    alive = {*trace.outputs.values(), *trace.decisions}
     for number in reversed(range(len(trace.steps))):
         if number in alive:
             alive.update(trace.steps[number].operands)
@@ -276,4 +284,5 @@ def _without_dead(trace: Trace) -> Trace:
         for old in sorted(alive)
     )
     outputs = {name: renumber[number] for name, number in trace.outputs.items()}
-    return Trace(steps, outputs, trace.closures)
+    guards = tuple(replace(guard, step=renumber[guard.step]) for guard in trace.guards)
+    return replace(trace, steps=steps, outputs=outputs, guards=guards)

@@ -1,4 +1,4 @@
-"""Integers and booleans that depend on no float: code may read them while it is traced."""
+"""Integers and booleans that code reads while it is traced: what no float decides, and decisions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+from roundoff.trace.decided import DECIDED
 from roundoff.trace.in_place import storage_of
+
+aten = torch.ops.aten
 
 #: Of a tensor, these ask its shape alone.
 _SHAPED = frozenset(
@@ -16,10 +19,16 @@ _SHAPED = frozenset(
 )
 
 
-class Settled(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Above a trace: reads of settled tensors are answered; all others are left to the trace.
+def is_number(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is of real or complex numbers, no integers and no truth values."""
+    return tensor.is_floating_point() or tensor.is_complex()
 
-    A tensor is settled unless it is floating-point, or was made of or written from one that is not.
+
+class Settled(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Above a trace: reads of integers and booleans are answered.
+
+    A tensor is settled unless it is floating-point, or was made of or written from one that is not.  What is
+    read of others is a decision of the trace.
     """
 
     def __init__(self) -> None:
@@ -30,16 +39,33 @@ class Settled(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether a value is no tensor, or a settled one."""
         if not isinstance(value, torch.Tensor):
             return True
-        whole = not (value.is_floating_point() or value.is_complex())
-        return whole and storage_of(value) not in self._open
+        return not is_number(value) and storage_of(value) not in self._open
+
+    def decide(self, value: torch.Tensor) -> None:
+        """Integers or truth values are read: where floats decide them, the trace notes what they are."""
+        if not self.holds(value):
+            DECIDED(value, "what the function reads (an if, .item() or .tolist())")
+
+    def _alike(self, func: Any, first: torch.Tensor, second: torch.Tensor, **near: Any) -> Any:
+        if func is aten.allclose.default:
+            return self._read(torch.isclose(first, second, **near).all())
+        return first.shape == second.shape and self._read((first == second).all())
+
+    def _read(self, value: torch.Tensor) -> Any:
+        self.decide(value)
+        with _disable_current_modes():
+            return value.item()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = tree_leaves((args, kwargs))
         settled = all(map(self.holds, given))
-        if settled and torch.Tag.data_dependent_output in func.tags:
-            with _disable_current_modes():
-                return func(*args, **kwargs)
+        if torch.Tag.data_dependent_output in func.tags:
+            if func in (aten.equal.default, aten.allclose.default):
+                with self:
+                    return self._alike(func, *args, **kwargs)
+            if not any(isinstance(each, torch.Tensor) and is_number(each) for each in given):
+                return self._read(args[0])
         found = func(*args, **kwargs)
         random = torch.Tag.nondeterministic_seeded in func.tags
         if random or not (settled or func.overloadpacket.__name__ in _SHAPED):

@@ -140,15 +140,30 @@ def _keeps_binary_numbers(step: Step) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
+class Guard:
+    """A decision that depends on data: the trace holds where the elements of a boolean step are `taken`.
+
+    what: the operation that decides, in ATen's name; source: where in the user's code it is asked for.
+    """
+
+    step: int
+    taken: Mask
+    what: str
+    source: Source | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Trace:
     """The steps of one or more gradients; operands always stand before their users.
 
-    outputs: name to step number; closures: the values of inputs that the function brought along.
+    outputs: name to step number; closures: the values of inputs that the function brought along; guards: the
+    decisions that were taken on the way, at the inputs that were given.
     """
 
     steps: tuple[Step, ...]
     outputs: Mapping[str, int]
     closures: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    guards: tuple[Guard, ...] = ()
 
     @property
     def inputs(self) -> dict[str, Shape]:
@@ -171,7 +186,7 @@ class Trace:
 
     def select(self, outputs: Iterable[str]) -> Trace:
         """The same steps with fewer outputs."""
-        return Trace(self.steps, {name: self.outputs[name] for name in outputs}, self.closures)
+        return replace(self, outputs={name: self.outputs[name] for name in outputs})
 
     def equals(self, other: Trace) -> bool:
         """Whether all steps, outputs and closures are the same: one computation, written twice."""
@@ -189,7 +204,17 @@ class Trace:
             and all(map(_alike, self.steps, other.steps))
             and self.closures.keys() == other.closures.keys()
             and all(np.array_equal(v, other.closures[n]) for n, v in self.closures.items())
+            and len(self.guards) == len(other.guards)
+            and all(map(_same_decision, self.guards, other.guards))
         )
+
+    @cached_property
+    def decisions(self) -> dict[int, list[Guard]]:
+        """The guards by the number of their step."""
+        found: dict[int, list[Guard]] = {}
+        for guard in self.guards:
+            found.setdefault(guard.step, []).append(guard)
+        return found
 
     @cached_property
     def last_uses(self) -> list[int]:
@@ -209,6 +234,7 @@ class Trace:
             own = getattr(step, "format", None)
             form = f" in {own}" if own else ""
             lines.append(f"v{number} {_name(step)}({reads}) {list(step.shape)}{form}")
+        lines += [f"guard v{guard.step}: {guard.what}" for guard in self.guards]
         lines.append("return " + ", ".join(f"{k}: v{v}" for k, v in self.outputs.items()))
         return "\n".join(lines)
 
@@ -222,6 +248,10 @@ def _alike(first: Step, second: Step) -> bool:
         return False
     names = [f.name for f in fields(first) if f.name not in (*_ROUNDING, *_WORDS)]
     return all(_same(getattr(first, name), getattr(second, name)) for name in names)
+
+
+def _same_decision(first: Guard, second: Guard) -> bool:
+    return first.step == second.step and np.array_equal(first.taken, second.taken)
 
 
 def _same(one: Any, two: Any) -> bool:
@@ -254,6 +284,7 @@ class Builder:
     def __init__(self, declared: str = "float32") -> None:
         self.declared = declared
         self.steps: list[Step] = []
+        self.guards: list[Guard] = []
         self.format: str | None = None
         self.kernel: str | None = None
         self.call: Call | None = None
@@ -281,6 +312,12 @@ class Builder:
     def constant(self, value: Any, shape: Shape = ()) -> int:
         infinite = isinstance(value, float) and isinf(value)
         return self.put(Constant(shape, value if infinite else Fraction(value)))
+
+    def guard(self, value: int, taken: Mask, what: str) -> None:
+        """The trace holds where a boolean step is as it is here."""
+        self.guards.append(
+            Guard(value, np.broadcast_to(taken, self.shape(value)), what, self.source)
+        )
 
     def boolean(self, value: int) -> bool:
         """Whether a step's elements are true or false."""

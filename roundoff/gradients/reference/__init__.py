@@ -115,7 +115,7 @@ def spot_check(
     places = np.asarray(elements, np.int64) + 1
     sample = Move(places.shape, (trace.outputs[name],), places)
     steps = (*trace.steps, sample)
-    chosen = prune(Trace(steps, {name: len(steps) - 1}, trace.closures))
+    chosen = prune(replace(trace, steps=steps, outputs={name: len(steps) - 1}))
     rounded = round_inputs(trace, inputs, reference.format)
     engine = "ball" if is_large(chosen) else "mpmath"
     numbers = engines.at_bits(engine, chosen, 2 * max(reference.bits, 64), rounded)[name]

@@ -74,19 +74,24 @@ class Comparing(TracedSides):
         one, two = both
         if one is None or two is None or not points:
             return {}, []
-        if one.same_function(two):
+        decides = bool(one.guards or two.guards)
+        if one.same_function(two) and not decides:
             note = "both sides have the same trace: their exact gradients are equal everywhere"
             chosen = self.points.chosen
             return {}, [f"{note} at the given {', '.join(chosen)}" if chosen else note]
         traces = one, two
         degrees = [degree(one), degree(two)]
         most = None if None in degrees else max(d for d in degrees if d is not None)
+        if decides:
+            most = None  # polynomials in pieces
         found: dict[str, Judgement] = {}
         agreement = Agreement.EXACT
         try:
             for number in range(points):
                 where = f"at random point {number + 1} "
                 values = self.points.varied() if most is None else self.points.whole()
+                if decides:  # other data, other decisions
+                    traces = both = self._retraced(as_format("float32"), inside_float32(values))
                 if most is None and any(map(is_large, traces)):
                     near = screened(traces, inside_float32(values))
                     if near is not None and not any(near.apart.values()):
@@ -121,7 +126,7 @@ class Comparing(TracedSides):
         return found
 
     def _retraced(self, target: Format, others: Mapping[str, Array]) -> tuple[Trace, Trace]:
-        """Both sides at other integers and masks, in a format.
+        """Both sides at other integers and masks, or at data that decide otherwise, in a format.
 
         Raises: UnsupportedError where one cannot be traced or run there.
         """
@@ -304,9 +309,10 @@ class Comparing(TracedSides):
             return found
         for _ in range(seeds):
             values = self.points.varied()
-            of = of_both(
-                self.traces[target], partial(proven_reference, inputs=values, format=target)
-            )
+            traces = self.traces[target]
+            if any(trace is not None and trace.guards for trace in traces):
+                traces = self._retraced(target, values)
+            of = of_both(traces, partial(proven_reference, inputs=values, format=target))
             computed = [self.native(side, target, values) for side in self.sides]
             for name in of[0]:
                 both = normwise_errors(

@@ -110,7 +110,9 @@ class Search:
         self.kept = {name: {"signs", "zeros"} for name in points.floating_names}
         self.large = any(map(is_large, traces))
         self.given = {name: _single(value) for name, value in points.values.items()}
-        self.same = traces[0] is traces[1]  # then floating-point numbers tell nothing
+        self.decides = any(trace.guards for trace in traces)
+        # Then floating-point numbers tell nothing.
+        self.same = traces[0] is traces[1] and not self.decides
 
     def run(self) -> None:
         """Look at all points."""
@@ -123,7 +125,12 @@ class Search:
                 return
             values, found, whole = self._settled(exponents)
             told = point if whole or found is None else f"{point}, as far as both are defined"
-            self._look(told, self.traces, values, found, proven=not (self.looked or self.large))
+            try:
+                traces = self._at(values)
+            except RoundoffError as error:
+                self.undefined.append(f"{point} ({error})")
+                continue
+            self._look(told, traces, values, found, proven=not (self.looked or self.large))
         for permuted in (True, False) if self.points.chosen else ():
             if self.left and not (self.large and not permuted):
                 self._look_at_others(permuted)
@@ -152,7 +159,7 @@ class Search:
             )
 
         values = {**self.given, **{name: moved(name, ways[0]) for name in exponents}}
-        found = screened(self.traces, values)
+        found = self._screened(values)
         if found is not None:
             self._note_moved(dict.fromkeys(exponents, ways[0]))
             return values, found, True
@@ -160,12 +167,22 @@ class Search:
         for name in exponents:
             for way in ways[: 1 if self.large else None]:
                 changed = {**values, name: moved(name, way)}
-                there = screened(self.traces, changed)
+                there = self._screened(changed)
                 if there is not None:
                     values, found, done[name] = changed, there, way
                     break
         self._note_moved(done)
         return values, found, False
+
+    def _at(self, values: Inputs) -> TwoTraces:
+        """The traces of both for other floating-point numbers: made anew where data decide."""
+        return self.retrace(values) if self.decides else self.traces
+
+    def _screened(self, values: Inputs) -> Screened | None:
+        try:
+            return screened(self._at(values), values)
+        except RoundoffError:
+            return None
 
     def _note_moved(self, done: Mapping[str, set[str]]) -> None:
         for name, way in done.items():
@@ -259,9 +276,9 @@ class Search:
         return ~same & ~by_literals(one, two) & shown
 
     def _traces_at(self, traces: TwoTraces, values: Inputs) -> TwoTraces:
-        """The given traces, or new ones where integers or masks were changed."""
-        if traces is self.traces:
-            return traces
+        """The given traces, or new ones where integers or masks were changed, or data decide."""
+        if traces is self.traces or self.decides:
+            return self._at(values)
         return self.retrace({name: values[name] for name in self.points.chosen})
 
     def _brought_back(self, traces: TwoTraces, values: Inputs, name: str) -> Inputs:

@@ -4,4 +4,7 @@ They are run and recorded while a graph is made functional: on tensors, out of p
 operation has.
 """
 
-from roundoff.trace.decomposed.registry import DECOMPOSED as DECOMPOSED
+from roundoff.trace.decomposed import orders, places, whole_numbers
+from roundoff.trace.decomposed.registry import DECOMPOSED
+
+__all__ = ["DECOMPOSED", "orders", "places", "whole_numbers"]

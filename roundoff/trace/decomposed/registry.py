@@ -10,7 +10,11 @@ DECOMPOSED: dict[str, Decomposition] = {}
 
 
 def decomposes(*names: str) -> Callable[[Decomposition], Decomposition]:
-    """Register a function of an ATen call's arguments that makes its results with other operations."""
+    """Register a function of an ATen call's arguments that makes its results with other operations.
+
+    names: of operations, or of one of their overloads ("div.Tensor_mode").  NotImplemented as a result says
+    that the call needs not be taken apart.
+    """
 
     def register(function: Decomposition) -> Decomposition:
         DECOMPOSED.update(dict.fromkeys(names, function))

@@ -11,6 +11,7 @@ from roundoff.trace.lowering import (
     pooling,
     reductions,
 )
+from roundoff.trace.lowering.decisions import take
 from roundoff.trace.lowering.dispatch import lower
 from roundoff.trace.lowering.dtypes import computed_in, format_name, narrows
 from roundoff.trace.lowering.movement import MOVES
@@ -35,4 +36,5 @@ __all__ = [
     "norms",
     "pooling",
     "reductions",
+    "take",
 ]

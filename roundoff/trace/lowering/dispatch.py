@@ -37,7 +37,7 @@ SELECTING = frozenset(
 
 #: Names that no user writes, left out of messages.
 INTERNAL = re.compile(
-    r"^_|_data$|^native_batch_norm_legit|^safe_|^unsafe_|_backward$|_copy$|_fresh|_strided|^new_|_like$|^bitwise|^clamp_|scatter$|^l[et]$"
+    r"^_|_data$|^native_batch_norm_legit|^safe_|^unsafe_|_backward$|_copy$|_fresh|_strided|^new_|_like$|^bitwise|^clamp_|scatter$|^l[et]$|__$"
 )
 
 

@@ -26,12 +26,19 @@ def _map(name: str, arity: int) -> Lowering:
 def _register_plain_maps() -> None:
     """Elementary functions that ATen calls the same, and others that are one map."""
     elementary = [name for name, record in FUNCTIONS.items() if record.kind is Kind.ELEMENTARY]
-    names = "neg abs mul maximum minimum gt ge lt le eq ne".split()
+    names = "neg abs maximum minimum gt ge lt le eq ne".split()
     for name in (*names, *(name for name in elementary if hasattr(torch.ops.aten, name))):
         lowers(name)(_map(name, FUNCTIONS[name].arity))
 
 
 _register_plain_maps()
+
+
+@lowers("mul")
+def _mul(build: Builder, x: Any, y: Any) -> Value:
+    """Of truth values it is whether both are true."""
+    steps = [as_value(build, operand).step for operand in (x, y)]
+    return apply(build, "logical_and" if all(map(build.boolean, steps)) else "mul", x, y)
 
 
 @lowers("div")
@@ -76,7 +83,7 @@ def _not(build: Builder, x: Any) -> Value:
 
 
 def _bitwise(name: str, function: Lowering) -> None:
-    @lowers(f"bitwise_{name}")
+    @lowers(f"bitwise_{name}", f"__{name}__")
     @functools.wraps(function)
     def bitwise(build: Builder, *operands: Any) -> Value:
         for operand in operands:

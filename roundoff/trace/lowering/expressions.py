@@ -39,8 +39,10 @@ class Expression:
         return Expression(self.build, Value(self.build.reshape(self.value.step, shape), shape))
 
     def move(self, index: Index, *others: Expression) -> Expression:
-        """Elements by number, others numbered after this one's; 0 is zero."""
-        steps = tuple(as_number(self.build, o.value.step) for o in (self, *others))
+        """Elements by number, others numbered after this one's; 0 is zero, or false of truth values."""
+        steps = tuple(o.value.step for o in (self, *others))
+        if not all(map(self.build.boolean, steps)):
+            steps = tuple(as_number(self.build, step) for step in steps)
         return Expression(self.build, Value(self.build.move(steps, index), index.shape))
 
     def sum_last(self) -> Expression:

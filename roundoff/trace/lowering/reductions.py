@@ -266,6 +266,20 @@ def _amin(x: Expression, dim: Any = None, keepdim: bool = False) -> Expression:
     return folded(x, "minimum", dim, keepdim)
 
 
+@formula("any")
+def _any(x: Expression, dim: Any = None, keepdim: bool = False) -> Expression:
+    return folded(_truth(x), "logical_or", dim, keepdim)
+
+
+@formula("all")
+def _all(x: Expression, dim: Any = None, keepdim: bool = False) -> Expression:
+    return folded(_truth(x), "logical_and", dim, keepdim)
+
+
+def _truth(x: Expression) -> Expression:
+    return x if x.build.boolean(x.value.step) else x.map("ne", 0)
+
+
 def chosen(candidates: Expression, function: str) -> tuple[int, ...]:
     """A mask per place along the last axis: which element is the first largest, or smallest."""
     numbers = numbered(candidates.shape)
