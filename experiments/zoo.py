@@ -6,6 +6,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import zoo_decisions
+import zoo_small
 
 import roundoff as ro
 
@@ -328,7 +329,7 @@ Z["entr"] = (lambda x: torch.special.entr(x * x + 0.5), {"x": R(3, 4)})
 
 
 # One file per kind of operation that is taken apart.
-for part in (zoo_decisions.Z,):
+for part in (zoo_decisions.Z, zoo_small.Z):
     Z.update(part)
 
 

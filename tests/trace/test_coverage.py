@@ -16,6 +16,7 @@ from roundoff.gradients.inputs import float64_array, round_inputs
 from roundoff.gradients.native import native_gradients
 from roundoff.gradients.reference import reference_of_trace
 from roundoff.trace import Traces, functional_graph
+from roundoff.trace.decomposed import DECOMPOSED as TAKEN_APART
 from roundoff.trace.decompositions import CHECKED, decomposition
 from roundoff.trace.lowering import dispatch
 from roundoff.trace.operations import table
@@ -86,7 +87,8 @@ def test_all_that_is_taken_apart_is_in_the_zoo(monkeypatch) -> None:
     assert seen >= CHECKED, CHECKED - seen
 
 
-def test_what_is_taken_apart_by_nobody_is_refused_by_name() -> None:
+def test_what_is_taken_apart_by_nobody_is_refused_by_name(monkeypatch) -> None:
+    monkeypatch.delitem(TAKEN_APART, "renorm")
     with pytest.raises(ro.UnsupportedError, match="aten::renorm"):
         Traces(lambda x: torch.renorm(x, 2, 0, 0.5), {"x": torch.ones(3, 4)}, None, loss).of(
             "float32"

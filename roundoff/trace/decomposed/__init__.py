@@ -4,7 +4,28 @@ They are run and recorded while a graph is made functional: on tensors, out of p
 operation has.
 """
 
-from roundoff.trace.decomposed import orders, places, whole_numbers
+from roundoff.trace.decomposed import (
+    bags,
+    batch_norm,
+    distances,
+    fractional,
+    losses,
+    orders,
+    places,
+    products,
+    whole_numbers,
+)
 from roundoff.trace.decomposed.registry import DECOMPOSED
 
-__all__ = ["DECOMPOSED", "orders", "places", "whole_numbers"]
+__all__ = [
+    "DECOMPOSED",
+    "bags",
+    "batch_norm",
+    "distances",
+    "fractional",
+    "losses",
+    "orders",
+    "places",
+    "products",
+    "whole_numbers",
+]

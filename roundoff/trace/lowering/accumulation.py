@@ -84,6 +84,8 @@ def _put_where(build: Builder, base: Value, indices: Any, values: Any, accumulat
 def _index_fill(build: Builder, x: Any, dim: int, index: Any, value: Any) -> Value:
     base = as_value(build, x)
     places = torch.index_select(torch.from_numpy(numbered(base.shape)), dim, index).numpy()
+    if not isinstance(value, Value) or not value.shape:  # one for all: it may be put there twice
+        places = np.unique(places)
     return _replaced(build, base, places, exact_to(build, value, places.shape))
 
 
@@ -217,6 +219,8 @@ def _scatter(
         laid = build.move((source.step,), numbered(source.shape)[inside])
         chosen = Value(laid, places.shape)
     else:
+        if reduce is None:  # one for all: it may be put there twice
+            places = np.unique(places)
         chosen = exact_to(build, values, places.shape)
     if reduce == "add":
         return accumulated(build, base, base.shape, places, chosen)

@@ -287,9 +287,12 @@ def _lerp(start: Expression, end: Any, weight: Any) -> Expression:
     return (share.map("abs") < 0.5).where(near, far)
 
 
-@formula("exp2")
-def _exp2(x: Expression) -> Expression:
-    return (x * x.constant(2).log()).exp()
+@lowers("exp2")
+def _exp2(build: Builder, x: Any) -> Any:
+    if isinstance(x, torch.Tensor) and not x.is_floating_point():
+        return x.to(torch.float64).exp2()  # exact
+    power = Expression(build, x)
+    return (power * power.constant(2).log()).exp().value
 
 
 @formula("acosh")

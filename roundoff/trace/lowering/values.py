@@ -89,7 +89,10 @@ def exact(x: Any) -> Fraction | float:
         return x
     if isinstance(x, float | np.floating):
         if np.isnan(x):
-            raise UnsupportedError("cannot trace the constant nan; replace it by a number")
+            raise UnsupportedError(
+                "cannot trace the constant nan, which the function puts in (by aten::full, aten::where); "
+                "put in a number"
+            )
         return float(x) if np.isinf(x) else Fraction(float(x))
     return Fraction(int(x))
 
