@@ -116,3 +116,4 @@ Z["copies"] = f(
 Z["linear_cross_entropy"] = f(
     lambda x, w: F.linear_cross_entropy(x, w, TARGETS), x=R(3, 5), w=R(4, 5)
 )
+Z["weight_norm"] = f(lambda v, g: torch._weight_norm(v, g, 0), v=R(3, 4), g=R(3, 1))

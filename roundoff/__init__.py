@@ -29,6 +29,7 @@ _HOMES = {
     "roundoff.kernels": ("contracts",),
     "roundoff.gradients.modules": ("functional",),
     "roundoff.gradients.native": ("native_gradients",),
+    "roundoff.gradients.seeded": ("seeded",),
     "roundoff.gradients.attribution": ("Attribution", "attribute"),
     "roundoff.gradients.prediction": ("Prediction", "predict"),
     "roundoff.probing": ("KernelTree", "Revealed", "reveal", "reveal_gradient"),

@@ -20,6 +20,7 @@ from roundoff.gradients.prediction import predict as predict
 from roundoff.gradients.reference import GradientReference as GradientReference
 from roundoff.gradients.reference import Reference as Reference
 from roundoff.gradients.reference import reference_gradients as reference_gradients
+from roundoff.gradients.seeded import seeded as seeded
 from roundoff.judging.comparison import Comparison as Comparison
 from roundoff.judging.comparison import compare as compare
 from roundoff.judging.explanation import Explanation as Explanation

@@ -86,6 +86,7 @@ CALLS = {
                      output=None, device="cpu", names=None, trials=64, seed=0),
     ro.formats.as_float64: dict(x=A),
     ro.functional: dict(module=torch.nn.Linear(2, 2)),
+    ro.seeded: dict(function=torch.sin, seed=1),
     ro.gradient_bounds: dict(function=conv_then_slice, **PROBLEM, format="float32", accumulate=None,
                              order=None),
     ro.native_gradients: dict(function=conv_then_slice, **PROBLEM, format="float32", device="cpu",

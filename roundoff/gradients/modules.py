@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ def functional(
 
     The function takes all of them by name: parameters as in `module.named_parameters()`, inputs as the
     arguments of `forward` are called.  Buffers take the parameters' type; running statistics that a call
-    updates are copies, so every call sees the same ones and the module itself does not change.
+    updates are copies, so every call sees the same ones and the module itself does not change.  A module that
+    `torch.compile` or `torch.jit.script` has made has the names of its original.
 
     Raises: ArgumentError for what is no module, for a lazy one that was never called, and where a
     parameter and an input share a name.
@@ -36,8 +37,9 @@ def functional(
             f"functional: {lazy[0]!r} has no shape yet, as a lazy module gets it from its first input; call "
             "the module once before"
         )
-    parameters = {name: value.detach() for name, value in module.named_parameters()}
-    buffers = {name: value.detach() for name, value in module.named_buffers()}
+    own = {_plain(name): name for name, _ in held}
+    parameters = {_plain(name): value.detach() for name, value in module.named_parameters()}
+    buffers = {_plain(name): value.detach() for name, value in module.named_buffers()}
 
     def function(**values: Any) -> Any:
         missing = [name for name in parameters if name not in values]
@@ -53,10 +55,36 @@ def functional(
             for name, value in buffers.items()
         }
         copies = {name: value.clone() for name, value in copies.items()}
-        return torch.func.functional_call(module, {**copies, **held}, (), values)
+        tensors = {own[name]: value for name, value in {**copies, **held}.items()}
+        if isinstance(module, torch.jit.ScriptModule):
+            return _call_scripted(module, tensors, values)
+        return torch.func.functional_call(module, tensors, (), values)
 
     function.__name__ = type(module).__name__
     return function, parameters
+
+
+def _plain(name: str) -> str:
+    """A parameter's name in the module that was compiled."""
+    return name.replace("_orig_mod.", "")
+
+
+def _call_scripted(
+    module: Any, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]
+) -> Any:
+    """Call a scripted module with other tensors, and put its own back."""
+    homes = {"": module, **dict(module.named_modules())}
+    before = {}
+    try:
+        for name, value in tensors.items():
+            home, _, attribute = name.rpartition(".")
+            before[name] = getattr(homes[home], attribute)
+            homes[home]._c.setattr(attribute, value)
+        return module(**values)
+    finally:
+        for name, value in before.items():
+            home, _, attribute = name.rpartition(".")
+            homes[home]._c.setattr(attribute, value)
 
 
 def _floats(value: Any) -> bool:

@@ -12,6 +12,7 @@ import torch
 
 from roundoff.arguments import MOST_THREADS, flag, whole
 from roundoff.errors import ArgumentError, UnsupportedError
+from roundoff.gradients.brought_along import BroughtAlong
 from roundoff.gradients.inputs import float64_array
 from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format, rounder
@@ -60,9 +61,9 @@ def native_gradients(
 ) -> dict[str, Array]:
     """The gradients of loss(function(**inputs)) as PyTorch computes them in a format.
 
-    Floating-point inputs are rounded to the format, once, and have its dtype; the others, and
-    tensors that the function brings along (a module's weights, say), go as they are: pass as inputs
-    what a reference is to round as well.  output: which of several outputs; forward: the result has the
+    Floating-point inputs are rounded to the format, once, and have its dtype; the others go as they are, and
+    tensors that the function brings along (a module's weights, say) do where PyTorch takes them beside those
+    of the format; else they are cast to it.  output: which of several outputs; forward: the result has the
     function's output, too, as "output".  The results are float64 arrays of the format's numbers.
     Thread count and numeric flags are torch's at the time: see `threads`.
 
@@ -86,14 +87,28 @@ def native_gradients(
     if forward:
         check_output_apart(wrt)
     try:
-        out, found = evaluate(function, tensors, wrt, loss, output)
+        out, found = _evaluated(function, tensors, wrt, loss, output, dtype)
     except RuntimeError as error:
         raise UnsupportedError(
             f"PyTorch could not compute the gradients in {target}: {_first_line(error)}; leave this "
-            "format out, or pass tensors that the function brings along as inputs, which are cast to it"
+            "format out"
         ) from error
     gradients = {name: float64_array(g) for name, g in zip(wrt, found, strict=True)}
     return {**gradients, OUTPUT: float64_array(out)} if forward else gradients
+
+
+def _evaluated(
+    function: Callable[..., Any], tensors: Mapping[str, torch.Tensor], wrt: Sequence[str],
+    loss: Any, output: Any, dtype: torch.dtype,
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:  # fmt: skip
+    """As it is; where that fails by types that do not go together, with what it brings along cast, too."""
+    try:
+        return evaluate(function, tensors, wrt, loss, output)
+    except RuntimeError as error:
+        if "dtype" not in str(error) and "scalar type" not in str(error):
+            raise
+        with BroughtAlong(dtype, tensors.values()):
+            return evaluate(function, tensors, wrt, loss, output)
 
 
 @TORCH

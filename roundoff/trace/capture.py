@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import operator
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,7 @@ from roundoff.locks import TORCH
 from roundoff.numbers.formats import Format, as_format, rounder
 from roundoff.trace.checks import OUTPUT, UPSTREAM, check_output_apart, check_problem
 from roundoff.trace.decided import DECIDED, TAKEN
+from roundoff.trace.draws import Draws, check_the_same
 from roundoff.trace.exact_constants import ExactConstants
 from roundoff.trace.functional_graph import SETTLED, functional
 from roundoff.trace.in_place import PutBack, declare_updates, drop_last_writes, lift
@@ -92,7 +94,7 @@ class Subject:
         examples = self.examples(dtype)
         made = Run(dtype, examples)
         settled, told = Settled(), _told(NotRunError, _NOT_RUN)
-        with _plain_kernels(), ExactConstants(settled), told, PutBack(), made, settled:
+        with _plain_kernels(), ExactConstants(settled), told, PutBack(), made, settled, Draws():
             self.gradients(*examples)
         return made
 
@@ -165,16 +167,30 @@ def for_format(trace: Trace, target: Format) -> Trace:
 
 @contextlib.contextmanager
 def _plain_kernels() -> Iterator[None]:
-    """Fused operations off, in the whole process: mkldnn leaks its own, attention has many backends."""
+    """Fused operations off, in the whole process: mkldnn leaks its own, attention has many backends.
+
+    What `torch.compile` has made runs as it was written.
+    """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     before = torch._C._get_mkldnn_enabled()
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), _uncompiled():
         torch._C._set_mkldnn_enabled(False)
         try:
             yield
         finally:
             torch._C._set_mkldnn_enabled(before)
+
+
+@contextlib.contextmanager
+def _uncompiled() -> Iterator[None]:
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled
+        yield
+        return
+    from torch._dynamo import config
+
+    with torch.compiler.set_stance("force_eager"), config.patch(error_on_nested_fx_trace=False):  # type: ignore[attr-defined]
+        yield
 
 
 #: What PyTorch raises where a shape depends on numbers; sizes that it does not know are called u0, u1, ...
@@ -219,15 +235,18 @@ def _capture(
     function: Callable[..., Any], examples: list[torch.Tensor]
 ) -> tuple[torch.fx.Graph, dict[str, torch.Tensor]]:
     """A graph without writes, and what it takes behind the examples: what the function brings along."""
-    settled, sources = Settled(), Sources(evaluate.__code__)
+    settled, sources, draws = Settled(), Sources(evaluate.__code__), Draws()
 
     def run(*values: torch.Tensor) -> Any:
-        with settled, sources:
+        with settled, sources, draws:
             return function(*values)
 
     with _plain_kernels(), ExactConstants(settled), _calls_alone(), keeping_sources():
         with _told(NotRunError, _NOT_RUN), PutBack() as writes:
             graph = make_fx(run, _disable_torch_fn_metadata_mode=True)(*examples)
+        if draws.states:
+            with PutBack():
+                check_the_same(lambda: function(*examples), draws)
         declare_updates(graph.graph)
         brought = lift(graph, writes.storages)
         with _told(UnsupportedError, "cannot trace the function"), PutBack():

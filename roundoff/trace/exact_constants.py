@@ -29,8 +29,6 @@ def attention(
     dropout_p: float = 0.0, is_causal: bool = False, scale: Any = None, enable_gqa: bool = False,
 ) -> torch.Tensor:  # fmt: skip
     """scaled_dot_product_attention with the square root of d as an operation."""
-    if dropout_p:
-        raise UnsupportedError("attention with dropout draws random numbers; set dropout to 0")
     if enable_gqa:
         repeats = query.shape[-3] // key.shape[-3]
         key, value = (v.repeat_interleave(repeats, -3) for v in (key, value))
@@ -43,7 +41,8 @@ def attention(
         scores = scores.masked_fill(~attn_mask, -math.inf)
     elif attn_mask is not None:
         scores = scores + attn_mask
-    return scores.softmax(-1) @ value
+    weights = scores.softmax(-1)
+    return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value
 
 
 class _Variance(torch.autograd.Function):

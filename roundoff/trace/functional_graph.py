@@ -80,7 +80,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if func is DECIDED:
             return self._decided(*args)
-        taken_apart = decomposition(func) if _floating((args, kwargs)) else None
+        given = tree_leaves((args, kwargs))
+        asked = _floating(given) or any(map(self._undecided, given))
+        taken_apart = decomposition(func) if asked else None
         if taken_apart is not None:
             with self:
                 apart = taken_apart(*args, **kwargs)
@@ -88,8 +90,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return apart
         found = func(*args, **kwargs)
         args, kwargs = self._with_places(func, found, args, kwargs)
-        asked = tree_map_only(torch.Tensor, self._node_of, (args, kwargs))
-        node = self.graph.call_function(func, *asked)
+        read = tree_map_only(torch.Tensor, self._node_of, (args, kwargs))
+        node = self.graph.call_function(func, *read)
         node.meta["custom"] = traceback.get_current_meta().get("custom")
         random = torch.Tag.nondeterministic_seeded in func.tags
         if not random and self._free.issuperset(node.all_input_nodes):

@@ -78,7 +78,8 @@ def evaluate(
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     """The function's output and torch's own gradients; used to trace and to run natively.
 
-    Without names in wrt it is the output alone, and no loss is asked for.
+    Without names in wrt it is the output alone, and no loss is asked for.  A function that writes into its
+    inputs gets copies; one with reentrant checkpoints is differentiated as these want it.
 
     Raises: ArgumentError where the output is not one tensor, or not a scalar and there is no loss.
     """
@@ -87,6 +88,37 @@ def evaluate(
             plain = {n: t.clone() if t.is_inference() else t for n, t in tensors.items()}
             plain.pop(UPSTREAM, None)
             return call(function, plain, output), ()
+    versions = [tensor._version for tensor in tensors.values() if not tensor.is_inference()]
+    try:
+        return _differentiated(function, tensors, wrt, loss, output)
+    except RuntimeError as error:
+        first = str(error)
+        if versions != [t._version for t in tensors.values() if not t.is_inference()]:
+            raise  # what it has written on the way would be read again
+        if "leaf Variable that requires grad" in first:
+            return _differentiated(_of_copies(function), tensors, wrt, loss, output)
+        if "use_reentrant=True" in first:
+            return _differentiated(function, tensors, wrt, loss, output, gradients=_accumulated)
+        raise
+
+
+def _of_copies(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that may write into what it is given."""
+    return lambda **values: function(**{name: value.clone() for name, value in values.items()})
+
+
+def _accumulated(
+    out: torch.Tensor, leaves: Sequence[torch.Tensor], grad_outputs: Any, **_: Any
+) -> Any:
+    """Gradients by `backward`, the only way with reentrant checkpoints."""
+    torch.autograd.backward(out, grad_outputs)
+    return [leaf.grad for leaf in leaves]
+
+
+def _differentiated(
+    function: Callable[..., Any], tensors: Mapping[str, torch.Tensor], wrt: Sequence[str],
+    loss: Loss | None, output: Any, gradients: Callable[..., Any] = torch.autograd.grad,
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:  # fmt: skip
     with torch.inference_mode(False), torch.enable_grad():
         plain = {n: t.clone() if t.is_inference() else t.detach() for n, t in tensors.items()}
         values = {name: t.requires_grad_() if name in wrt else t for name, t in plain.items()}
@@ -107,7 +139,7 @@ def evaluate(
             )
         if not out.requires_grad:
             raise ArgumentError(f"the output does not depend on any of {', '.join(wrt)}; check wrt")
-        grads = torch.autograd.grad(
+        grads = gradients(
             out, [values[name] for name in wrt], grad_outputs=upstream, allow_unused=True
         )
     return result, tuple(

@@ -250,8 +250,8 @@ class TracedSides:
                         continue
                 raise ArgumentError(
                     f"{side.name} returns something else at every call ({name}); if it draws random "
-                    "numbers, draw them outside and pass them, or seed inside with "
-                    "torch.manual_seed; if it writes into its inputs or keeps state, let it copy"
+                    "numbers, give roundoff.seeded(function), or draw them outside and pass them; if it "
+                    "keeps state, let it copy"
                 )
 
     def native(self, side: Side, target: Format, values: Inputs) -> dict[str, Array]:

@@ -13,6 +13,7 @@ from roundoff.trace.decomposed import (
     orders,
     places,
     products,
+    weight_norm,
     whole_numbers,
 )
 from roundoff.trace.decomposed.registry import DECOMPOSED
@@ -27,5 +28,6 @@ __all__ = [
     "orders",
     "places",
     "products",
+    "weight_norm",
     "whole_numbers",
 ]

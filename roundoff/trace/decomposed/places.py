@@ -289,3 +289,13 @@ def _frexp(x: torch.Tensor) -> Any:
     size = x.abs()
     decided((size < power) & ((size * 2 >= power) | plainly(torch.eq, mantissa, 0)), "aten::frexp")
     return x / power, exponent
+
+
+@decomposes("_is_all_true")
+def _is_all_true(x: torch.Tensor) -> torch.Tensor:
+    return x.all()
+
+
+@decomposes("_is_any_true")
+def _is_any_true(x: torch.Tensor) -> torch.Tensor:
+    return x.any()

@@ -86,8 +86,8 @@ def _lowered(build: Builder, target: Any, args: Any, kwargs: Any, out: Any) -> A
         )
     if torch.Tag.nondeterministic_seeded in target.tags:
         raise UnsupportedError(
-            f"cannot trace the operation aten::{name}: it draws random numbers; draw them outside the "
-            "function and pass them as an input"
+            f"cannot trace the operation aten::{name}: it draws random numbers by the numbers that it gets; "
+            "draw them outside the function and pass them as an input"
         )
     if target._schema.is_mutable:
         raise UnsupportedError(
