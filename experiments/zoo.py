@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+import zoo_complex
 import zoo_decisions
 import zoo_small
 
@@ -292,7 +293,7 @@ Z["diag_of_matrix"] = f(lambda x: torch.diag(x), x=R(3, 3))
 Z["block_diag"] = f(lambda x, y: torch.block_diag(x, y), x=R(2, 2), y=R(3))
 Z["channel_shuffle"] = f(lambda x: F.channel_shuffle(x, 2), x=R(1, 4, 2, 2))
 for name in """
-    act_RReLU sort topk median cummax cdist atan2 frac round
+    act_RReLU sort topk median cummax cdist frac round
     floor_divide matrix_inv det logcumsumexp ctc gnll
 """.split():
     Z.pop(name, None)
@@ -329,7 +330,7 @@ Z["entr"] = (lambda x: torch.special.entr(x * x + 0.5), {"x": R(3, 4)})
 
 
 # One file per kind of operation that is taken apart.
-for part in (zoo_decisions.Z, zoo_small.Z):
+for part in (zoo_decisions.Z, zoo_small.Z, zoo_complex.Z):
     Z.update(part)
 
 

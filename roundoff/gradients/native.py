@@ -23,7 +23,7 @@ from roundoff.trace.checks import (
     check_output_apart,
     check_problem,
 )
-from roundoff.trace.users_function import as_tensor, call, check_wrt, evaluate
+from roundoff.trace.users_function import as_tensor, call, check_wrt, evaluate, real_parts
 
 Array = npt.NDArray[np.float64]
 
@@ -115,14 +115,14 @@ def _evaluated(
 def native_output(
     function: Callable[..., Any], inputs: Mapping[str, Any], *, output: Any = None
 ) -> torch.Tensor:
-    """What the function returns for its inputs in float32.
+    """What the function returns for its inputs in float32; of complex numbers, the parts.
 
     Raises: ArgumentError where that is not one tensor; UnsupportedError where PyTorch cannot run it.
     """
     target = as_format("float32")
     tensors = {n: _cast(as_tensor(n, v), target, torch.float32, "cpu") for n, v in inputs.items()}
     try:
-        return call(function, tensors, output).detach()
+        return real_parts(call(function, tensors, output)).detach()
     except RuntimeError as error:
         raise UnsupportedError(
             f"PyTorch could not run the function: {_first_line(error)}"

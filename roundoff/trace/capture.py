@@ -28,7 +28,7 @@ from roundoff.trace.checks import OUTPUT, UPSTREAM, check_output_apart, check_pr
 from roundoff.trace.decided import DECIDED, TAKEN
 from roundoff.trace.draws import Draws, check_the_same
 from roundoff.trace.exact_constants import ExactConstants
-from roundoff.trace.functional_graph import SETTLED, functional
+from roundoff.trace.functional_graph import SETTLED, functional, parts_of
 from roundoff.trace.in_place import PutBack, declare_updates, drop_last_writes, lift
 from roundoff.trace.lowering import Value, computed_in, format_name, literal, lower, narrows, take
 from roundoff.trace.settled import Settled
@@ -253,7 +253,7 @@ def _capture(
             functional_graph = functional(graph, [*examples, *brought.values()])
         drop_last_writes(functional_graph)
         functional_graph.eliminate_dead_code()
-    return functional_graph, brought
+    return functional_graph, parts_of(brought)
 
 
 def _lower_graph(

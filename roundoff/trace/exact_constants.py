@@ -154,9 +154,16 @@ def _error_function(function: Any, sign: int) -> Callable[..., torch.Tensor]:
 
 def _log_to(function: Any, base: int) -> Callable[..., torch.Tensor]:
     """A logarithm; the log(base) of the gradient is one, too."""
-    return _with_gradient(
+    of_real = _with_gradient(
         function, lambda x, upstream: upstream / (x * whole_number(x, base).log())
     )
+
+    def replaced(input: torch.Tensor) -> torch.Tensor:
+        if not input.is_complex():
+            return of_real(input)
+        return input.log() / whole_number(input.real, base).log()
+
+    return replaced
 
 
 def _exp2(input: torch.Tensor) -> torch.Tensor:
@@ -180,7 +187,7 @@ class _Prod(torch.autograd.Function):
         behind = torch.cat([one, x[..., 1:].flip(-1)], -1).cumprod(-1).flip(-1)
         zero = x.abs().amin() == 0  # one anywhere, and all elements take the other way
         others = torch.where(zero, before * behind, found / torch.where(x == 0, 1, x))
-        return upstream[0] * others
+        return upstream[0] * others.conj()
 
 
 def _prod(input: torch.Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Any:
@@ -203,7 +210,7 @@ class _Cumprod(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> torch.Tensor:
-        x, found = ctx.saved_tensors
+        x, found = (saved.conj() for saved in ctx.saved_tensors)
         (grad,) = upstream
         zero = x == 0
         later = (found * grad).flip(-1).cumsum(-1).flip(-1)
@@ -218,7 +225,7 @@ class _Cumprod(torch.autograd.Function):
 
 def _cumprod(input: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> Any:
     input = input if dtype is None else input.to(dtype)
-    if not input.dim() or not input.is_floating_point():
+    if not input.dim() or not is_number(input):
         return torch.ops.aten.cumprod(input, dim)
     return _Cumprod.apply(input.movedim(dim, -1)).movedim(-1, dim)  # type: ignore[no-untyped-call]
 

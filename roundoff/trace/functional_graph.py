@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from roundoff.errors import RoundoffError, UnsupportedError
 from roundoff.trace.decided import DECIDED, TAKEN
+from roundoff.trace.decomposed.pairs import (
+    OF_PAIRS,
+    Pair,
+    as_pair,
+    is_complex,
+    separately,
+    whole,
+)
 from roundoff.trace.decompositions import decomposition
 from roundoff.trace.lowering import LOWERINGS
 from roundoff.trace.lowering.dispatch import SELECTING
@@ -45,13 +54,23 @@ AT_PLACES = frozenset(
     nll_loss2d_backward""".split()
 )
 
+#: What is linear in what it is given, and acts on the real and the imaginary parts alike; so do moves.
+SEPARATE = frozenset(
+    """sum cumsum where masked_fill index_put _unsafe_index_put index_add scatter scatter_add gather
+    new_empty_strided empty_strided as_strided_scatter trace""".split()
+)
+
 
 def functional(graph: torch.fx.GraphModule, inputs: Sequence[torch.Tensor]) -> torch.fx.Graph:
     """The graph without writes but those into inputs, by which it ends; its nodes keep their sources."""
     recorder = Recorder(inputs)
     with recorder:
         again = functionalize(torch.fx.Interpreter(graph).run)  # which passes the sources on
-        found = again(*inputs)
+        try:
+            found = again(*inputs)
+        except RoundoffError as error:
+            error.args = (str(error).split("\n")[0],)  # torch.fx adds the node to the message
+            raise
     return recorder.ended(found)
 
 
@@ -59,6 +78,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A graph of the ATen calls below, and of what they give: under "val", without numbers.
 
     What floats decide, and is needed as a whole number or a place, is taken as it is, and the graph says so.
+    Complex tensors are pairs of real ones: the graph has none.
     make_fx does that, too; what it knows of symbols, subclasses and numbers that leave a trace costs as much
     as all the rest, and no graph that it has made has any of these.
     """
@@ -70,17 +90,28 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._choices: set[torch.fx.Node] = set()  # indices of maxima
         self._fixed: dict[torch.fx.Node, torch.Tensor] = {}
         self._nodes = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
+        self._pairs = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
         for number, tensor in enumerate(inputs):
-            node = self.graph.placeholder(f"input_{number}")
-            self._known(tensor, node)
-            if not is_number(tensor):
-                self._free.add(node)
+            if tensor.is_complex():
+                self._pairs[tensor] = parts = _parts(tensor)
+                self._given(f"input_{number}_real", parts.re)
+                self._given(f"input_{number}_imag", parts.im)
+            else:
+                self._given(f"input_{number}", tensor)
+
+    def _given(self, name: str, tensor: torch.Tensor) -> None:
+        node = self.graph.placeholder(name)
+        self._known(tensor, node)
+        if not is_number(tensor):
+            self._free.add(node)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is DECIDED:
             return self._decided(*args)
         given = tree_leaves((args, kwargs))
+        if any(map(is_complex, given)):
+            return self._by_parts(func, func(*args, **kwargs), args, kwargs)
         asked = _floating(given) or any(map(self._undecided, given))
         taken_apart = decomposition(func) if asked else None
         if taken_apart is not None:
@@ -89,6 +120,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if apart is not NotImplemented:
                 return apart
         found = func(*args, **kwargs)
+        if any(map(is_complex, tree_leaves(found))):
+            return self._by_parts(func, found, args, kwargs)
         args, kwargs = self._with_places(func, found, args, kwargs)
         read = tree_map_only(torch.Tensor, self._node_of, (args, kwargs))
         node = self.graph.call_function(func, *read)
@@ -101,6 +134,61 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known(found, node)
         self._note_choices(func.overloadpacket.__name__, node)
         return found
+
+    def _by_parts(self, func: Any, found: Any, args: Any, kwargs: Any) -> Any:
+        """A call with complex operands or results, of the pairs that stand for them.
+
+        found: what PyTorch has made, which has the types and the strides that later calls see.
+        Raises: UnsupportedError for an operation that is not known of pairs.
+        """
+        if func._schema.is_mutable:  # into inputs, at the end
+            return found
+        name, overload = func.overloadpacket.__name__, func._overloadname
+        function = OF_PAIRS.get(f"{name}.{overload}") or OF_PAIRS.get(name)
+        given, named = tree_map_only(torch.Tensor, self._pair_of, (args, kwargs))
+        with self:
+            made: Any = NotImplemented
+            if function is not None:
+                made = function(*tree_map_only(complex, as_pair, given), **named)
+            elif name in SEPARATE or name in MOVES:
+                made = separately(func, given, named, found)
+            if made is NotImplemented:
+                raise UnsupportedError(
+                    f"cannot trace aten::{name} of complex numbers; write it with their real and imaginary "
+                    "parts, or with products, quotients and elementary functions of them"
+                )
+            if isinstance(found, torch.Tensor):
+                return self._held(found, made)
+            return type(found)(map(self._held, found, made))
+
+    def _held(self, found: torch.Tensor, made: Any) -> torch.Tensor:
+        """A result, with what stands for it."""
+        if not found.is_complex():
+            return self._laid(whole(made, found), found)
+        parts = Pair(whole(made.re, found), whole(made.im, found))
+        self._pairs[found] = parts.map(lambda part: self._laid(part, found))
+        return found
+
+    def _laid(self, part: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """The same numbers with the strides of another tensor, on which later views depend."""
+        if part.stride() == like.stride():
+            return part
+        node = self.graph.call_function(torch.ops.aten.clone.default, (self._node_of(part),))
+        node.meta["custom"] = traceback.get_current_meta().get("custom")
+        if self._nodes[part] in self._free:
+            self._free.add(node)
+        with torch._C._DisableTorchDispatch():
+            found = _with_strides(part, like.stride())
+        self._known(found, node)
+        return found
+
+    def _pair_of(self, tensor: torch.Tensor) -> Any:
+        """The parts of a complex tensor; one that no call here has made is a constant."""
+        if not tensor.is_complex():
+            return tensor
+        if tensor not in self._pairs:
+            self._pairs[tensor] = _parts(tensor)
+        return self._pairs[tensor]
 
     def _note_choices(self, name: str, node: torch.fx.Node) -> None:
         """Indices of maxima stay open, also where they are moved."""
@@ -180,6 +268,32 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The graph, with its outputs."""
         self.graph.output(tree_map_only(torch.Tensor, self._nodes.__getitem__, outputs))
         return self.graph
+
+
+def parts_of(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """By name, with two parts in place of each complex tensor: the inputs of a graph that is recorded."""
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in inputs.items():
+        if tensor.is_complex():
+            parts = _parts(tensor)
+            found |= {f"{name}.real": parts.re, f"{name}.imag": parts.im}
+        else:
+            found[name] = tensor
+    return found
+
+
+def _with_strides(x: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
+    """A copy; along axes of stride 0 all numbers are one."""
+    first = x
+    for axis, stride in enumerate(strides):
+        if stride == 0 and x.shape[axis] > 1:
+            first = first.narrow(axis, 0, 1)
+    return torch.empty_strided(first.shape, strides, dtype=x.dtype).copy_(first).expand(x.shape)
+
+
+def _parts(tensor: torch.Tensor) -> Pair:
+    plain = tensor.detach().resolve_conj()
+    return Pair(plain.real.clone(), plain.imag.clone())
 
 
 def _counts(found: Any) -> bool:

@@ -59,6 +59,8 @@ class Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """A type as it stands to the declared one: a cast between the two may round in one run alone."""
         if dtype == self.declared:
             return DECLARED
+        if dtype.is_complex:
+            return "complex", self._named(dtype.to_real())
         if not dtype.is_floating_point:
             return dtype
         return dtype, narrows(self.declared, dtype), narrows(dtype, self.declared)

@@ -79,7 +79,8 @@ def evaluate(
     """The function's output and torch's own gradients; used to trace and to run natively.
 
     Without names in wrt it is the output alone, and no loss is asked for.  A function that writes into its
-    inputs gets copies; one with reentrant checkpoints is differentiated as these want it.
+    inputs gets copies; one with reentrant checkpoints is differentiated as these want it.  A complex
+    output is taken as its real and imaginary parts, along a last axis, but by a loss.
 
     Raises: ArgumentError where the output is not one tensor, or not a scalar and there is no loss.
     """
@@ -87,7 +88,7 @@ def evaluate(
         with torch.inference_mode(False), torch.no_grad():
             plain = {n: t.clone() if t.is_inference() else t for n, t in tensors.items()}
             plain.pop(UPSTREAM, None)
-            return call(function, plain, output), ()
+            return real_parts(call(function, plain, output)), ()
     versions = [tensor._version for tensor in tensors.values() if not tensor.is_inference()]
     try:
         return _differentiated(function, tensors, wrt, loss, output)
@@ -124,7 +125,7 @@ def _differentiated(
         values = {name: t.requires_grad_() if name in wrt else t for name, t in plain.items()}
         upstream = values.pop(UPSTREAM, None)
         result = call(function, values, output)
-        out = result if loss is None else _of_loss(loss, result)
+        out = real_parts(result) if loss is None else _of_loss(loss, result)
         if not isinstance(out, torch.Tensor) or (upstream is None and out.numel() != 1):
             what = f"shape {tuple(out.shape)}" if isinstance(out, torch.Tensor) else "no tensor"
             whose = "the function's output" if loss is None else "the loss"
@@ -142,10 +143,15 @@ def _differentiated(
         grads = gradients(
             out, [values[name] for name in wrt], grad_outputs=upstream, allow_unused=True
         )
-    return result, tuple(
+    return real_parts(result), tuple(
         torch.zeros_like(values[name]) if g is None else g
         for name, g in zip(wrt, grads, strict=True)
     )
+
+
+def real_parts(x: torch.Tensor) -> torch.Tensor:
+    """A complex tensor as its real and imaginary parts along a last axis; any other as it is."""
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
 def _of_loss(loss: Loss, result: torch.Tensor) -> Any:

@@ -7,6 +7,8 @@ operation has.
 from roundoff.trace.decomposed import (
     bags,
     batch_norm,
+    complex_functions,
+    complex_numbers,
     distances,
     fractional,
     losses,
@@ -22,6 +24,8 @@ __all__ = [
     "DECOMPOSED",
     "bags",
     "batch_norm",
+    "complex_functions",
+    "complex_numbers",
     "distances",
     "fractional",
     "losses",
