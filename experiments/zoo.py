@@ -7,6 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 import zoo_complex
 import zoo_decisions
+import zoo_linalg
 import zoo_small
 
 import roundoff as ro
@@ -330,7 +331,7 @@ Z["entr"] = (lambda x: torch.special.entr(x * x + 0.5), {"x": R(3, 4)})
 
 
 # One file per kind of operation that is taken apart.
-for part in (zoo_decisions.Z, zoo_small.Z, zoo_complex.Z):
+for part in (zoo_complex.Z, zoo_decisions.Z, zoo_linalg.Z, zoo_small.Z):
     Z.update(part)
 
 

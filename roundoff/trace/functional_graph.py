@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from roundoff.errors import RoundoffError, UnsupportedError
-from roundoff.trace.decided import DECIDED, TAKEN
+from roundoff.trace.decided import ASSURED, DECIDED, TAKEN
 from roundoff.trace.decomposed.pairs import (
     OF_PAIRS,
     Pair,
@@ -31,6 +31,9 @@ from roundoff.trace.settled import is_number
 
 #: Under which a node has its numbers, where they are whole and no input decides them.
 SETTLED = "settled"
+
+#: An attribute of constants that are in a narrower type than their numbers.
+PRECISE = "precise"
 
 #: To whole numbers, of floats.
 ROUNDING = frozenset("floor ceil round trunc".split())
@@ -109,6 +112,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if func is DECIDED:
             return self._decided(*args)
+        if func is ASSURED:
+            return self._noted(args[0], torch.ones_like(args[0]), args[1])
         given = tree_leaves((args, kwargs))
         if any(map(is_complex, given)):
             return self._by_parts(func, func(*args, **kwargs), args, kwargs)
@@ -200,7 +205,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """What makes a tensor; one that no call here has made is a constant of the graph."""
         if tensor not in self._nodes:
             node = self.graph.call_function(torch.ops.aten.lift_fresh_copy.default)
-            node.meta[SETTLED] = tensor.clone()
+            node.meta[SETTLED] = getattr(tensor, PRECISE, tensor).clone()
             self._free.add(node)
             self._known(tensor, node)
         return self._nodes[tensor]  # type: ignore[no-any-return]
@@ -216,12 +221,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if node in self._free:
             return condition
         if node not in self._fixed:
-            taken = self._fixed[node] = condition.clone()
-            noted = self.graph.call_function(DECIDED, (node, what))
-            noted.meta["custom"] = traceback.get_current_meta().get("custom")
-            noted.meta[TAKEN] = taken
-            noted.meta["val"] = _without_numbers(taken)
+            self._fixed[node] = self._noted(condition, condition.clone(), what)
         return self._fixed[node]
+
+    def _noted(self, condition: torch.Tensor, taken: torch.Tensor, what: str) -> torch.Tensor:
+        """The graph holds where a condition is what is taken for it."""
+        noted = self.graph.call_function(DECIDED, (self._node_of(condition), what))
+        noted.meta["custom"] = traceback.get_current_meta().get("custom")
+        noted.meta[TAKEN] = taken
+        noted.meta["val"] = _without_numbers(taken)
+        return taken
 
     def _with_places(self, func: Any, found: Any, args: Any, kwargs: Any) -> Any:
         """The arguments of a call, with what is taken for indices and masks that it needs as such."""
