@@ -157,7 +157,8 @@ class Running(Rounding, Sharing, Guarding):
                 case Kind.SELECTION:
                     return lean(selected(*operands))
                 case Kind.REFLECTION:
-                    return Enclosed(function.float64(a.value), a.own, a.error)
+                    error = a.error if function.bounded else np.full(np.shape(a.value), np.inf)
+                    return Enclosed(function.float64(a.value), a.own, error)
                 case Kind.SIGN:
                     return sign_of(a)
                 case Kind.EXTREME:

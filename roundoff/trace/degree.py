@@ -37,7 +37,7 @@ def _of_map(function: str, degrees: list[int]) -> int | None:
     match FUNCTIONS[function].kind:
         case Kind.SUM | Kind.CAST:
             return max(degrees)
-        case Kind.REFLECTION if function == "neg":
+        case Kind.REFLECTION if function != "abs":
             return degrees[0]
         case Kind.PRODUCT:
             return sum(degrees)

@@ -117,7 +117,7 @@ def limits(function, inputs, shape=None):
 
 OF_ONE = [
     name for name, function in FUNCTIONS.items()
-    if function.arity == 1 and function.kind in (Kind.ELEMENTARY, Kind.REFLECTION)
+    if function.arity == 1 and function.kind in (Kind.ELEMENTARY, Kind.REFLECTION) and function.bounded
 ]  # fmt: skip
 TORCHS = {"gelu_erf": torch.nn.functional.gelu}
 OF_TWO = {

@@ -1,6 +1,7 @@
 """Householder's reflections: QR factors, their products, least squares.
 
-As LAPACK's unblocked routines (geqr2, org2r, ormr2) carry them out, with their signs.
+As LAPACK's unblocked routines (geqr2, org2r, ormr2) carry them out, with their signs.  Blocked ones apply
+several reflections at once: no bound is known of what they return.
 
 Source: Golub and Van Loan 2013, section 5.1; Higham 2002, chapter 19.
 """
@@ -15,6 +16,7 @@ from roundoff.errors import UnsupportedError
 from roundoff.trace.decomposed.plainly import decided, disturbed, plainly
 from roundoff.trace.decomposed.registry import decomposes
 from roundoff.trace.decomposed.triangles import solved
+from roundoff.trace.reference_only import reference_only
 
 aten = torch.ops.aten
 
@@ -70,7 +72,7 @@ def _vector(packed: torch.Tensor, k: int) -> torch.Tensor:
 
 @decomposes("geqrf")
 def _geqrf(a: torch.Tensor) -> Any:
-    return _packed(a)
+    return tuple(map(reference_only, _packed(a)))
 
 
 @decomposes("linalg_householder_product")
@@ -84,7 +86,7 @@ def product(packed: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         factor = factors[..., k, None, None]
         below = reflected(found[..., k:, :], _vector(packed, k), factor)
         found = torch.cat([found[..., :k, :], below], -2)
-    return found
+    return reference_only(found)
 
 
 @decomposes("ormqr")
@@ -102,7 +104,7 @@ def _ormqr(
     for k in numbers if transpose else reversed(numbers):
         below = reflected(x[..., k:, :], _vector(packed, k), factors[..., k, None, None])
         x = torch.cat([x[..., :k, :], below], -2)
-    return x
+    return reference_only(x)
 
 
 @decomposes("linalg_qr")
@@ -111,11 +113,12 @@ def _qr(a: torch.Tensor, mode: str = "reduced") -> Any:
     rows, columns = a.shape[-2:]
     if mode == "complete" and rows > columns:
         wide = torch.cat([packed, packed.new_zeros(*a.shape[:-2], rows, rows - columns)], -1)
-        return product(wide, factors), packed.triu()
+        return product(wide, factors), reference_only(packed.triu())
     least = min(rows, columns)
     if mode == "r":
-        return plainly(torch.empty, 0, dtype=a.dtype), packed[..., :least, :].triu()
-    return product(packed[..., :, :least], factors), packed[..., :least, :].triu()
+        return plainly(torch.empty, 0, dtype=a.dtype), reference_only(packed[..., :least, :].triu())
+    upper = reference_only(packed[..., :least, :].triu())
+    return product(packed[..., :, :least], factors), upper
 
 
 @decomposes("linalg_lstsq")

@@ -21,6 +21,7 @@ from roundoff.errors import UnsupportedError
 from roundoff.trace.decomposed.plainly import assured, constant, decided, disturbed, plainly
 from roundoff.trace.decomposed.registry import decomposes
 from roundoff.trace.decomposed.triangles import identity
+from roundoff.trace.reference_only import reference_only
 
 aten = torch.ops.aten
 
@@ -179,7 +180,10 @@ def _pinv(a: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
 
 @decomposes("linalg_matrix_exp")
 def _matrix_exp(a: torch.Tensor) -> torch.Tensor:
-    """TERMS of the series of a / 2^s, squared s times; with a norm up to 1 the others are below 2^-160."""
+    """TERMS of the series of a / 2^s, squared s times; with a norm up to 1 the others are below 2^-160.
+
+    Kernels take fewer terms, of larger parts: no bound is known of what they return.
+    """
     if not a.shape[-1]:
         return a.clone()
     norm = float(plainly(lambda: a.abs().sum(-2).amax()))
@@ -193,4 +197,4 @@ def _matrix_exp(a: torch.Tensor) -> torch.Tensor:
         found = one + small @ found / _plain(float(k), a)
     for _ in range(halvings):
         found = found @ found
-    return found
+    return reference_only(found)

@@ -16,6 +16,7 @@ import torch
 from roundoff.errors import UnsupportedError
 from roundoff.trace.decomposed.plainly import plainly
 from roundoff.trace.decomposed.registry import decomposes
+from roundoff.trace.reference_only import reference_only
 
 aten = torch.ops.aten
 
@@ -111,10 +112,13 @@ def _cholesky_solve(b: torch.Tensor, factor: torch.Tensor, upper: bool = False) 
 
 @decomposes("cholesky_inverse")
 def _cholesky_inverse(factor: torch.Tensor, upper: bool = False) -> torch.Tensor:
-    """The inverse of the factor times its transpose."""
+    """The inverse of the factor times its transpose.
+
+    Kernels invert by rows or by columns, as their blocks have it: no bound is known of what they return.
+    """
     lower = factor.mT if upper else factor
     inverse = forward(lower, identity(factor), unit=False)
-    return inverse.mT @ inverse
+    return reference_only(inverse.mT @ inverse)
 
 
 def identity(like: torch.Tensor) -> torch.Tensor:

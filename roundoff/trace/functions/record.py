@@ -79,6 +79,7 @@ class Function:
     absolute: what they err by besides, given the format.  usual: how many times as large as those of one
     rounding to nearest PyTorch's errors usually are, as root mean squares; a test of random roundings
     measures it.
+    bounded: of a reflection, whether anything is known of what kernels return.
     mpmath: of mpmath's raw numbers, exact if polynomial; else with the bits of the result as one more
     argument, exact or rounded to odd (see `high_precision`).  work_grows: with the logarithm of the last
     operand's size.
@@ -104,6 +105,7 @@ class Function:
     float64_ulp: float = _NOT_GIVEN
     ulp: float = _NOT_GIVEN
     absolute: Callable[[Format], float] = _none
+    bounded: bool = True
     usual: float = 1.0
     mpmath: Rule = _NOT_GIVEN
     work_grows: bool = False

@@ -102,6 +102,11 @@ RECORDS = (
         "neg", 1, Kind.REFLECTION, "all", float64=np.negative, mpmath=libmp.mpf_neg, arb=arb.__neg__,
         slopes=(lambda x, y: -1.0,),
     ),
+    # x itself, of steps that kernels may take otherwise.
+    Function(
+        "reference_only", 1, Kind.REFLECTION, "all", float64=np.positive, mpmath=lambda x: x, arb=arb.__pos__,
+        slopes=(lambda x, y: 1.0,), bounded=False,
+    ),
     Function(
         "abs", 1, Kind.REFLECTION, "all", float64=np.abs, mpmath=libmp.mpf_abs, arb=abs,
         slopes=(lambda x, y: np.sign(x),), sides=">=",

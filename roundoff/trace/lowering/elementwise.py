@@ -26,7 +26,7 @@ def _map(name: str, arity: int) -> Lowering:
 def _register_plain_maps() -> None:
     """Elementary functions that ATen calls the same, and others that are one map."""
     elementary = [name for name, record in FUNCTIONS.items() if record.kind is Kind.ELEMENTARY]
-    names = "neg abs maximum minimum gt ge lt le eq ne".split()
+    names = "neg abs reference_only maximum minimum gt ge lt le eq ne".split()
     for name in (*names, *(name for name in elementary if hasattr(torch.ops.aten, name))):
         lowers(name)(_map(name, FUNCTIONS[name].arity))
 
