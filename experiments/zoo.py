@@ -9,6 +9,7 @@ import zoo_complex
 import zoo_decisions
 import zoo_linalg
 import zoo_small
+import zoo_special
 
 import roundoff as ro
 
@@ -331,7 +332,7 @@ Z["entr"] = (lambda x: torch.special.entr(x * x + 0.5), {"x": R(3, 4)})
 
 
 # One file per kind of operation that is taken apart.
-for part in (zoo_complex.Z, zoo_decisions.Z, zoo_linalg.Z, zoo_small.Z):
+for part in (zoo_complex.Z, zoo_decisions.Z, zoo_linalg.Z, zoo_small.Z, zoo_special.Z):
     Z.update(part)
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import mpmath
 import torch
 
-from roundoff.trace.functions import FUNCTIONS, Kind
+from roundoff.trace.functions import Kind
+from roundoff.trace.functions.table import RECORDS
 
-#: Elementary functions of one operand.
-ELEMENTARY = [n for n, f in FUNCTIONS.items() if f.kind is Kind.ELEMENTARY and f.arity == 1]
+#: Elementary functions of one operand; those of `special` have tests of their own.
+ELEMENTARY = [f.name for f in RECORDS if f.kind is Kind.ELEMENTARY and f.arity == 1]
 
 
 def by_mpmath(name: str, context: Any = mpmath) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from roundoff.errors import UnsupportedError
-from roundoff.trace.rewritten import REWRITTEN, whole_number
+from roundoff.trace.rewritten import REWRITTEN, pi, whole_number
 from roundoff.trace.settled import Settled, is_number
 
 aten = torch.ops.aten
@@ -146,10 +146,28 @@ def _error_function(function: Any, sign: int) -> Callable[..., torch.Tensor]:
     """erf or erfc; the 2 / sqrt(pi) of the gradient is a quotient and a square root."""
 
     def gradient(x: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
-        pi = 4 * whole_number(x, 1).atan()
-        return whole_number(x, 2 * sign) / pi.sqrt() * torch.exp(-(x * x)) * upstream
+        return whole_number(x, 2 * sign) / pi(x).sqrt() * torch.exp(-(x * x)) * upstream
 
     return _with_gradient(function, gradient)
+
+
+def _of_erfinv(x: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
+    y = aten.erfinv(x)
+    return pi(x).sqrt() / 2 * (y * y).exp() * upstream
+
+
+def _of_ndtri(x: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
+    y = aten.special_ndtri(x)
+    return (2 * pi(x)).sqrt() * (y * y / 2).exp() * upstream
+
+
+def _of_log_ndtr(x: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
+    two = whole_number(x, 2)
+    return upstream / torch.special.erfcx(-x / two.sqrt()) * (two / pi(x)).sqrt()
+
+
+def _of_erfcx(x: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
+    return (2 * x * aten.special_erfcx(x) - 2 / pi(x).sqrt()) * upstream
 
 
 def _log_to(function: Any, base: int) -> Callable[..., torch.Tensor]:
@@ -262,6 +280,21 @@ _REPLACED: dict[Any, Callable[..., torch.Tensor]] = {
         (torch.erfc, torch.Tensor.erfc, torch.special.erfc), _error_function(aten.erfc.default, -1)
     ),
     **dict.fromkeys((torch.exp2, torch.Tensor.exp2, torch.special.exp2), _exp2),
+    **dict.fromkeys(
+        (torch.erfinv, torch.Tensor.erfinv, torch.special.erfinv),
+        _with_gradient(aten.erfinv.default, _of_erfinv),
+    ),
+    torch.special.ndtri: _with_gradient(aten.special_ndtri.default, _of_ndtri),
+    torch.special.log_ndtr: _with_gradient(aten.special_log_ndtr.default, _of_log_ndtr),
+    torch.special.erfcx: _with_gradient(aten.special_erfcx.default, _of_erfcx),
+    **dict.fromkeys(
+        (torch.deg2rad, torch.Tensor.deg2rad),
+        _with_gradient(aten.deg2rad.default, lambda x, upstream: upstream * (pi(x) / 180)),
+    ),
+    **dict.fromkeys(
+        (torch.rad2deg, torch.Tensor.rad2deg),
+        _with_gradient(aten.rad2deg.default, lambda x, upstream: upstream * (180 / pi(x))),
+    ),
     **dict.fromkeys((torch.log2, torch.Tensor.log2), _log_to(aten.log2.default, 2)),
     **dict.fromkeys((torch.log10, torch.Tensor.log10), _log_to(aten.log10.default, 10)),
     torch.tensor: _tensor,

@@ -17,6 +17,11 @@ def whole_number(like: torch.Tensor, value: int) -> torch.Tensor:
     return torch.full((), float(value), dtype=like.dtype, device=like.device)
 
 
+def pi(like: torch.Tensor) -> torch.Tensor:
+    """As operations on a whole number."""
+    return 4 * whole_number(like, 1).atan()
+
+
 def _take(input: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return input.reshape(-1)[index]
 

@@ -12,11 +12,12 @@ from flint import arb, ctx
 import roundoff as ro
 from roundoff.trace.functions import FUNCTIONS, Function, Kind
 from roundoff.trace.functions.record import NEEDED
+from roundoff.trace.functions.special import SPECIAL
 from roundoff.trace.functions.table import RECORDS
 
 
 def test_no_two_records_have_one_name() -> None:
-    assert list(FUNCTIONS) == [record.name for record in RECORDS]
+    assert list(FUNCTIONS) == [record.name for record in (*RECORDS, *SPECIAL)]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -5,6 +5,7 @@ To add one, write its record in `table`.
 
 from roundoff.errors import UnsupportedError
 from roundoff.trace.functions.record import Function, Kind
+from roundoff.trace.functions.special import SPECIAL
 from roundoff.trace.functions.table import RECORDS
 
 __all__ = ["FUNCTIONS", "Function", "Kind"]
@@ -18,4 +19,4 @@ class _Functions(dict[str, Function]):
         )
 
 
-FUNCTIONS = _Functions({record.name: record for record in RECORDS})
+FUNCTIONS = _Functions({record.name: record for record in (*RECORDS, *SPECIAL)})

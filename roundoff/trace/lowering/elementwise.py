@@ -41,6 +41,13 @@ def _mul(build: Builder, x: Any, y: Any) -> Value:
     return apply(build, "logical_and" if all(map(build.boolean, steps)) else "mul", x, y)
 
 
+@lowers("polygamma")
+def _polygamma(build: Builder, n: int, x: Any) -> Value:
+    """The first derivative of digamma, from 1/2 on; all others are taken apart."""
+    assert n == 1
+    return apply(build, "trigamma", x)
+
+
 @lowers("div")
 def _div(build: Builder, x: Any, y: Any, *, rounding_mode: str | None = None) -> Value:
     if rounding_mode is not None:
