@@ -147,4 +147,6 @@ def _lstsq(
         solution = _ormqr(packed, factors, torch.cat([short, zeros], -2))
     apart = a @ solution - wide
     left = (apart * apart).sum(-2) if residuals.numel() else residuals
+    if values.numel():
+        values = torch.linalg.svdvals(a)
     return (solution.squeeze(-1) if vector else solution), left, rank, values
