@@ -117,3 +117,31 @@ Z["linear_cross_entropy"] = f(
     lambda x, w: F.linear_cross_entropy(x, w, TARGETS), x=R(3, 5), w=R(4, 5)
 )
 Z["weight_norm"] = f(lambda v, g: torch._weight_norm(v, g, 0), v=R(3, 4), g=R(3, 1))
+for mode, padding in (
+    ("bilinear", "zeros"),
+    ("bilinear", "border"),
+    ("nearest", "reflection"),
+    ("bicubic", "reflection"),
+):
+    Z[f"grid_{mode}_{padding}"] = f(
+        lambda x, y, mode=mode, padding=padding: F.grid_sample(
+            wide(x), wide(y), mode, padding, align_corners=mode == "bilinear"
+        ),
+        x=R(1, 2, 3, 4),
+        y=R(1, 2, 2, 2),
+    )
+Z["grid_in_space"] = f(
+    lambda x, y: F.grid_sample(wide(x), wide(y), align_corners=False),
+    x=R(1, 1, 3, 2, 3),
+    y=R(1, 1, 2, 2, 3),
+)
+Z["ctc"] = f(
+    lambda x: F.ctc_loss(
+        wide(x).log_softmax(-1),
+        torch.tensor([[1, 2, 2], [2, 1, 0]]),
+        (5, 4),
+        (3, 2),
+        reduction="sum",
+    ),
+    x=R(5, 2, 3),
+)

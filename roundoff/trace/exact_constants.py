@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from roundoff.errors import UnsupportedError
 from roundoff.trace.rewritten import REWRITTEN, pi, whole_number
+from roundoff.trace.sampled import SAMPLED
 from roundoff.trace.settled import Settled, is_number
 
 aten = torch.ops.aten
@@ -302,6 +303,7 @@ _REPLACED: dict[Any, Callable[..., torch.Tensor]] = {
     **dict.fromkeys((torch.prod, torch.Tensor.prod), _prod),
     **dict.fromkeys((torch.cumprod, torch.Tensor.cumprod), _cumprod),
     **REWRITTEN,
+    **SAMPLED,
 }
 
 #: Other names by which PyTorch takes an argument, as numpy calls it.

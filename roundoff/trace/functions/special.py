@@ -103,8 +103,15 @@ def _even_growing(slope: Any) -> Any:
     return steepest
 
 
-def _never_above(most: float) -> Any:
-    return lambda low, high: np.full(np.shape(low), most)
+def _of_scaled(slope: Any, most: float) -> Any:
+    """A slope that changes by at most 3/2 of the distance on either side of 0, and is `most` at most."""
+
+    def steepest(low: Any, high: Any) -> Any:
+        middle = low + (high - low) / 2
+        found = np.abs(slope(middle)) + 1.5 * np.maximum(high - middle, middle - low) + 2.0**-50
+        return np.where((low < 0) & (high > 0), most, np.fmin(most, found))
+
+    return steepest
 
 
 def _d_lgamma(x: Any, y: Any = None) -> Any:
@@ -235,7 +242,7 @@ SPECIAL = (
         "special_i0e", 1, Kind.ELEMENTARY, float64=special.i0e, float64_ulp=32.0, ulp=16.0, limits=False,
         absolute=lambda f: 16 * f.u if f.precision < 24 else 0.0,  # of single elements, all in 16 bits
         mpmath=_of(lambda x: _CONTEXT.besseli(0, x) * _CONTEXT.exp(-abs(x))), work_grows=True,
-        arb=lambda x: abs(x).bessel_i(0, scaled=True), slopes=(_d_i0e,), steepest=(_never_above(1.0),),
+        arb=lambda x: abs(x).bessel_i(0, scaled=True), slopes=(_d_i0e,), steepest=(_of_scaled(_d_i0e, 1.0),),
     ),
     Function(
         "special_i1", 1, Kind.ELEMENTARY, "all", float64=special.i1, float64_ulp=32.0, ulp=32.0, limits=False,
@@ -246,7 +253,7 @@ SPECIAL = (
         "special_i1e", 1, Kind.ELEMENTARY, "all", float64=special.i1e, float64_ulp=32.0, ulp=24.0,
         limits=False, mpmath=_of(lambda x: _CONTEXT.besseli(1, x) * _CONTEXT.exp(-abs(x))), work_grows=True,
         arb=lambda x: _odd(x, abs(x).bessel_i(1, scaled=True)), slopes=(_d_i1e,),
-        steepest=(_never_above(0.5),),
+        steepest=(_of_scaled(_d_i1e, 0.5),),
     ),
     Function(
         # Of negative numbers it is made of exp(x x), whose argument is rounded, up to 708.
