@@ -145,3 +145,8 @@ Z["ctc"] = f(
     ),
     x=R(5, 2, 3),
 )
+Z["vander"] = f(lambda x: torch.linalg.vander(wide(x)), x=R(4))
+for d in (1, 2, 3):
+    Z[f"nearest_exact{d}"] = f(
+        lambda x: F.interpolate(x, scale_factor=1.6, mode="nearest-exact"), x=R(1, 2, *[3] * d)
+    )

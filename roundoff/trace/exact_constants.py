@@ -249,6 +249,15 @@ def _cumprod(input: torch.Tensor, dim: int, dtype: torch.dtype | None = None) ->
     return _Cumprod.apply(input.movedim(dim, -1)).movedim(-1, dim)  # type: ignore[no-untyped-call]
 
 
+def _vander(x: torch.Tensor, N: int | None = None) -> torch.Tensor:
+    """Powers from the 0th on, each a product with the one before."""
+    count = x.shape[-1] if N is None else N
+    ones = torch.ones_like(x).unsqueeze(-1)
+    if count < 2:
+        return ones[..., :count]
+    return torch.cat([ones, _cumprod(x.unsqueeze(-1).expand(*x.shape, count - 1), -1)], -1)
+
+
 def _tensor(data: Any, **kwargs: Any) -> torch.Tensor:
     """A number is a literal; arrays are inputs, cast to the type that they are told."""
     if isinstance(data, int | float):
@@ -298,6 +307,7 @@ _REPLACED: dict[Any, Callable[..., torch.Tensor]] = {
     ),
     **dict.fromkeys((torch.log2, torch.Tensor.log2), _log_to(aten.log2.default, 2)),
     **dict.fromkeys((torch.log10, torch.Tensor.log10), _log_to(aten.log10.default, 10)),
+    torch.linalg.vander: _vander,
     torch.tensor: _tensor,
     torch.Tensor.new_tensor: _new_tensor,
     **dict.fromkeys((torch.prod, torch.Tensor.prod), _prod),

@@ -21,7 +21,7 @@ def _with_update(
     found, mean, scale = aten.native_batch_norm(x, weight, bias, None, None, True, momentum, eps)
     axes = [axis for axis in range(x.dim()) if axis != 1]
     means = running_mean * (1 - momentum) + mean * momentum
-    spreads = running_var * (1 - momentum) + x.var(axes) * momentum
+    spreads = running_var * (1 - momentum) + x.var(axes, correction=1) * momentum
     reserve = plainly(torch.empty, 0, dtype=torch.uint8)
     return found, mean, scale, reserve, means, spreads
 

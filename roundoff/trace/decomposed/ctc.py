@@ -1,7 +1,7 @@
 """Connectionist temporal classification: sums over alignments in logarithms, and PyTorch's gradient.
 
-States are blanks and targets in turn, 2 S + 1 of them.  Which of them an alignment can be in at a time is known
-from the targets alone; the others have the logarithm -inf.
+States are blanks and targets in turn, 2 S + 1 of them.  In which of them an alignment can be at a time is
+known from the targets alone; the others have the logarithm -inf.
 
 Source: Graves and others 2006, Connectionist temporal classification, equations 6 to 16.
 """
@@ -42,15 +42,10 @@ class _Alignment:
         return [s for s in range(state, min(state + 3, self.count)) if state in self.before(s)]
 
 
-def _log_sum(columns: list[torch.Tensor]) -> torch.Tensor:
-    """The logarithm of a sum of exponentials, by their largest."""
-    largest = columns[0]
-    for column in columns[1:]:
-        largest = torch.maximum(largest, column)
-    total = (columns[0] - largest).exp()
-    for column in columns[1:]:
-        total = total + (column - largest).exp()
-    return total.log() + largest
+def _log_sum(rows: torch.Tensor) -> torch.Tensor:
+    """The logarithm of a sum of exponentials over the first axis, by their largest."""
+    largest = rows.amax(0)
+    return (rows - largest).exp().sum(0).log() + largest
 
 
 def _stepped(
@@ -61,7 +56,7 @@ def _stepped(
     there = [s for s in range(count) if set(sources[s]) & set(reached)]
     wide = [[s if s in reached else count for s in (*sources[k], count, count)[:3]] for k in there]
     rows = plainly(torch.tensor, wide).T
-    found = _log_sum([values[row] for row in rows]) + scores[plainly(torch.tensor, there)]
+    found = _log_sum(values[rows]) + scores[plainly(torch.tensor, there)]
     never = plainly(torch.full, (count + 1,), NEVER, dtype=scores.dtype)
     return never.index_put((plainly(torch.tensor, there),), found), there
 
@@ -120,7 +115,7 @@ def _ctc_loss(
                 f"cannot trace aten::_ctc_loss of sample {n}: {alignment.steps} steps are too few for its "
                 "targets, and its loss is infinite; give longer inputs"
             )
-        losses.append(-_log_sum([values[s] for s in ends]))
+        losses.append(-_log_sum(values[plainly(torch.tensor, ends)]))
         table = torch.stack(rows)[:, :-1]
         table = torch.nn.functional.pad(table, (0, width - alignment.count), value=NEVER)
         tables.append(
@@ -172,7 +167,8 @@ def _slope(
     found = log_probs.exp()
     for label in sorted({alignment.labels[s] for s in states}):
         of = [s for s in states if alignment.labels[s] == label]
-        whole = _log_sum([before[s] + behind[s] for s in of])
+        places = plainly(torch.tensor, of)
+        whole = _log_sum(before[places] + behind[places])
         share = (whole + loss - log_probs[label]).exp()
         place = plainly(lambda k=label: torch.arange(len(log_probs)) == k)
         found = found - torch.where(place, share, 0)

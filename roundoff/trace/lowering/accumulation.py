@@ -167,11 +167,19 @@ for _kind in ("reflection", "replication"):
         _of_move(f"{_kind}_pad{_dims}d")
 
 
-@lowers("upsample_nearest1d_backward", "upsample_nearest2d_backward", "upsample_nearest3d_backward")
-def _upsample_backward(build: Builder, upstream: Any, size: Any, shape: Any, *scales: Any) -> Value:
-    forward = getattr(torch.ops.aten, f"upsample_nearest{len(size)}d")
-    places = forward(_numbers(shape), size, *scales).numpy().astype(np.int64)
-    return adjoint(build, upstream, tuple(shape), places)
+def _of_nearest(name: str) -> None:
+    forward = getattr(torch.ops.aten, name)
+
+    def backward(build: Builder, upstream: Any, size: Any, shape: Any, *scales: Any) -> Value:
+        places = forward(_numbers(shape), size, *scales).numpy().astype(np.int64)
+        return adjoint(build, upstream, tuple(shape), places)
+
+    lowers(f"{name}_backward")(backward)
+
+
+for _dims in (1, 2, 3):
+    for _kind in ("upsample_nearest", "_upsample_nearest_exact"):
+        _of_nearest(f"{_kind}{_dims}d")
 
 
 @lowers("unfold_backward")

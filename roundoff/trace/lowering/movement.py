@@ -24,6 +24,7 @@ MOVES = frozenset(
     expand_as as_strided_scatter diagonal_scatter unsafe_split unsafe_chunk reflection_pad1d
     reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d im2col diag_embed
     upsample_nearest1d upsample_nearest2d upsample_nearest3d
+    _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
     block_diag channel_shuffle diagonal_copy""".split()
 )
 
