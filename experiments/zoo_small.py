@@ -150,3 +150,8 @@ for d in (1, 2, 3):
     Z[f"nearest_exact{d}"] = f(
         lambda x: F.interpolate(x, scale_factor=1.6, mode="nearest-exact"), x=R(1, 2, *[3] * d)
     )
+for aligned in (False, True):
+    Z[f"affine_grid{aligned:d}"] = f(
+        lambda x, aligned=aligned: F.affine_grid(wide(x), [1, 2, 3, 2], align_corners=aligned),
+        x=R(1, 2, 3),
+    )

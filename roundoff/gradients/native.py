@@ -23,7 +23,14 @@ from roundoff.trace.checks import (
     check_output_apart,
     check_problem,
 )
-from roundoff.trace.users_function import as_tensor, call, check_wrt, evaluate, real_parts
+from roundoff.trace.users_function import (
+    as_tensor,
+    call,
+    check_wrt,
+    evaluate,
+    of_copies,
+    real_parts,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -121,8 +128,13 @@ def native_output(
     """
     target = as_format("float32")
     tensors = {n: _cast(as_tensor(n, v), target, torch.float32, "cpu") for n, v in inputs.items()}
+    for (
+        tensor
+    ) in tensors.values():  # as where gradients are asked for: the function may take some inside
+        tensor.requires_grad_(tensor.is_floating_point())
     try:
-        return real_parts(call(function, tensors, output)).detach()
+        with torch.enable_grad():
+            return real_parts(call(of_copies(function), tensors, output)).detach()
     except RuntimeError as error:
         raise UnsupportedError(
             f"PyTorch could not run the function: {_first_line(error)}"

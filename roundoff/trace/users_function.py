@@ -97,13 +97,13 @@ def evaluate(
         if versions != [t._version for t in tensors.values() if not t.is_inference()]:
             raise  # what it has written on the way would be read again
         if "leaf Variable that requires grad" in first:
-            return _differentiated(_of_copies(function), tensors, wrt, loss, output)
+            return _differentiated(of_copies(function), tensors, wrt, loss, output)
         if "use_reentrant=True" in first:
             return _differentiated(function, tensors, wrt, loss, output, gradients=_accumulated)
         raise
 
 
-def _of_copies(function: Callable[..., Any]) -> Callable[..., Any]:
+def of_copies(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that may write into what it is given."""
     return lambda **values: function(**{name: value.clone() for name, value in values.items()})
 

@@ -5,6 +5,7 @@ operation has.
 """
 
 from roundoff.trace.decomposed import (
+    affine,
     bags,
     batch_norm,
     complex_functions,
@@ -29,6 +30,7 @@ from roundoff.trace.decomposed.registry import DECOMPOSED
 
 __all__ = [
     "DECOMPOSED",
+    "affine",
     "bags",
     "batch_norm",
     "complex_functions",
