@@ -27,10 +27,10 @@ _TAIL = """
 
 What data decide (an order, an arg-max, a whole number, a mask that chooses elements, an `if` or `.item()` of
 integers and truth values) is taken as PyTorch takes it at the given inputs, and the trace guards it: every
-engine checks it on its own values and refuses by name where exact values decide otherwise; bounds are infinite
-where rounding may turn it; `compare` traces anew at every other point. Random numbers are constants of the
-trace if they are the same at every call (`roundoff.seeded`). Complex numbers inside a function are pairs of
-real ones.
+engine checks it on its own values and refuses by name where exact values decide otherwise; bounds are
+infinite where rounding may turn it; `compare` traces anew at every other point. Random numbers are constants
+of the trace if they are the same at every call (`roundoff.seeded`). Complex numbers inside a function are
+pairs of real ones.
 
 ## References alone
 
@@ -46,13 +46,13 @@ those of the trace: `qr`, `geqrf`, `householder_product`, `ormqr`, `lstsq`, `cho
 
 #: What is refused, and why.
 REFUSED = {
-    "`float()` or `.item()` of a floating-point tensor": "the number leaves PyTorch; compare it before it is read",
+    "`float()` or `.item()` of a floating-point tensor": "the number leaves PyTorch; compare it before",
     "inputs that are complex, sparse, empty, infinite or no numbers": "a reference needs finite real numbers",
     "`to_sparse`": "sparse results; use dense ones",
-    "`linalg.eig`, `linalg.eigvals`": "eigenvalues of matrices that are not symmetric have no refinement here",
+    "`linalg.eig`, `linalg.eigvals`": "not refined here: the matrix is not symmetric",
     "`linalg.svd` and `eigh` of equal values, or of ranks that are not full": "their vectors are not defined",
     "`linalg.pinv` that leaves out singular values": "the cut by rtol is no part of the exact function",
-    "`lu`, `solve`, `inv` of singular matrices; `lstsq` of ranks that are not full": "as PyTorch refuses them",
+    "`lu`, `solve`, `inv`, `lstsq` of matrices whose rank is not full": "there is no one result",
     "`interpolate` with antialias": "its weights are made in the type of the kernel",
     "`segment_reduce` along other axes than the first": "reduce row by row",
     "`nextafter`": "a step of the format has no exact value",
