@@ -16,6 +16,10 @@ from roundoff.trace.steps import Input
 #: torch has no second derivatives of these, or takes another one at a kink.
 WITHOUT = ("embedding", "rnn", "gru", "lstm", "ctc", "adapmax", "maxpool", "fold", "bilinear")
 
+#: torch's second derivatives of these are not the difference quotients of its first ones, which ours are; a gradient
+#: that is detached has none in torch, and float32 in the middle has noise.
+OTHERS = ("weight_norm", "ldexp", "complex from polar", "eigh", "straight through", "complex casts")
+
 #: Both are float64, with sums of a few thousand terms at most: far above what those err by.
 AMPLE = 2.0**-33
 
@@ -37,7 +41,10 @@ def _adjoints(function, inputs, loss, weights):
     return found
 
 
-@pytest.mark.parametrize("name", [n for n in sorted(zoo.Z) if not n.startswith(WITHOUT)])
+@pytest.mark.filterwarnings("ignore:index_reduce")
+@pytest.mark.parametrize(
+    "name", [n for n in sorted(zoo.Z) if not n.startswith((*WITHOUT, *OTHERS))]
+)
 def test_adjoints_by_inputs_are_those_of_double_backward(name) -> None:
     function, inputs = zoo.Z[name]
     generator = np.random.default_rng(0)

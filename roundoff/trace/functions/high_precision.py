@@ -63,7 +63,7 @@ def value(function: Function, arguments: tuple[Number, ...], bits: int) -> Numbe
     try:
         found: Number = function.mpmath(*arguments, bits)
         return found
-    except (ZeroDivisionError, ComplexResult, ValueError):
+    except (ZeroDivisionError, ComplexResult, ValueError, OverflowError):
         texts = (to_str(x, 6).removeprefix("+").removesuffix(".0") for x in arguments)
         raise no_value(function.name, *texts) from None
 
