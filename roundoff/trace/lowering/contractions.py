@@ -30,6 +30,12 @@ def _mm(build: Builder, x: Any, y: Any) -> Value:
     return Value(build.reshape(build.contract(a, b), shape), shape)
 
 
+@lowers("fft")
+def _fft(build: Builder, x: Any, weights: Any, lengths: Sequence[int]) -> Value:
+    """One axis of a discrete Fourier transform, as a product."""
+    return _mm(build, x, weights)
+
+
 @lowers("mv")
 def _mv(build: Builder, x: Any, y: Any) -> Value:
     column = as_value(build, y)
