@@ -98,6 +98,7 @@ def _functional(folder):
 
 
 CALLS = {
+    "seeded": lambda folder: ro.seeded(torch.sin)(torch.ones(2)).numpy(),
     "reference_gradients": _reference("mpmath"),
     "reference_gradients, balls": _reference("ball"),
     "reference_gradients, words": _reference("multiword"),

@@ -65,13 +65,15 @@ def native_gradients(
     device: Any = "cpu",
     output: Any = None,
     forward: bool = False,
+    along: bool = True,
 ) -> dict[str, Array]:
     """The gradients of loss(function(**inputs)) as PyTorch computes them in a format.
 
     Floating-point inputs are rounded to the format, once, and have its dtype; the others go as they are, and
     tensors that the function brings along (a module's weights, say) do where PyTorch takes them beside those
-    of the format; else they are cast to it.  output: which of several outputs; forward: the result has the
-    function's output, too, as "output".  The results are float64 arrays of the format's numbers.
+    of the format; else they are cast to it, unless along says no.  output: which of several outputs;
+    forward: the result has the function's output, too, as "output".  The results are float64 arrays of the
+    format's numbers.
     Thread count and numeric flags are torch's at the time: see `threads`.
 
     Raises: ArgumentError for arguments that do not fit; UnsupportedError for a format that torch does
@@ -94,7 +96,7 @@ def native_gradients(
     if forward:
         check_output_apart(wrt)
     try:
-        out, found = _evaluated(function, tensors, wrt, loss, output, dtype)
+        out, found = _evaluated(function, tensors, wrt, loss, output, dtype if along else None)
     except RuntimeError as error:
         raise UnsupportedError(
             f"PyTorch could not compute the gradients in {target}: {_first_line(error)}; leave this "
@@ -106,13 +108,14 @@ def native_gradients(
 
 def _evaluated(
     function: Callable[..., Any], tensors: Mapping[str, torch.Tensor], wrt: Sequence[str],
-    loss: Any, output: Any, dtype: torch.dtype,
+    loss: Any, output: Any, dtype: torch.dtype | None,
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:  # fmt: skip
     """As it is; where that fails by types that do not go together, with what it brings along cast, too."""
     try:
         return evaluate(function, tensors, wrt, loss, output)
     except RuntimeError as error:
-        if "dtype" not in str(error) and "scalar type" not in str(error):
+        told = str(error)
+        if dtype is None or not ("dtype" in told or "scalar type" in told):
             raise
         with BroughtAlong(dtype, tensors.values()):
             return evaluate(function, tensors, wrt, loss, output)

@@ -249,13 +249,13 @@ def _cumprod(input: torch.Tensor, dim: int, dtype: torch.dtype | None = None) ->
     return _Cumprod.apply(input.movedim(dim, -1)).movedim(-1, dim)  # type: ignore[no-untyped-call]
 
 
-def _vander(x: torch.Tensor, N: int | None = None) -> torch.Tensor:
+def _vander(input: torch.Tensor, *, N: int | None = None) -> torch.Tensor:
     """Powers from the 0th on, each a product with the one before."""
-    count = x.shape[-1] if N is None else N
-    ones = torch.ones_like(x).unsqueeze(-1)
+    count = input.shape[-1] if N is None else N
+    ones = torch.ones_like(input).unsqueeze(-1)
     if count < 2:
         return ones[..., :count]
-    return torch.cat([ones, _cumprod(x.unsqueeze(-1).expand(*x.shape, count - 1), -1)], -1)
+    return torch.cat([ones, _cumprod(input.unsqueeze(-1).expand(*input.shape, count - 1), -1)], -1)
 
 
 def _tensor(data: Any, **kwargs: Any) -> torch.Tensor:

@@ -126,9 +126,21 @@ def test_the_cancelled_gradient_of_batch_norm_is_no_bug() -> None:
     assert (np.abs(exact.high) <= exact.error).all() and exact.error.max() < 2.0**-100
 
 
+class _Total(torch.autograd.Function):
+    """The sum, by numpy."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return torch.from_numpy(np.asarray(x.detach().double().numpy().sum())).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.expand(9)
+
+
 def test_opaque_sides_are_judged_by_the_other_and_say_their_power() -> None:
     def opaque(x):
-        return torch.sort(x).values.sum() + (x * x).sum()
+        return _Total.apply(x) + (x * x).sum()
 
     def traced(x):
         return (x * x).sum() + x.sum()
@@ -162,11 +174,10 @@ def test_what_runs_but_cannot_be_traced_is_opaque() -> None:
         def backward(ctx, grad):
             return 3 * grad
 
-    compiled = torch.compile(lambda x: (x * 3).sum(), backend="eager")
-    for function in (lambda x: Kernel.apply(x).sum(), compiled):
-        found = ro.compare(function, lambda x: (3 * x).sum(), {"x": normal(4)}, formats=FORMATS)
-        assert verdicts(found) <= {"ROUNDOFF", "IDENTICAL"}
-        assert any("opaque" in note for note in found.notes)
+    function = lambda x: Kernel.apply(x).sum()
+    found = ro.compare(function, lambda x: (3 * x).sum(), {"x": normal(4)}, formats=FORMATS)
+    assert verdicts(found) <= {"ROUNDOFF", "IDENTICAL"}
+    assert any("opaque" in note for note in found.notes)
 
 
 def test_autocast_is_judged_by_its_casts() -> None:
@@ -397,14 +408,13 @@ def test_bad_input_gets_one_sentence() -> None:
         (lambda: ro.compare(lambda x: None, total, x), r"NoneType; return one tensor"),
         (lambda: ro.compare(lambda x: x, lambda x: x, x, loss=lambda out: out), r"the loss has shape \(3,\)"),
         (lambda: ro.compare(total, total, {"x": torch.arange(3)}), r"no floating-point input"),
-        (lambda: ro.compare(lambda x: (x * torch.rand(3)).sum(), total, x), r"every call.*manual_seed"),
+        (lambda: ro.compare(lambda x: (x * torch.rand(3)).sum(), total, x), r"every call.*seeded"),
         (lambda: ro.compare(total, total, x, device="no such device"), r"no such device"),
         (lambda: ro.compare(total, 3, x), r"got a int; give functions"),
         (lambda: ro.compare(total, total, x, formats=()), r"formats is empty"),
         (lambda: ro.compare(total, total, x, formats=("float33",)), r"float33"),
         (lambda: ro.compare(total, {"y": normal(3)}, x), r"name none of output, x"),
         (lambda: ro.compare(total, {"x": normal(4)}, x), r"shape \(4,\)"),
-        (lambda: ro.compare(lambda x: x.mul_(2).sum(), total, x), r"x\.clone\(\)"),
         (lambda: ro.compare(total, total, x)["z", "float32"], r"there are output, x"),
     )  # fmt: skip
     for call, words in cases:

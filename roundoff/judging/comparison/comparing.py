@@ -168,10 +168,7 @@ class Comparing(TracedSides):
     ) -> list[Pair]:  # fmt: skip
         both = self.traces[target]
         try:
-            computed = [
-                self.ran.get((side.name, target)) or self.native(side, target, self.values)
-                for side in self.sides
-            ]
+            computed = self.natives(target)
         except (UnsupportedError, ArgumentError) as error:
             # There is nothing to judge, whatever the trace of another format says elsewhere.
             reason = Judgement(Verdict.UNDECIDED, str(error))

@@ -66,6 +66,7 @@ class TracedSides:
         self.checked = False
         self.spent: dict[str, float] = {}
         self.ran: dict[tuple[str, Format], dict[str, Array]] = {}
+        self.along: set[Format] = set()  # in which what sides bring along is cast
         self.generator = np.random.default_rng([seed, 4])
         self.inputs = {name: as_tensor(name, value) for name, value in inputs.items()}
         check_elements(self.inputs)
@@ -268,7 +269,27 @@ class TracedSides:
         return native_gradients(
             side.function, tensors, self.wrt, self.loss, upstream, format=target,
             device=self.device, output=self.output, forward=OUTPUT in self.names,
+            along=target in self.along,
         )  # fmt: skip
+
+    def natives(self, target: Format) -> list[dict[str, Array]]:
+        """Both sides' results.  What they bring along is cast to the format where neither runs without.
+
+        Raises: UnsupportedError where one does not run in the format; ArgumentError.
+        """
+        found, failed = [], []
+        for side in self.sides:
+            known = self.ran.get((side.name, target))
+            try:
+                found.append(known or self.native(side, target, self.values))
+            except UnsupportedError as error:
+                failed.append(error)
+        if not failed:
+            return found
+        if len(failed) < len(self.sides) or target in self.along:
+            raise failed[0]
+        self.along.add(target)
+        return self.natives(target)
 
     def by_format(self, notes: Mapping[str, Sequence[Format]]) -> list[str]:
         """Notes with the formats that they are about, where those are not all."""

@@ -36,8 +36,9 @@ APART = 2.0**-40
 
 
 def _steps(dtype: torch.dtype, amplified: float) -> int:
-    """How many steps are needed: the start errs by a few units of the type, amplified."""
-    start = -math.log2(torch.finfo(dtype).eps * 16 * min(max(amplified, 1.0), 1e300))
+    """How many steps are needed: the start errs as the matrix does, which may come from narrower types."""
+    unit = 2.0**-20 if dtype == torch.float64 else 2.0**-8
+    start = -math.log2(unit * min(max(amplified, 1.0), 1e300))
     return 1 + max(1, math.ceil(math.log2(66 / max(start, 2.0))))
 
 

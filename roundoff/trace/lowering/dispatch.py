@@ -169,6 +169,8 @@ def _folded(target: Any, name: str, args: Any, kwargs: Any, out: Any, *, stated:
             result.made = lambda build: FACTORIES[name](build, len(result), *positional, **named)
         return result
     result = target(*args, **kwargs)
+    if "empty" in name and isinstance(result, torch.Tensor):
+        result = torch.zeros_like(result)  # of what was there before, nobody may read anything
     leaves = torch.utils._pytree.tree_leaves((args, kwargs))
     if name in MOVES and isinstance(result, torch.Tensor) and any(map(made_exactly, leaves)):
         result.made = lambda build: lower_move(build, target, args, kwargs, out)  # type: ignore[attr-defined]
