@@ -131,13 +131,17 @@ def native_output(
     """
     target = as_format("float32")
     tensors = {n: _cast(as_tensor(n, v), target, torch.float32, "cpu") for n, v in inputs.items()}
-    for (
-        tensor
-    ) in tensors.values():  # as where gradients are asked for: the function may take some inside
-        tensor.requires_grad_(tensor.is_floating_point())
     try:
-        with torch.enable_grad():
-            return real_parts(call(of_copies(function), tensors, output)).detach()
+        try:
+            found = call(function, tensors, output)
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            for tensor in tensors.values():  # it takes gradients inside
+                tensor.requires_grad_(tensor.is_floating_point())
+            with torch.enable_grad():
+                found = call(of_copies(function), tensors, output)
+        return real_parts(found).detach()
     except RuntimeError as error:
         raise UnsupportedError(
             f"PyTorch could not run the function: {_first_line(error)}"

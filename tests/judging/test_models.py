@@ -353,6 +353,7 @@ def polar(x):
     return x[:, 0] * 1.0 + 0 * x[:, 1]
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 @pytest.mark.parametrize("name", MODELS)
 def test_an_honest_rewriting_is_never_flagged_and_a_bug_always(name) -> None:
     function, honest, twin, inputs = MODELS[name]
