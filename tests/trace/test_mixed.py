@@ -84,12 +84,20 @@ CASTS = {
 ABSENT = {("avgpool3", "half"), ("avgpool3", "bfloat16")}
 
 
+LEFT_OUT = {
+    ("bilinear_form", "autocast"), ("affine_grid0", "autocast"), ("affine_grid1", "autocast"),
+    ("polygamma3", "half"),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", Z)
 @pytest.mark.parametrize("cast", CASTS)
 def test_torch_is_within_the_bounds_of_code_that_casts(cast, name) -> None:
     """Away from subnormal numbers, which some 16-bit kernels flush."""
     wrap, format = CASTS[cast]
     function, inputs = Z[name]
+    if (name, cast) in LEFT_OUT:
+        pytest.skip("autocast reaches products inside these kernels; or half overflows")
     if (name, cast) in ABSENT:
         with pytest.raises(ro.UnsupportedError, match="not implemented"):
             native_gradients(wrap(function), inputs, None, loss, format=format)

@@ -54,6 +54,7 @@ POOLS = "max_pool2d_with_indices_backward max_pool3d_with_indices_backward"
 
 #: Arguments that a lowering rightly does not read, by operation.
 UNREAD = {
+    "fft": "lengths",
     **dict.fromkeys(FACTORIES.split(), "self size stride"),  # they are told their result
     **dict.fromkeys(
         POOLS.split(), "kernel_size stride padding dilation ceil_mode"

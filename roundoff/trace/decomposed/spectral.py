@@ -3,7 +3,7 @@
 PyTorch's own results in float64 are where the iterations start; each step doubles the digits, so that a few
 of them lead from what a start has, where the matrix itself was computed in the format, to far more than a
 reference needs.  A guard keeps below NEAR how far the last step moved; what is left is of the order of its
-square, 2^-120.  No kernel computes like that, so bounds say nothing: the guard is within the errors of
+square, 2^-90.  No kernel computes like that, so bounds say nothing: the guard is within the errors of
 every format, and then they are infinite.  References are what these steps are for.
 
 Source: Ogita and Aishima 2018, Iterative refinement for symmetric eigenvalue decomposition; Ben-Israel and
@@ -26,7 +26,7 @@ from roundoff.trace.reference_only import reference_only
 aten = torch.ops.aten
 
 #: How far the last step may move, at most; what is left behind it is of the order of the square.
-NEAR = 2.0**-60
+NEAR = 2.0**-45
 
 #: Of the series of an exponential.
 TERMS = 40
@@ -100,7 +100,8 @@ def _eigh(a: torch.Tensor, UPLO: str = "L", compute_v: bool = True) -> Any:
     _, fine = plainly(lambda: torch.linalg.eigh(whole.double()))
     start = constant(plainly(_aligned, fine, native), a.dtype)
     values, vectors = _eigen(disturbed(whole, 4.0), start, "aten::linalg_eigh", vectors=compute_v)
-    return values, vectors if compute_v else plainly(torch.empty, 0, dtype=a.dtype)
+    none = plainly(torch.empty, 0, dtype=a.dtype)
+    return reference_only(values), reference_only(vectors) if compute_v else none
 
 
 @decomposes("_linalg_svd")
@@ -119,7 +120,7 @@ def _svd(
     values = squares.sqrt()
     none = plainly(torch.empty, 0, dtype=a.dtype)
     if not compute_uv:
-        return none, values, none
+        return none, reference_only(values), none
     if bool(plainly(lambda: (s <= APART * s.amax(-1, keepdim=True)).any())):
         raise UnsupportedError(
             "cannot trace aten::linalg_svd of a matrix whose rank is not full, which has no vectors of its "
@@ -130,7 +131,7 @@ def _svd(
     if full_matrices and a.shape[-2] > a.shape[-1]:
         rest = plainly(lambda: u[..., a.shape[-1] :].clone())
         left = torch.cat([left, _completed(left, rest)], -1)
-    return left, values, right.mT
+    return reference_only(left), reference_only(values), reference_only(right.mT)
 
 
 def _completed(left: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
@@ -176,7 +177,7 @@ def _pinv(a: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         found = 2 * found - found @ (a @ found)
     size = plainly(lambda: float(a.abs().amax()))
     assured((a @ found @ a - a).abs() <= NEAR * size, "aten::linalg_pinv")
-    return found
+    return reference_only(found)
 
 
 @decomposes("linalg_matrix_exp")
